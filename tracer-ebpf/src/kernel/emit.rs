@@ -1,0 +1,201 @@
+//! The rings and the counters. Nothing else touches them.
+//!
+//! Every record is counted as produced before its ring is asked for room, so that what the
+//! collector did not read is known to the last record.
+
+use aya_ebpf::{
+    Global,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_boot_ns},
+    macros::map,
+    maps::{PerCpuArray, RingBuf},
+};
+use tracer_ebpf::abi::{FAIL_NEVER, Fault, Header, Kind, Stats};
+
+use super::tree::Member;
+
+/// fork, exec and exit: nothing a program can make cheaply by the million comes here.
+#[map]
+static PROCESS_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+/// argv beyond what an exec record holds, apart from the records so that it cannot crowd them out.
+#[map]
+static ARGV_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+#[map]
+static NET_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
+#[map]
+static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
+
+/// A switch for tests: when not zero, every n-th reserve of this ring fails. Frozen at load, so
+/// the verifier removes the branch in a normal run.
+#[unsafe(no_mangle)]
+static FAIL_PROCESS_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_ARGV_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_NET_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+
+/// Which ring a kind travels in.
+#[derive(Clone, Copy)]
+enum Ring {
+    Process,
+    Argv,
+    Net,
+}
+
+const fn ring_of(kind: Kind) -> Ring {
+    match kind {
+        Kind::Root | Kind::Fork | Kind::Exec | Kind::Exit => Ring::Process,
+        Kind::ArgvChunk => Ring::Argv,
+        Kind::Connect | Kind::ConnectResult | Kind::Close => Ring::Net,
+    }
+}
+
+impl Ring {
+    #[inline(always)]
+    fn map(self) -> &'static RingBuf {
+        match self {
+            Ring::Process => &PROCESS_RING,
+            Ring::Argv => &ARGV_RING,
+            Ring::Net => &NET_RING,
+        }
+    }
+
+    #[inline(always)]
+    fn fail_every(self) -> u32 {
+        match self {
+            Ring::Process => FAIL_PROCESS_EVERY.load(),
+            Ring::Argv => FAIL_ARGV_EVERY.load(),
+            Ring::Net => FAIL_NET_EVERY.load(),
+        }
+    }
+}
+
+/// Adds one to a counter. Atomic although each CPU has its own, because a softirq on the same CPU
+/// can run the same code in between.
+#[inline(always)]
+pub fn add_one(counter: *mut u64) {
+    // SAFETY: the pointer comes from a map lookup, so it is aligned and lives as long as the map.
+    // Written as an instruction because core has no fetch_add for a target without compare-and-swap.
+    unsafe {
+        core::arch::asm!(
+            "lock *(u64 *)({counter} + 0) += {one}",
+            counter = in(reg) counter,
+            one = in(reg) 1u64,
+        );
+    }
+}
+
+#[inline(always)]
+fn stats() -> Option<*mut Stats> {
+    STATS.get_ptr_mut(0)
+}
+
+#[inline(always)]
+pub fn fault(fault: Fault) {
+    if let Some(stats) = stats() {
+        // SAFETY: in bounds of the map value, whose address was just looked up.
+        add_one(unsafe { &raw mut (*stats).faults[fault as usize] });
+    }
+}
+
+/// Counts a record as produced; `None` when a test asked for this one to be lost.
+#[inline(always)]
+fn produce(kind: Kind) -> Option<()> {
+    let stats = stats()?;
+    // SAFETY: in bounds of the map value, whose address was just looked up.
+    let produced = unsafe { &raw mut (*stats).kinds[kind as usize].produced };
+    add_one(produced);
+    let fail_every = ring_of(kind).fail_every();
+    if fail_every != FAIL_NEVER {
+        // SAFETY: as above; a torn read cannot happen, the counter is an aligned u64.
+        let count = unsafe { *produced };
+        if count % u64::from(fail_every) == 0 {
+            lost(kind);
+            return None;
+        }
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn lost(kind: Kind) {
+    if let Some(stats) = stats() {
+        // SAFETY: in bounds of the map value, whose address was just looked up.
+        add_one(unsafe { &raw mut (*stats).kinds[kind as usize].lost });
+    }
+}
+
+#[inline(always)]
+pub fn now_ns() -> u64 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_ktime_get_boot_ns() }
+}
+
+#[inline(always)]
+pub fn cpu() -> u32 {
+    // SAFETY: the helper has no precondition.
+    unsafe { bpf_get_smp_processor_id() }
+}
+
+#[inline(always)]
+pub fn header(kind: Kind, tgid: u32, tid: u32, member: &Member) -> Header {
+    Header {
+        kind: kind as u32,
+        flags: member.flags,
+        unread: 0,
+        cpu: cpu(),
+        time_ns: now_ns(),
+        start_ns: member.start_ns,
+        tgid,
+        tid,
+    }
+}
+
+/// Emits a record of fixed size.
+#[inline(always)]
+pub fn record<T: Copy + 'static>(kind: Kind, value: &T) -> bool {
+    record_with(kind, |slot: *mut T| {
+        // SAFETY: the ring handed out room for one `T`, aligned to eight bytes.
+        unsafe { slot.write(*value) };
+    })
+}
+
+/// Emits a record of fixed size that `fill` writes in place, all of it.
+#[inline(always)]
+pub fn record_with<T: 'static>(kind: Kind, fill: impl FnOnce(*mut T)) -> bool {
+    if produce(kind).is_none() {
+        return false;
+    }
+    let Some(mut entry) = ring_of(kind).map().reserve::<T>(0) else {
+        lost(kind);
+        return false;
+    };
+    fill(entry.as_mut_ptr());
+    entry.submit(0);
+    true
+}
+
+/// Emits a record of variable size.
+#[inline(always)]
+pub fn bytes(kind: Kind, data: &[u8]) -> bool {
+    if produce(kind).is_none() {
+        return false;
+    }
+    if ring_of(kind).map().output::<[u8]>(data, 0).is_err() {
+        lost(kind);
+        return false;
+    }
+    true
+}
+
+/// A number no other connection of this load has: this CPU's count of connects, and the CPU.
+#[inline(always)]
+pub fn connection_id() -> u64 {
+    const CPU_BITS: u32 = 16;
+    let Some(stats) = stats() else { return 0 };
+    // SAFETY: in bounds of the map value, whose address was just looked up; aligned u64.
+    let produced = unsafe { (*stats).kinds[Kind::Connect as usize].produced };
+    ((produced + 1) << CPU_BITS) | u64::from(cpu())
+}

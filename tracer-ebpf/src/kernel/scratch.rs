@@ -1,0 +1,128 @@
+//! A work area per CPU in which an exec record is put together.
+//!
+//! The append position lives in the map value, not in a register: what the verifier reads back
+//! from map memory is an unknown number that one bounds check tames, so each append costs it the
+//! same however many came before, and a `bpf_loop` callback converges at once.
+
+use aya_ebpf::{
+    check_bounds_signed,
+    helpers::generated::{bpf_probe_read_kernel_str, bpf_probe_read_user},
+    macros::map,
+    maps::PerCpuArray,
+};
+use tracer_ebpf::abi::{ARGV_INLINE_MAX, Exec, Header, NAME_MAX_BYTES};
+
+use super::field::KernelPtr;
+
+/// The longest single append.
+const APPEND_MAX: usize = 4096;
+const _: () = assert!(NAME_MAX_BYTES <= APPEND_MAX && ARGV_INLINE_MAX <= APPEND_MAX);
+
+/// filename, interpreter, path, cwd and argv, and slack so that one check per append suffices.
+const CAPACITY: usize = size_of::<Exec>() + 6 * APPEND_MAX;
+
+#[repr(C)]
+pub struct Scratch {
+    /// State of a running path walk.
+    pub walk: super::path::Walk,
+    /// State of a running argv copy.
+    pub argv: ArgvCopy,
+    len: u64,
+    bytes: [u8; CAPACITY],
+}
+
+/// What the chunk loop has left to do.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub struct ArgvCopy {
+    pub address: u64,
+    pub offset_bytes: u64,
+    pub end_bytes: u64,
+    pub failed: u64,
+}
+
+#[map]
+static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// This CPU's work area. Only the exec probe uses it: it cannot be interrupted by itself.
+#[inline(always)]
+pub fn get() -> Option<&'static mut Scratch> {
+    let scratch = SCRATCH.get_ptr_mut(0)?;
+    // SAFETY: a value of a per-CPU map lives as long as the program; tracepoint handlers run with
+    // preemption off and the exec probe does not nest, so nothing else on this CPU touches it.
+    Some(unsafe { &mut *scratch })
+}
+
+impl Scratch {
+    /// Starts a record, leaving room for its fixed part.
+    #[inline(always)]
+    pub fn begin(&mut self) {
+        self.len = size_of::<Exec>() as u64;
+    }
+
+    #[inline(always)]
+    pub fn set_fixed(&mut self, exec: &Exec) {
+        // SAFETY: `bytes` is larger than an Exec, and `Scratch` is repr(C) with only u64 fields
+        // before it, so its address is aligned to eight.
+        unsafe { self.bytes.as_mut_ptr().cast::<Exec>().write(*exec) };
+    }
+
+    /// The header that [`Scratch::set_fixed`] wrote.
+    #[inline(always)]
+    pub fn fixed_header(&self) -> Header {
+        // SAFETY: an Exec begins with its Header; aligned as in `set_fixed`, and any bit pattern
+        // is a valid Header.
+        unsafe { self.bytes.as_ptr().cast::<Header>().read() }
+    }
+
+    /// Room for one append, if there is any.
+    #[inline(always)]
+    fn room(&mut self) -> Option<*mut u8> {
+        let len = self.len as i64;
+        if !check_bounds_signed(len, 0, (CAPACITY - APPEND_MAX) as i64) {
+            return None;
+        }
+        // SAFETY: the position was just checked to lie APPEND_MAX before the end.
+        Some(unsafe { self.bytes.as_mut_ptr().add(len as usize) })
+    }
+
+    /// Appends a NUL-terminated kernel string of at most `max` bytes; the NUL is kept. Returns the bytes written.
+    #[inline(always)]
+    pub fn append_str(&mut self, source: KernelPtr, max: u32) -> Option<u32> {
+        let room = self.room()?;
+        // SAFETY: `room` has APPEND_MAX bytes and `max` is no more; the helper checks the source.
+        let written = unsafe { bpf_probe_read_kernel_str(room.cast(), max, source.0 as *const _) };
+        if !check_bounds_signed(written, 1, APPEND_MAX as i64) {
+            return None;
+        }
+        self.len += written as u64;
+        Some(written as u32)
+    }
+
+    /// Appends `len` (at most [`APPEND_MAX`]) bytes of the current process's memory.
+    #[inline(always)]
+    pub fn append_user(&mut self, source: u64, len: u64) -> Option<u32> {
+        let room = self.room()?;
+        let len = len as i64;
+        if !check_bounds_signed(len, 1, APPEND_MAX as i64) {
+            return None;
+        }
+        // SAFETY: `room` has APPEND_MAX bytes and `len` is no more; the helper checks the source.
+        if unsafe { bpf_probe_read_user(room.cast(), len as u32, source as *const _) } != 0 {
+            return None;
+        }
+        self.len += len as u64;
+        Some(len as u32)
+    }
+
+    /// Everything since [`Scratch::begin`].
+    #[inline(always)]
+    pub fn record(&self) -> Option<&[u8]> {
+        let len = self.len as i64;
+        if !check_bounds_signed(len, size_of::<Exec>() as i64, CAPACITY as i64) {
+            return None;
+        }
+        // SAFETY: the length was just checked against the array.
+        Some(unsafe { core::slice::from_raw_parts(self.bytes.as_ptr(), len as usize) })
+    }
+}

@@ -1,0 +1,83 @@
+//! Fields of `task_struct` and what hangs off it.
+
+use aya_ebpf::helpers::generated::bpf_get_current_task;
+
+use super::field::{self, KernelPtr};
+
+#[derive(Clone, Copy)]
+pub struct Task(pub KernelPtr);
+
+/// A process id in the innermost pid namespace of the process.
+#[derive(Clone, Copy)]
+pub struct NamespacePid {
+    pub pid: u32,
+    pub ns_inum: u32,
+}
+
+impl Task {
+    pub fn current() -> Task {
+        // SAFETY: the helper has no precondition.
+        Task(KernelPtr(unsafe { bpf_get_current_task() }))
+    }
+
+    #[inline(always)]
+    pub fn tgid(self) -> Option<u32> {
+        self.0.read(&field::TASK_TGID)
+    }
+
+    #[inline(always)]
+    pub fn tid(self) -> Option<u32> {
+        self.0.read(&field::TASK_PID)
+    }
+
+    #[inline(always)]
+    pub fn leader(self) -> Option<Task> {
+        self.0.follow(&field::TASK_GROUP_LEADER).map(Task)
+    }
+
+    #[inline(always)]
+    pub fn start_ns(self) -> Option<u64> {
+        self.0.read(&field::TASK_START_BOOTTIME)
+    }
+
+    #[inline(always)]
+    pub fn parent_tgid(self) -> Option<u32> {
+        Task(self.0.follow(&field::TASK_REAL_PARENT)?).tgid()
+    }
+
+    /// Valid for a group leader: a thread has a pid of its own.
+    #[inline(always)]
+    pub fn namespace_pid(self) -> Option<NamespacePid> {
+        // struct upid { int nr; struct pid_namespace *ns; } since 2.6.24.
+        const UPID_BYTES: u64 = 16;
+        let pid = self.0.follow(&field::TASK_THREAD_PID)?;
+        let level: u32 = pid.read(&field::PID_LEVEL)?;
+        let numbers = pid.at(&field::PID_NUMBERS)?;
+        let innermost = KernelPtr(numbers.0 + u64::from(level) * UPID_BYTES);
+        let nr: u32 = innermost.read(&field::UPID_NR)?;
+        let ns = innermost.follow(&field::UPID_NS)?;
+        Some(NamespacePid { pid: nr, ns_inum: ns.read(&field::PID_NS_INUM)? })
+    }
+
+    /// How the process of this task ends, as `wait(2)` will report it.
+    ///
+    /// Mirrors `wait_task_zombie` (kernel/exit.c): the group's code after exit_group or a fatal
+    /// signal, else the leader's own.
+    #[inline(always)]
+    pub fn wait_status(self) -> Option<u32> {
+        const SIGNAL_GROUP_EXIT: u32 = 4;
+        let signal = self.0.follow(&field::TASK_SIGNAL)?;
+        let flags: u32 = signal.read(&field::SIGNAL_FLAGS)?;
+        if flags & SIGNAL_GROUP_EXIT != 0 {
+            signal.read(&field::SIGNAL_GROUP_EXIT_CODE)
+        } else {
+            self.leader()?.0.read(&field::TASK_EXIT_CODE)
+        }
+    }
+
+    /// How many threads of the process have not begun to exit.
+    #[inline(always)]
+    pub fn live_threads(self) -> Option<u32> {
+        self.0.follow(&field::TASK_SIGNAL)?.read(&field::SIGNAL_LIVE)
+    }
+}

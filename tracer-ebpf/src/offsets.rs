@@ -1,0 +1,104 @@
+//! Kernel struct fields the probes read.
+//!
+//! rustc cannot emit CO-RE relocations, so the collector looks each field up in the running
+//! kernel's BTF and hands its offset to the probes as a frozen global of the same name. The list
+//! is written once, here, and expanded on both sides.
+
+/// Offset of a field this kernel does not have.
+pub const ABSENT: u32 = u32::MAX;
+
+/// One field: the global's name and where to look, best spelling first.
+#[derive(Clone, Copy, Debug)]
+pub struct Field {
+    /// Name of the global in the eBPF object.
+    pub global: &'static str,
+    /// `(struct, dotted member path)`, tried in order: fields were renamed between kernels.
+    pub spellings: &'static [(&'static str, &'static str)],
+}
+
+/// Calls `$callback!` with the list `GLOBAL: "struct" "path", "struct" "path"...;`.
+#[macro_export]
+macro_rules! kernel_fields {
+    ($callback:ident) => {
+        $callback! {
+            TASK_MM: "task_struct" "mm";
+            TASK_PID: "task_struct" "pid";
+            TASK_TGID: "task_struct" "tgid";
+            TASK_REAL_PARENT: "task_struct" "real_parent";
+            TASK_GROUP_LEADER: "task_struct" "group_leader";
+            TASK_START_BOOTTIME: "task_struct" "start_boottime";
+            TASK_SIGNAL: "task_struct" "signal";
+            TASK_EXIT_CODE: "task_struct" "exit_code";
+            TASK_THREAD_PID: "task_struct" "thread_pid";
+            TASK_CRED: "task_struct" "cred";
+            TASK_FS: "task_struct" "fs";
+            SIGNAL_LIVE: "signal_struct" "live";
+            SIGNAL_FLAGS: "signal_struct" "flags";
+            SIGNAL_GROUP_EXIT_CODE: "signal_struct" "group_exit_code";
+            PID_LEVEL: "pid" "level";
+            PID_NUMBERS: "pid" "numbers";
+            UPID_NR: "upid" "nr";
+            UPID_NS: "upid" "ns";
+            PID_NS_INUM: "pid_namespace" "ns.inum";
+            CRED_UID: "cred" "uid";
+            CRED_GID: "cred" "gid";
+            CRED_EUID: "cred" "euid";
+            CRED_EGID: "cred" "egid";
+            MM_ARG_START: "mm_struct" "arg_start";
+            MM_ARG_END: "mm_struct" "arg_end";
+            MM_FLAGS: "mm_struct" "flags";
+            BINPRM_FILENAME: "linux_binprm" "filename";
+            BINPRM_INTERP: "linux_binprm" "interp";
+            BINPRM_FILE: "linux_binprm" "file";
+            BINPRM_ARGC: "linux_binprm" "argc";
+            FILE_INODE: "file" "f_inode";
+            FILE_DENTRY: "file" "f_path.dentry";
+            FILE_MOUNT: "file" "f_path.mnt";
+            FS_PWD_DENTRY: "fs_struct" "pwd.dentry";
+            FS_PWD_MOUNT: "fs_struct" "pwd.mnt";
+            DENTRY_PARENT: "dentry" "d_parent";
+            DENTRY_NAME: "dentry" "d_name.name";
+            MOUNT_VFS: "mount" "mnt";
+            MOUNT_PARENT: "mount" "mnt_parent";
+            MOUNT_MOUNTPOINT: "mount" "mnt_mountpoint";
+            VFSMOUNT_ROOT: "vfsmount" "mnt_root";
+            INODE_NUMBER: "inode" "i_ino";
+            INODE_SUPER: "inode" "i_sb";
+            INODE_MODE: "inode" "i_mode";
+            INODE_LINKS: "inode" "i_nlink";
+            INODE_SIZE: "inode" "i_size";
+            INODE_MTIME_S: "inode" "i_mtime_sec", "inode" "__i_mtime.tv_sec", "inode" "i_mtime.tv_sec";
+            INODE_MTIME_NS: "inode" "i_mtime_nsec", "inode" "__i_mtime.tv_nsec", "inode" "i_mtime.tv_nsec";
+            INODE_CTIME_S: "inode" "i_ctime_sec", "inode" "__i_ctime.tv_sec", "inode" "i_ctime.tv_sec";
+            INODE_CTIME_NS: "inode" "i_ctime_nsec", "inode" "__i_ctime.tv_nsec", "inode" "i_ctime.tv_nsec";
+            SUPER_DEVICE: "super_block" "s_dev";
+            SUPER_MAGIC: "super_block" "s_magic";
+            SOCK_FAMILY: "sock" "__sk_common.skc_family";
+            SOCK_DPORT: "sock" "__sk_common.skc_dport";
+            SOCK_SPORT: "sock" "__sk_common.skc_num";
+            SOCK_V4_SOURCE: "sock" "__sk_common.skc_rcv_saddr";
+            SOCK_V4_DESTINATION: "sock" "__sk_common.skc_daddr";
+            SOCK_V6_SOURCE: "sock" "__sk_common.skc_v6_rcv_saddr";
+            SOCK_V6_DESTINATION: "sock" "__sk_common.skc_v6_daddr";
+            SOCK_COOKIE: "sock" "__sk_common.skc_cookie";
+            SOCK_NET: "sock" "__sk_common.skc_net.net";
+            SOCK_ERROR: "sock" "sk_err";
+            SOCK_PROTOCOL: "sock" "sk_protocol";
+            NET_INUM: "net" "ns.inum";
+            TCP_BYTES_SENT: "tcp_sock" "bytes_sent";
+            TCP_BYTES_RETRANSMITTED: "tcp_sock" "bytes_retrans";
+            TCP_BYTES_RECEIVED: "tcp_sock" "bytes_received";
+        }
+    };
+}
+
+macro_rules! table {
+    ($($global:ident: $($structure:literal $path:literal),+;)*) => {
+        /// All fields, for the collector.
+        pub const FIELDS: &[Field] = &[
+            $(Field { global: stringify!($global), spellings: &[$(($structure, $path)),+] },)*
+        ];
+    };
+}
+
+kernel_fields!(table);

@@ -1,0 +1,170 @@
+//! `inet_sock_set_state(sk, oldstate, newstate)`: TCP connections a tracked process opens.
+//!
+//! `CLOSE -> SYN_SENT` happens in the connecting task (blocking or not, Fast Open, io_uring, 32-bit
+//! callers), so that is where a connection gets its owner. Later transitions may run in softirq
+//! context on any CPU: they are joined by the address of the sock and never ask who is current.
+
+use aya_ebpf::{
+    macros::{map, raw_tracepoint},
+    maps::HashMap,
+    programs::RawTracePointContext,
+};
+use tracer_ebpf::abi::{
+    AF_INET, AF_INET6, Close, Connect, ConnectResult, Fault, Header, Kind, SocketAddress, unread,
+};
+
+use crate::kernel::{
+    emit,
+    field::{self, KernelPtr},
+    tree::{self, Member},
+};
+
+const TCP_SYN_SENT: u32 = 2;
+const TCP_CLOSE: u32 = 7;
+const IPPROTO_TCP: u16 = 6;
+
+/// A connection in progress, by the address of its sock: unique while the sock lives, and the
+/// entry goes when the sock reaches CLOSE.
+#[map]
+static SOCKETS: HashMap<u64, Opened> = HashMap::with_max_entries(65_536, 0);
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Opened {
+    id: u64,
+    owner: Member,
+    tgid: u32,
+    tid: u32,
+}
+
+/// Who connected where. Apart from [`sock_state`] because the kernel skips a program that is
+/// already running on the CPU: a softirq that interrupts this one can only bring transitions that
+/// it would ignore.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn connect(ctx: RawTracePointContext) -> i32 {
+    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    if old == TCP_CLOSE && new == TCP_SYN_SENT {
+        on_connect(&ctx, KernelPtr(ctx.arg(0)));
+    }
+    0
+}
+
+/// What became of it.
+#[raw_tracepoint(tracepoint = "inet_sock_set_state")]
+pub fn sock_state(ctx: RawTracePointContext) -> i32 {
+    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
+    if old == TCP_CLOSE {
+        return 0;
+    }
+    if old == TCP_SYN_SENT {
+        on_result(KernelPtr(ctx.arg(0)), new);
+    } else if new == TCP_CLOSE {
+        on_close(KernelPtr(ctx.arg(0)));
+    }
+    0
+}
+
+#[inline(always)]
+fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
+    let Some(process) = tree::current(ctx) else { return };
+    // An MPTCP socket changes state together with its first TCP subflow, and only the subflow has
+    // the real address. A failed read counts as TCP: better one row too many.
+    if sock.read::<u16>(&field::SOCK_PROTOCOL).is_some_and(|protocol| protocol != IPPROTO_TCP) {
+        return;
+    }
+    let id = emit::connection_id();
+    let opened = Opened { id, owner: process.member, tgid: process.tgid, tid: process.tid };
+    if SOCKETS.insert(sock.0, opened, 0).is_err() {
+        emit::fault(Fault::SocketInsert);
+    }
+    let mut connect = Connect { header: process.header(Kind::Connect), id, ..Connect::default() };
+    match sock.read(&field::SOCK_COOKIE) {
+        Some(cookie) => connect.cookie = cookie,
+        None => connect.header.unread |= unread::COOKIE,
+    }
+    match address(sock) {
+        Some(address) => connect.address = address,
+        None => connect.header.unread |= unread::ADDRESS,
+    }
+    emit::record(Kind::Connect, &connect);
+}
+
+#[inline(always)]
+fn opened(sock: KernelPtr) -> Option<Opened> {
+    // SAFETY: copied at once; the entry belongs to this sock, which is alive in its own hook.
+    unsafe { SOCKETS.get(sock.0) }.copied()
+}
+
+#[inline(always)]
+fn header(opened: &Opened, kind: Kind) -> Header {
+    emit::header(kind, opened.tgid, opened.tid, &opened.owner)
+}
+
+#[inline(always)]
+fn on_result(sock: KernelPtr, new: u32) {
+    let Some(opened) = opened(sock) else { return };
+    let mut result = ConnectResult {
+        header: header(&opened, Kind::ConnectResult),
+        id: opened.id,
+        // SYN_RECV is a simultaneous open, which can still complete; every other state but CLOSE
+        // follows a completed handshake.
+        established: u32::from(new != TCP_CLOSE),
+        ..ConnectResult::default()
+    };
+    match address(sock) {
+        Some(address) => result.address = address,
+        None => result.header.unread |= unread::ADDRESS,
+    }
+    if new == TCP_CLOSE {
+        match sock.read::<u32>(&field::SOCK_ERROR) {
+            Some(error) => result.error = error,
+            None => result.header.unread |= unread::STATUS,
+        }
+        // A sock that is gone from the map was deleted by nobody else: errors cannot matter.
+        let _ = SOCKETS.remove(sock.0);
+    }
+    emit::record(Kind::ConnectResult, &result);
+}
+
+#[inline(always)]
+fn on_close(sock: KernelPtr) {
+    let Some(opened) = opened(sock) else { return };
+    let _ = SOCKETS.remove(sock.0);
+    let mut close =
+        Close { header: header(&opened, Kind::Close), id: opened.id, ..Close::default() };
+    let bytes = || {
+        let sent: u64 = sock.read(&field::TCP_BYTES_SENT)?;
+        let again: u64 = sock.read(&field::TCP_BYTES_RETRANSMITTED)?;
+        Some((sent.saturating_sub(again), sock.read(&field::TCP_BYTES_RECEIVED)?))
+    };
+    match bytes() {
+        Some((sent, received)) => (close.sent_bytes, close.received_bytes) = (sent, received),
+        None => close.header.unread |= unread::BYTES,
+    }
+    emit::record(Kind::Close, &close);
+}
+
+#[inline(always)]
+fn address(sock: KernelPtr) -> Option<SocketAddress> {
+    let mut address = SocketAddress {
+        family: sock.read(&field::SOCK_FAMILY)?,
+        source_port: sock.read(&field::SOCK_SPORT)?,
+        destination_port: sock.read::<u16>(&field::SOCK_DPORT)?.swap_bytes(),
+        ..SocketAddress::default()
+    };
+    match address.family {
+        AF_INET => {
+            let source: [u8; 4] = sock.read(&field::SOCK_V4_SOURCE)?;
+            let destination: [u8; 4] = sock.read(&field::SOCK_V4_DESTINATION)?;
+            address.source[..4].copy_from_slice(&source);
+            address.destination[..4].copy_from_slice(&destination);
+        }
+        AF_INET6 => {
+            address.source = sock.read(&field::SOCK_V6_SOURCE)?;
+            address.destination = sock.read(&field::SOCK_V6_DESTINATION)?;
+        }
+        _ => return None,
+    }
+    address.net_ns_inum = sock.follow(&field::SOCK_NET)?.read(&field::NET_INUM)?;
+    Some(address)
+}

@@ -1,0 +1,40 @@
+//! `sched_process_exit(task[, group_dead])`: the tree shrinks.
+//!
+//! Fires for every thread, after `signal->live` was decremented and `exit_code` set. The argument
+//! that says whether the group is dead is newer than 6.12, so the counter is read instead; when the
+//! last two threads exit at once both may read zero, and the delete decides which one reports.
+
+use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
+use tracer_ebpf::abi::{Exit, Kind, unread};
+
+use crate::kernel::{
+    emit,
+    task::Task,
+    tree::{self, Tracked},
+};
+
+#[raw_tracepoint(tracepoint = "sched_process_exit")]
+pub fn exit(ctx: RawTracePointContext) -> i32 {
+    if let Some(process) = tree::current(&ctx) {
+        on_exit(&process);
+    }
+    0
+}
+
+#[inline(always)]
+fn on_exit(process: &Tracked) {
+    let task = Task::current();
+    let live = task.live_threads();
+    if live.is_some_and(|threads| threads > 0) {
+        return;
+    }
+    if !tree::remove(process.tgid) {
+        return;
+    }
+    let mut exit = Exit { header: process.header(Kind::Exit), ..Exit::default() };
+    match (live, task.wait_status()) {
+        (Some(_), Some(status)) => exit.wait_status = status,
+        _ => exit.header.unread |= unread::STATUS,
+    }
+    emit::record(Kind::Exit, &exit);
+}

@@ -1,0 +1,7 @@
+//! One file per hook family.
+
+mod connect;
+mod enrol;
+mod exec;
+mod exit;
+mod fork;
