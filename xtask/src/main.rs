@@ -1,1 +1,52 @@
-fn main(){}
+//! The project's tasks, one module each. `cargo xtask --help` lists them.
+//!
+//! Every task builds on the ones before it: `run` and `test` set up and build first, and what is
+//! already done is skipped, so any of them can be the first command in a fresh clone.
+
+mod build;
+mod command;
+mod env;
+mod layout;
+mod setup;
+mod tidy;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::layout::Layout;
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's tasks")]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Debug, Subcommand)]
+enum Task {
+    /// Find or install what building and testing need, below target/tools
+    Setup,
+    /// Set up, then build the eBPF object, tracer and the test programs
+    Build(build::Options),
+    /// Check formatting and lints only
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let layout = Layout::of_workspace();
+    let outcome = match cli.task {
+        Task::Setup => setup::everything(&layout).map(|_| ExitCode::SUCCESS),
+        Task::Build(options) => build::task(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Task::Tidy => tidy::task(&layout).map(|()| ExitCode::SUCCESS),
+    };
+    outcome.unwrap_or_else(|error| {
+        // Not `{error:?}`: that would add a backtrace of xtask, which helps nobody.
+        eprintln!("error: {error}");
+        for cause in error.chain().skip(1) {
+            eprintln!("  because: {cause}");
+        }
+        ExitCode::FAILURE
+    })
+}

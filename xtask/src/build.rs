@@ -1,0 +1,81 @@
+//! The eBPF object first, then the programs that carry it.
+
+use std::{fs, process::Command};
+
+use anyhow::{Context as _, Result};
+
+use crate::{
+    command::{self, IfFails},
+    layout::Layout,
+    setup::{self, BpfTools, replace_if_different},
+};
+
+pub(crate) const BPF_TRIPLE: &str = "bpfel-unknown-none";
+const OBJECT: &str = "tracer-probes";
+
+#[derive(Debug, Default, clap::Args)]
+pub(crate) struct Options {
+    /// Let the probes write log lines, for work on them
+    #[arg(long)]
+    debug_log: bool,
+}
+
+pub(crate) fn task(layout: &Layout, options: &Options) -> Result<()> {
+    let tools = setup::for_build(layout)?;
+    everything(layout, &tools, options)
+}
+
+pub(crate) fn everything(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<()> {
+    ebpf_object(layout, tools, options)?;
+    programs(layout, options)
+}
+
+/// The arguments that select the kernel side, for `build` and `clippy` alike.
+pub(crate) fn select_bpf<'a>(
+    cargo: &'a mut Command,
+    layout: &Layout,
+    features: &str,
+) -> &'a mut Command {
+    cargo.args(["--package=tracer-ebpf", "--bin", OBJECT, "--release", "-Zbuild-std=core"]);
+    cargo.arg(format!("--target={BPF_TRIPLE}")).arg(format!("--features={features}"));
+    cargo.arg("--target-dir").arg(layout.bpf_target())
+}
+
+fn ebpf_object(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<()> {
+    let features = if options.debug_log { "probes,debug-log" } else { "probes" };
+    let mut cargo = tools.toolchain.cargo(layout);
+    select_bpf(cargo.arg("build"), layout, features);
+    // The whole program is put together by bpf-linker; rustc's own link-time optimisation would
+    // run before it has seen everything, and is meant for the host by the release profile.
+    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.linker);
+    // BTF is made from debug information, and the kernel wants BTF for the maps' types and for
+    // naming source lines in the verifier's log.
+    cargo.env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf");
+    let if_fails = IfFails {
+        it_means: "there is no eBPF object to put into tracer",
+        remedy: "read the compiler's messages above; if they are about the toolchain or the \
+                 linker, remove target/tools and target/bpf-build and build again",
+    };
+    command::run_shown(&mut cargo, if_fails)?;
+
+    let built = layout.bpf_target().join(BPF_TRIPLE).join("release").join(OBJECT);
+    let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    // Left alone if nothing changed, so that tracer is not rebuilt.
+    replace_if_different(&layout.bpf_object(), &object)?;
+    Ok(())
+}
+
+fn programs(layout: &Layout, options: &Options) -> Result<()> {
+    let mut cargo = command::host_cargo(layout);
+    cargo.args(["build", "--release", "--package=tracer", "--package=tracer-tests"]);
+    cargo.arg("--target-dir").arg(layout.target());
+    if options.debug_log {
+        cargo.arg("--features=tracer/debug-log");
+    }
+    let if_fails = IfFails {
+        it_means: "tracer or a program of the tests does not compile",
+        remedy: "read the compiler's messages above",
+    };
+    command::run_shown(&mut cargo, if_fails)
+}
