@@ -97,9 +97,10 @@ impl Lab {
         }
         command.envs(self.environment.iter().map(|(name, value)| (name, value)));
         let namespaces = Arc::clone(&self.namespaces);
+        let lab = rustix::process::getpid();
         // SAFETY: between fork and exec `enter` makes system calls only: it takes no lock and
         // allocates nothing, and the descriptors it uses live as long as the closure.
-        unsafe { command.pre_exec(move || namespaces.enter()) };
+        unsafe { command.pre_exec(move || namespaces.enter(lab)) };
         command
     }
 

@@ -8,6 +8,7 @@ use std::{env, io};
 
 use anyhow::{Context as _, Result};
 use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_change};
+use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
 /// The loopback address of the name server, as resolv.conf gives it.
@@ -16,7 +17,7 @@ pub(super) const NAMESERVER: &str = "127.0.0.1";
 /// Open descriptors of the two namespaces, which keep them alive.
 #[derive(Debug)]
 pub(super) struct Namespaces {
-    network: OwnedFd,
+    pub(super) network: OwnedFd,
     mount: OwnedFd,
 }
 
@@ -38,8 +39,14 @@ impl Namespaces {
     }
 
     /// Moves the calling process into the namespaces and keeps its working directory by name.
-    /// Makes system calls only: it runs between fork and exec.
-    pub(super) fn enter(&self) -> io::Result<()> {
+    /// Makes system calls only: it runs between fork and exec, as a child of process `lab`.
+    pub(super) fn enter(&self, lab: Pid) -> io::Result<()> {
+        // The server's last sweep finds processes by their network namespace. A lab that is killed
+        // while this one is on its way there would leave it behind, so until then it dies with it.
+        set_parent_process_death_signal(Some(Signal::KILL))?;
+        if getppid() != Some(lab) {
+            return Err(io::Error::from_raw_os_error(libc::EOWNERDEAD));
+        }
         // Joining a mount namespace moves root and working directory to its top.
         let mut buffer = [0_u8; libc::PATH_MAX as usize];
         // SAFETY: the pointer and the length are those of a live, writable buffer.
@@ -53,6 +60,7 @@ impl Namespaces {
         join(&self.network, LinkNameSpaceType::Network)?;
         join(&self.mount, LinkNameSpaceType::Mount)?;
         rustix::process::chdir(directory)?;
+        set_parent_process_death_signal(None)?;
         Ok(())
     }
 }
