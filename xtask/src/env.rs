@@ -67,6 +67,13 @@ pub(crate) fn restore(command: &mut Command, target: &Path) {
     };
 }
 
+/// The names of the variables the user has.
+pub(crate) fn user_variables() -> impl Iterator<Item = OsString> {
+    std::env::vars_os()
+        .map(|(name, _)| name)
+        .filter(|name| !name.to_str().is_some_and(is_mark_of_the_outer_cargo))
+}
+
 /// Additionally takes away what speaks about host builds.
 pub(crate) fn forget_host_builds(command: &mut Command) {
     for (name, _) in std::env::vars_os() {

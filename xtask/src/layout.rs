@@ -41,8 +41,12 @@ impl Layout {
         self.target().join("release").join(program)
     }
 
+    pub(crate) fn tests(&self) -> PathBuf {
+        self.root.join("tests")
+    }
+
     pub(crate) fn fixtures(&self) -> PathBuf {
-        self.root.join("tests").join("fixtures")
+        self.tests().join("fixtures")
     }
 
     pub(crate) fn awscli(&self) -> PathBuf {

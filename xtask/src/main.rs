@@ -5,9 +5,13 @@
 
 mod build;
 mod command;
+mod elevate;
 mod env;
 mod layout;
+mod run;
 mod setup;
+mod tally;
+mod test;
 mod tidy;
 
 use std::process::ExitCode;
@@ -15,6 +19,9 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::layout::Layout;
+
+/// Status of `run` when tracer could not even be started, the same as tracer's own for "it failed".
+const EXIT_TRACER_FAILED: u8 = 125;
 
 #[derive(Debug, Parser)]
 #[command(name = "cargo xtask", bin_name = "cargo xtask", about = "The project's tasks")]
@@ -29,24 +36,38 @@ enum Task {
     Setup,
     /// Set up, then build the eBPF object, tracer and the test programs
     Build(build::Options),
+    /// Set up, build, then run tracer (elevated): the bundled session, or the arguments after `--`
+    Run(run::Options),
+    /// Set up, build, then run every check and every test
+    Test,
     /// Check formatting and lints only
     Tidy,
 }
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
+    let failure_status = match cli.task {
+        Task::Run(_) => EXIT_TRACER_FAILED,
+        Task::Setup | Task::Build(_) | Task::Test | Task::Tidy => 1,
+    };
     let layout = Layout::of_workspace();
     let outcome = match cli.task {
         Task::Setup => setup::everything(&layout).map(|_| ExitCode::SUCCESS),
         Task::Build(options) => build::task(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Task::Run(options) => run::task(&layout, &options),
+        Task::Test => test::task(&layout),
         Task::Tidy => tidy::task(&layout).map(|()| ExitCode::SUCCESS),
     };
     outcome.unwrap_or_else(|error| {
-        // Not `{error:?}`: that would add a backtrace of xtask, which helps nobody.
-        eprintln!("error: {error}");
-        for cause in error.chain().skip(1) {
-            eprintln!("  because: {cause}");
-        }
-        ExitCode::FAILURE
+        show(&error);
+        ExitCode::from(failure_status)
     })
+}
+
+fn show(error: &anyhow::Error) {
+    // Not `{error:?}`: that would add a backtrace of xtask, which helps nobody.
+    eprintln!("error: {error}");
+    for cause in error.chain().skip(1) {
+        eprintln!("  because: {cause}");
+    }
 }

@@ -1,0 +1,243 @@
+//! Every check and every test, and one closing line that sums them up.
+//!
+//! A step that fails does not stop the ones after it, except where they could not run at all
+//! (setup, build). Whatever fails without counting a failed test (a lint, a compile error, a test
+//! program that crashed) counts as one, so the closing line never looks better than the status.
+
+use std::{
+    io::{BufRead as _, BufReader, Read, Write},
+    path::PathBuf,
+    process::{Command, ExitCode, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use serde_json::Value;
+
+use crate::{
+    build,
+    command::{self, IfFails},
+    elevate::elevated,
+    layout::Layout,
+    setup, show,
+    tally::Tally,
+    tidy,
+};
+
+/// Tests that need the kernel's privileges live in this package, all of them.
+const ELEVATED_PACKAGE: &str = "tracer-tests";
+
+/// A test that hangs must not hang the run: the whole is meant to take less than 30 minutes.
+const LONGEST_ELEVATED_RUN: Duration = Duration::from_secs(20 * 60);
+
+const IF_TESTS_FAIL: IfFails<'static> = IfFails {
+    it_means: "some test does not compile, failed, or crashed its program",
+    remedy: "read the messages above; `cargo test --package ...` runs one package alone",
+};
+
+pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
+    let mut steps = Steps::begin();
+    if let Some(tools) = steps.step("setup", || counting_nothing(setup::everything(layout)?))
+        && steps
+            .step("build", || {
+                counting_nothing(build::everything(layout, &tools, &build::Options::default())?)
+            })
+            .is_some()
+    {
+        steps.step("formatting", || counting_nothing(tidy::formatting(layout)?));
+        steps.step("lints", || counting_nothing(tidy::lints(layout)?));
+        steps.step("lints of the kernel side", || {
+            let linted = tidy::kernel_side_lints(layout, &tools.toolchain)?;
+            Ok(((), if linted { Tally::NOTHING } else { Tally::ONE_SKIPPED }))
+        });
+        steps.step("unit tests", || unit_tests(layout));
+        steps.step("integration tests", || integration_tests(layout));
+    }
+    Ok(steps.end())
+}
+
+/// The steps so far.
+struct Steps {
+    started: Instant,
+    tally: Tally,
+}
+
+impl Steps {
+    fn begin() -> Self {
+        Self { started: Instant::now(), tally: Tally::NOTHING }
+    }
+
+    /// Runs one step and prints how long it took. `None` if it failed.
+    fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<(T, Tally)>) -> Option<T> {
+        println!("== {name}");
+        let started = Instant::now();
+        let (value, mut tally) = match work() {
+            Ok((value, tally)) if tally.failed == 0 => (Some(value), tally),
+            Ok((_, tally)) => (None, tally),
+            Err(error) => {
+                show(&error);
+                // Tests counted before the error are lost only together with the run's success.
+                (None, Tally::ONE_FAILED)
+            }
+        };
+        tally.failed = tally.failed.max(u64::from(value.is_none()));
+        let outcome = if value.is_some() { "done" } else { "FAILED" };
+        let counts = if tally == Tally::NOTHING { String::new() } else { format!(" ({tally})") };
+        println!("== {name}: {outcome} in {:.1} s{counts}", started.elapsed().as_secs_f64());
+        self.tally += tally;
+        value
+    }
+
+    fn end(self) -> ExitCode {
+        println!("== all steps took {:.1} s", self.started.elapsed().as_secs_f64());
+        println!("{}", self.tally);
+        if self.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    }
+}
+
+fn counting_nothing<T>(value: T) -> Result<(T, Tally)> {
+    Ok((value, Tally::NOTHING))
+}
+
+/// In the development profile, where arithmetic that overflows and failing debug assertions are
+/// errors. Documentation examples are among them.
+fn unit_tests(layout: &Layout) -> Result<((), Tally)> {
+    let mut cargo = command::host_cargo(layout);
+    cargo.args(["test", "--workspace", "--no-fail-fast", "--exclude", ELEVATED_PACKAGE]);
+    cargo.arg("--target-dir").arg(layout.target());
+    Ok(((), count(&mut cargo)?))
+}
+
+fn integration_tests(layout: &Layout) -> Result<((), Tally)> {
+    let mut tally = Tally::NOTHING;
+    for program in elevated_programs(layout)? {
+        // As cargo would start it, but with the kernel's privileges and a limit.
+        let mut command = elevated(layout, "timeout".as_ref())?;
+        let limit = LONGEST_ELEVATED_RUN.as_secs();
+        command.arg("--kill-after=10").arg(limit.to_string()).arg(&program);
+        command.current_dir(layout.tests()).env("CARGO_MANIFEST_DIR", layout.tests());
+        tally += count(&mut command)?;
+    }
+    Ok(((), tally))
+}
+
+/// Builds the test programs and asks cargo where they are. Not run by cargo: it would have to be
+/// root for that, and so would every compiler.
+fn elevated_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
+    let mut cargo = command::host_cargo(layout);
+    cargo.args(["test", "--release", "--no-run", "--package", ELEVATED_PACKAGE]);
+    cargo.arg("--message-format=json-render-diagnostics");
+    cargo.arg("--target-dir").arg(layout.target());
+    eprintln!("$ {}", command::render(&cargo));
+    let output = cargo.stderr(Stdio::inherit()).output().context("cannot start cargo")?;
+    if !output.status.success() {
+        bail!("`{}` failed ({})\n{IF_TESTS_FAIL}", command::render(&cargo), output.status);
+    }
+    let messages = String::from_utf8(output.stdout).context("cargo's messages are not UTF-8")?;
+    let programs = test_programs(&messages)?;
+    if programs.is_empty() {
+        bail!("cargo built no test program of {ELEVATED_PACKAGE}");
+    }
+    Ok(programs)
+}
+
+fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
+    let mut programs = Vec::new();
+    for line in messages.lines() {
+        let message: Value =
+            serde_json::from_str(line).with_context(|| format!("not JSON: {line}"))?;
+        let is_test = message["profile"]["test"].as_bool() == Some(true);
+        if let Some(program) = message["executable"].as_str().filter(|_| is_test) {
+            programs.push(PathBuf::from(program));
+        }
+    }
+    Ok(programs)
+}
+
+/// Runs test programs in full view and counts what they say. A failure without a failed test (they
+/// did not compile, one crashed) counts as one.
+fn count(command: &mut Command) -> Result<Tally> {
+    count_into(command, std::io::stdout(), std::io::stderr())
+}
+
+fn count_into(
+    command: &mut Command,
+    to_out: impl Write,
+    to_err: impl Write + Send + 'static,
+) -> Result<Tally> {
+    eprintln!("$ {}", command::render(command));
+    let mut child = command
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .map_err(|error| anyhow!("cannot start `{}`: {error}", command::render(command)))?;
+    let (out, err) = (child.stdout.take(), child.stderr.take());
+    let (out, err) = out.zip(err).context("the child's output was asked for")?;
+    let err = thread::spawn(move || pass_on(err, to_err));
+    let mut said = pass_on(out, to_out)?;
+    said.push('\n');
+    said.push_str(&err.join().map_err(|_| anyhow!("reading standard error panicked"))??);
+    let status = child.wait()?;
+    let mut tally = Tally::of_lines(said.lines());
+    if !status.success() {
+        println!("`{}` failed ({status})\n{IF_TESTS_FAIL}", command::render(command));
+        tally.failed = tally.failed.max(1);
+    }
+    Ok(tally)
+}
+
+/// Writes every line on as it comes, and gives all of them at the end.
+fn pass_on(from: impl Read, mut to: impl Write) -> Result<String> {
+    let mut from = BufReader::new(from);
+    let mut all = Vec::new();
+    let mut line = Vec::new();
+    while from.read_until(b'\n', &mut line)? > 0 {
+        to.write_all(&line)?;
+        all.append(&mut line);
+    }
+    Ok(String::from_utf8_lossy(&all).into_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_test_programs() {
+        let messages = r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/tracer-lab"}
+{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/deps/it-1"}
+{"reason":"compiler-artifact","profile":{"test":true},"executable":null}
+{"reason":"build-finished","success":true}"#;
+        assert_eq!(test_programs(messages).unwrap(), [PathBuf::from("/t/deps/it-1")]);
+        assert!(test_programs("error: no").is_err());
+    }
+
+    #[test]
+    fn a_crash_counts_as_a_failure() {
+        let check = |script: &str, expected: &str| {
+            // Swallowed: a run of all tests would count these lines as its own.
+            let mut sh = Command::new("sh");
+            let tally =
+                count_into(sh.args(["-c", script]), std::io::sink(), std::io::sink()).unwrap();
+            assert_eq!(tally.to_string(), expected, "{script}");
+        };
+        check(
+            "echo 'test result: ok. 2 passed; 0 failed; 0 ignored'",
+            "2 passed, 0 failed, 0 skipped",
+        );
+        check("kill -9 $$", "0 passed, 1 failed, 0 skipped");
+        check(
+            "echo 'skipped: no' >&2; echo 'test result: ok. 1 passed; 0 failed'",
+            "0 passed, 0 failed, 1 skipped",
+        );
+    }
+
+    #[test]
+    fn a_failed_step_always_shows() {
+        let mut steps = Steps::begin();
+        assert_eq!(steps.step("good", || Ok((7, Tally { passed: 2, ..Tally::NOTHING }))), Some(7));
+        assert_eq!(steps.step("bad", || Err::<((), Tally), _>(anyhow!("no"))), None);
+        assert_eq!(steps.tally.to_string(), "2 passed, 1 failed, 0 skipped");
+    }
+}
