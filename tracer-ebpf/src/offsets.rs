@@ -22,7 +22,6 @@ macro_rules! kernel_fields {
     ($callback:ident) => {
         $callback! {
             TASK_MM: "task_struct" "mm";
-            TASK_PID: "task_struct" "pid";
             TASK_TGID: "task_struct" "tgid";
             TASK_REAL_PARENT: "task_struct" "real_parent";
             TASK_GROUP_LEADER: "task_struct" "group_leader";

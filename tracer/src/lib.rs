@@ -1,1 +1,23 @@
+//! tracer's collector, in pipeline order.
+//!
+//! ```text
+//! probe ─► rings ─► ingest ─► model::Event ─► session::Fold ─► record::Record ─┬─► recording
+//!                                                                              └─► session::Story
+//!                                             recording ─► record::read ─► Story ─► policy::judge ─► report
+//! ```
+//!
+//! A recording re-enters at the records, so everything from `Story` on needs no kernel and no root.
 
+pub mod cli;
+pub mod probe;
+pub mod run;
+
+pub mod ingest;
+pub mod model;
+pub mod session;
+
+pub mod record;
+
+pub mod catalogue;
+pub mod policy;
+pub mod report;

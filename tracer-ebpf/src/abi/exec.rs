@@ -34,7 +34,7 @@ pub mod exec_flag {
 }
 
 /// The file the kernel executed, from its inode.
-#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ExecFile {
     pub key: FileKey,
@@ -71,7 +71,7 @@ pub struct Exec {
     pub egid: u32,
     pub argc: u32,
     pub argv_inline_len: u32,
-    /// Chunks that were emitted before this record, each counted by [`super::Stats`].
+    /// Chunks that were submitted before this record; lost ones are not among them.
     pub argv_chunks: u32,
     pub filename_len: u32,
     pub interp_len: u32,

@@ -10,6 +10,7 @@ use aya_ebpf::{
     maps::{PerCpuArray, RingBuf},
 };
 use tracer_ebpf::abi::{FAIL_NEVER, Fault, Header, Kind, Stats};
+use zerocopy::FromZeros;
 
 use super::tree::Member;
 
@@ -75,7 +76,7 @@ impl Ring {
 /// Adds one to a counter. Atomic although each CPU has its own, because a softirq on the same CPU
 /// can run the same code in between.
 #[inline(always)]
-pub fn add_one(counter: *mut u64) {
+pub(crate) fn add_one(counter: *mut u64) {
     // SAFETY: the pointer comes from a map lookup, so it is aligned and lives as long as the map.
     // Written as an instruction because core has no fetch_add for a target without compare-and-swap.
     unsafe {
@@ -93,7 +94,7 @@ fn stats() -> Option<*mut Stats> {
 }
 
 #[inline(always)]
-pub fn fault(fault: Fault) {
+pub(crate) fn fault(fault: Fault) {
     if let Some(stats) = stats() {
         // SAFETY: in bounds of the map value, whose address was just looked up.
         add_one(unsafe { &raw mut (*stats).faults[fault as usize] });
@@ -128,43 +129,53 @@ fn lost(kind: Kind) {
 }
 
 #[inline(always)]
-pub fn now_ns() -> u64 {
+pub(crate) fn now_ns() -> u64 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_ktime_get_boot_ns() }
 }
 
 #[inline(always)]
-pub fn cpu() -> u32 {
+pub(crate) fn cpu() -> u32 {
     // SAFETY: the helper has no precondition.
     unsafe { bpf_get_smp_processor_id() }
 }
 
+/// Fills a zeroed header.
 #[inline(always)]
-pub fn header(kind: Kind, tgid: u32, tid: u32, member: &Member) -> Header {
-    Header {
-        kind: kind as u32,
-        flags: member.flags,
-        unread: 0,
-        cpu: cpu(),
-        time_ns: now_ns(),
-        start_ns: member.start_ns,
-        tgid,
-        tid,
+pub(crate) fn fill_header(header: &mut Header, kind: Kind, tgid: u32, tid: u32, member: &Member) {
+    header.kind = kind as u32;
+    header.flags = member.flags;
+    header.cpu = cpu();
+    header.time_ns = now_ns();
+    header.start_ns = member.start_ns;
+    header.tgid = tgid;
+    header.tid = tid;
+}
+
+/// Emits a record of fixed size, filled in place: a copy on the 512-byte stack would not fit.
+/// `fill` gets it zeroed.
+#[inline(always)]
+pub(crate) fn record<T: FromZeros + 'static>(kind: Kind, fill: impl FnOnce(&mut T)) {
+    if produce(kind).is_none() {
+        return;
     }
+    let Some(mut entry) = ring_of(kind).map().reserve::<T>(0) else {
+        lost(kind);
+        return;
+    };
+    let slot = entry.as_mut_ptr();
+    // SAFETY: the ring handed out room for one `T`, aligned to eight bytes, and `T: FromZeros`.
+    fill(unsafe {
+        core::ptr::write_bytes(slot, 0, 1);
+        &mut *slot
+    });
+    entry.submit(0);
 }
 
-/// Emits a record of fixed size.
+/// Emits a record of fixed size that `fill` writes itself, for one too large to zero first.
+/// `false` when it was lost.
 #[inline(always)]
-pub fn record<T: Copy + 'static>(kind: Kind, value: &T) -> bool {
-    record_with(kind, |slot: *mut T| {
-        // SAFETY: the ring handed out room for one `T`, aligned to eight bytes.
-        unsafe { slot.write(*value) };
-    })
-}
-
-/// Emits a record of fixed size that `fill` writes in place, all of it.
-#[inline(always)]
-pub fn record_with<T: 'static>(kind: Kind, fill: impl FnOnce(*mut T)) -> bool {
+pub(crate) fn record_with<T: 'static>(kind: Kind, fill: impl FnOnce(*mut T)) -> bool {
     if produce(kind).is_none() {
         return false;
     }
@@ -179,20 +190,15 @@ pub fn record_with<T: 'static>(kind: Kind, fill: impl FnOnce(*mut T)) -> bool {
 
 /// Emits a record of variable size.
 #[inline(always)]
-pub fn bytes(kind: Kind, data: &[u8]) -> bool {
-    if produce(kind).is_none() {
-        return false;
-    }
-    if ring_of(kind).map().output::<[u8]>(data, 0).is_err() {
+pub(crate) fn bytes(kind: Kind, data: &[u8]) {
+    if produce(kind).is_some() && ring_of(kind).map().output::<[u8]>(data, 0).is_err() {
         lost(kind);
-        return false;
     }
-    true
 }
 
 /// A number no other connection of this load has: this CPU's count of connects, and the CPU.
 #[inline(always)]
-pub fn connection_id() -> u64 {
+pub(crate) fn connection_id() -> u64 {
     const CPU_BITS: u32 = 16;
     let Some(stats) = stats() else { return 0 };
     // SAFETY: in bounds of the map value, whose address was just looked up; aligned u64.

@@ -1,20 +1,20 @@
 //! Fields of an open file and its inode.
 
-use tracer_ebpf::abi::{ExecFile, FileKey};
+use tracer_ebpf::abi::ExecFile;
 
 use super::field::{self, KernelPtr};
 
 #[derive(Clone, Copy)]
-pub struct File(pub KernelPtr);
+pub(crate) struct File(pub(crate) KernelPtr);
 
 impl File {
     #[inline(always)]
-    pub fn dentry(self) -> Option<KernelPtr> {
+    pub(crate) fn dentry(self) -> Option<KernelPtr> {
         self.0.follow(&field::FILE_DENTRY)
     }
 
     #[inline(always)]
-    pub fn mount(self) -> Option<KernelPtr> {
+    pub(crate) fn mount(self) -> Option<KernelPtr> {
         self.0.follow(&field::FILE_MOUNT)
     }
 
@@ -23,33 +23,26 @@ impl File {
         self.0.follow(&field::FILE_INODE)
     }
 
+    /// Fills a zeroed description; `None` when a read failed.
     #[inline(always)]
-    pub fn key(self) -> Option<FileKey> {
+    pub(crate) fn describe(self, file: &mut ExecFile) -> Option<()> {
         let inode = self.inode()?;
-        let device: u32 = inode.follow(&field::INODE_SUPER)?.read(&field::SUPER_DEVICE)?;
-        Some(FileKey { inode: inode.read(&field::INODE_NUMBER)?, device, padding: 0 })
-    }
-
-    #[inline(always)]
-    pub fn describe(self) -> Option<ExecFile> {
-        let inode = self.inode()?;
-        let mode: u16 = inode.read(&field::INODE_MODE)?;
-        Some(ExecFile {
-            key: self.key()?,
-            size_bytes: inode.read(&field::INODE_SIZE)?,
-            mtime_s: inode.read(&field::INODE_MTIME_S)?,
-            ctime_s: inode.read(&field::INODE_CTIME_S)?,
-            // tv_nsec was eight bytes wide until 6.11; the value fits the lower four either way.
-            mtime_ns: inode.read(&field::INODE_MTIME_NS)?,
-            ctime_ns: inode.read(&field::INODE_CTIME_NS)?,
-            mode: u32::from(mode),
-            links: inode.read(&field::INODE_LINKS)?,
-        })
+        file.key.device = inode.follow(&field::INODE_SUPER)?.read(&field::SUPER_DEVICE)?;
+        file.key.inode = inode.read(&field::INODE_NUMBER)?;
+        file.size_bytes = inode.read(&field::INODE_SIZE)?;
+        file.mtime_s = inode.read(&field::INODE_MTIME_S)?;
+        file.ctime_s = inode.read(&field::INODE_CTIME_S)?;
+        // tv_nsec was eight bytes wide until 6.11; the value fits the lower four either way.
+        file.mtime_ns = inode.read(&field::INODE_MTIME_NS)?;
+        file.ctime_ns = inode.read(&field::INODE_CTIME_NS)?;
+        file.mode = u32::from(inode.read::<u16>(&field::INODE_MODE)?);
+        file.links = inode.read(&field::INODE_LINKS)?;
+        Some(())
     }
 
     /// Whether the file came from `memfd_create`: a nameless dentry of its own on tmpfs.
     #[inline(always)]
-    pub fn is_memfd(self) -> Option<bool> {
+    pub(crate) fn is_memfd(self) -> Option<bool> {
         const TMPFS_MAGIC: u64 = 0x0102_1994;
         const HUGETLBFS_MAGIC: u64 = 0x958_458f6;
         let magic: u64 = self.inode()?.follow(&field::INODE_SUPER)?.read(&field::SUPER_MAGIC)?;

@@ -1,9 +1,9 @@
 //! What every probe uses: reading kernel memory, process fields, tree membership, emitting.
 
-pub mod emit;
-pub mod field;
-pub mod file;
-pub mod path;
-pub mod scratch;
-pub mod task;
-pub mod tree;
+pub(crate) mod emit;
+pub(crate) mod field;
+pub(crate) mod file;
+pub(crate) mod path;
+pub(crate) mod scratch;
+pub(crate) mod task;
+pub(crate) mod tree;

@@ -14,7 +14,7 @@ use super::{
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Walk {
+pub(crate) struct Walk {
     dentry: u64,
     /// `struct mount`, around the `vfsmount` that a `struct path` has.
     mount: u64,
@@ -29,10 +29,10 @@ const AT_ROOT: u32 = 1;
 const FAILED: u32 = 2;
 
 /// What a walk wrote.
-pub struct Walked {
-    pub len: u32,
+pub(crate) struct Walked {
+    pub(crate) len: u32,
     /// The root was reached, so nothing is missing at the beginning of the path.
-    pub complete: bool,
+    pub(crate) complete: bool,
 }
 
 /// Longest file name, with its NUL.
@@ -42,7 +42,11 @@ const STEPS_MAX: u32 = PATH_PARTS_MAX + 16;
 
 /// Appends the components of a path to the scratch record, leaf first.
 #[inline(always)]
-pub fn append(scratch: &mut Scratch, dentry: KernelPtr, vfsmount: KernelPtr) -> Option<Walked> {
+pub(crate) fn append(
+    scratch: &mut Scratch,
+    dentry: KernelPtr,
+    vfsmount: KernelPtr,
+) -> Option<Walked> {
     let mount = vfsmount.0.wrapping_sub(u64::from(field::MOUNT_VFS.load()));
     let mount_root: u64 = vfsmount.read(&field::VFSMOUNT_ROOT)?;
     scratch.walk = Walk { dentry: dentry.0, mount, mount_root, written: 0, state: WALKING };

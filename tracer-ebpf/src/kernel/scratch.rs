@@ -10,7 +10,7 @@ use aya_ebpf::{
     macros::map,
     maps::PerCpuArray,
 };
-use tracer_ebpf::abi::{ARGV_INLINE_MAX, Exec, Header, NAME_MAX_BYTES};
+use tracer_ebpf::abi::{ARGV_INLINE_MAX, Exec, NAME_MAX_BYTES};
 
 use super::field::KernelPtr;
 
@@ -19,26 +19,31 @@ const APPEND_MAX: usize = 4096;
 const _: () = assert!(NAME_MAX_BYTES <= APPEND_MAX && ARGV_INLINE_MAX <= APPEND_MAX);
 
 /// filename, interpreter, path, cwd and argv, and slack so that one check per append suffices.
-const CAPACITY: usize = size_of::<Exec>() + 6 * APPEND_MAX;
+const CAPACITY: usize = 6 * APPEND_MAX;
 
 #[repr(C)]
-pub struct Scratch {
+pub(crate) struct Scratch {
     /// State of a running path walk.
-    pub walk: super::path::Walk,
+    pub(crate) walk: super::path::Walk,
     /// State of a running argv copy.
-    pub argv: ArgvCopy,
+    pub(crate) argv: ArgvCopy,
+    /// Bytes appended.
     len: u64,
+    /// The record: its fixed part, then, right behind it, what was appended.
+    pub(crate) exec: Exec,
     bytes: [u8; CAPACITY],
 }
 
 /// What the chunk loop has left to do.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct ArgvCopy {
-    pub address: u64,
-    pub offset_bytes: u64,
-    pub end_bytes: u64,
-    pub failed: u64,
+pub(crate) struct ArgvCopy {
+    pub(crate) address: u64,
+    pub(crate) offset_bytes: u64,
+    pub(crate) end_bytes: u64,
+    pub(crate) emitted: u32,
+    /// A piece could not be read or was lost.
+    pub(crate) failed: u32,
 }
 
 #[map]
@@ -46,7 +51,7 @@ static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
 
 /// This CPU's work area. Only the exec probe uses it: it cannot be interrupted by itself.
 #[inline(always)]
-pub fn get() -> Option<&'static mut Scratch> {
+pub(crate) fn get() -> Option<&'static mut Scratch> {
     let scratch = SCRATCH.get_ptr_mut(0)?;
     // SAFETY: a value of a per-CPU map lives as long as the program; tracepoint handlers run with
     // preemption off and the exec probe does not nest, so nothing else on this CPU touches it.
@@ -54,25 +59,12 @@ pub fn get() -> Option<&'static mut Scratch> {
 }
 
 impl Scratch {
-    /// Starts a record, leaving room for its fixed part.
+    /// Starts a record.
     #[inline(always)]
-    pub fn begin(&mut self) {
-        self.len = size_of::<Exec>() as u64;
-    }
-
-    #[inline(always)]
-    pub fn set_fixed(&mut self, exec: &Exec) {
-        // SAFETY: `bytes` is larger than an Exec, and `Scratch` is repr(C) with only u64 fields
-        // before it, so its address is aligned to eight.
-        unsafe { self.bytes.as_mut_ptr().cast::<Exec>().write(*exec) };
-    }
-
-    /// The header that [`Scratch::set_fixed`] wrote.
-    #[inline(always)]
-    pub fn fixed_header(&self) -> Header {
-        // SAFETY: an Exec begins with its Header; aligned as in `set_fixed`, and any bit pattern
-        // is a valid Header.
-        unsafe { self.bytes.as_ptr().cast::<Header>().read() }
+    pub(crate) fn begin(&mut self) {
+        self.len = 0;
+        // SAFETY: all zeroes is a valid Exec (`zerocopy::FromZeros`).
+        unsafe { core::ptr::write_bytes(&raw mut self.exec, 0, 1) };
     }
 
     /// Room for one append, if there is any.
@@ -88,7 +80,7 @@ impl Scratch {
 
     /// Appends a NUL-terminated kernel string of at most `max` bytes; the NUL is kept. Returns the bytes written.
     #[inline(always)]
-    pub fn append_str(&mut self, source: KernelPtr, max: u32) -> Option<u32> {
+    pub(crate) fn append_str(&mut self, source: KernelPtr, max: u32) -> Option<u32> {
         let room = self.room()?;
         // SAFETY: `room` has APPEND_MAX bytes and `max` is no more; the helper checks the source.
         let written = unsafe { bpf_probe_read_kernel_str(room.cast(), max, source.0 as *const _) };
@@ -101,7 +93,7 @@ impl Scratch {
 
     /// Appends `len` (at most [`APPEND_MAX`]) bytes of the current process's memory.
     #[inline(always)]
-    pub fn append_user(&mut self, source: u64, len: u64) -> Option<u32> {
+    pub(crate) fn append_user(&mut self, source: u64, len: u64) -> Option<u32> {
         let room = self.room()?;
         let len = len as i64;
         if !check_bounds_signed(len, 1, APPEND_MAX as i64) {
@@ -115,14 +107,20 @@ impl Scratch {
         Some(len as u32)
     }
 
-    /// Everything since [`Scratch::begin`].
+    /// The whole record.
     #[inline(always)]
-    pub fn record(&self) -> Option<&[u8]> {
+    pub(crate) fn record(&self) -> Option<&[u8]> {
         let len = self.len as i64;
-        if !check_bounds_signed(len, size_of::<Exec>() as i64, CAPACITY as i64) {
+        if !check_bounds_signed(len, 0, CAPACITY as i64) {
             return None;
         }
-        // SAFETY: the length was just checked against the array.
-        Some(unsafe { core::slice::from_raw_parts(self.bytes.as_ptr(), len as usize) })
+        // SAFETY: `Scratch` is repr(C), so `bytes` follows `exec` (whose size is a multiple of its
+        // alignment) without a gap, and the length was just checked against the array.
+        Some(unsafe {
+            core::slice::from_raw_parts(
+                (&raw const self.exec).cast::<u8>(),
+                size_of::<Exec>() + len as usize,
+            )
+        })
     }
 }

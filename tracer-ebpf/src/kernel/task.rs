@@ -5,49 +5,44 @@ use aya_ebpf::helpers::generated::bpf_get_current_task;
 use super::field::{self, KernelPtr};
 
 #[derive(Clone, Copy)]
-pub struct Task(pub KernelPtr);
+pub(crate) struct Task(pub(crate) KernelPtr);
 
 /// A process id in the innermost pid namespace of the process.
 #[derive(Clone, Copy)]
-pub struct NamespacePid {
-    pub pid: u32,
-    pub ns_inum: u32,
+pub(crate) struct NamespacePid {
+    pub(crate) pid: u32,
+    pub(crate) ns_inum: u32,
 }
 
 impl Task {
-    pub fn current() -> Task {
+    pub(crate) fn current() -> Task {
         // SAFETY: the helper has no precondition.
         Task(KernelPtr(unsafe { bpf_get_current_task() }))
     }
 
     #[inline(always)]
-    pub fn tgid(self) -> Option<u32> {
+    pub(crate) fn tgid(self) -> Option<u32> {
         self.0.read(&field::TASK_TGID)
     }
 
     #[inline(always)]
-    pub fn tid(self) -> Option<u32> {
-        self.0.read(&field::TASK_PID)
-    }
-
-    #[inline(always)]
-    pub fn leader(self) -> Option<Task> {
+    pub(crate) fn leader(self) -> Option<Task> {
         self.0.follow(&field::TASK_GROUP_LEADER).map(Task)
     }
 
     #[inline(always)]
-    pub fn start_ns(self) -> Option<u64> {
+    pub(crate) fn start_ns(self) -> Option<u64> {
         self.0.read(&field::TASK_START_BOOTTIME)
     }
 
     #[inline(always)]
-    pub fn parent_tgid(self) -> Option<u32> {
+    pub(crate) fn parent_tgid(self) -> Option<u32> {
         Task(self.0.follow(&field::TASK_REAL_PARENT)?).tgid()
     }
 
     /// Valid for a group leader: a thread has a pid of its own.
     #[inline(always)]
-    pub fn namespace_pid(self) -> Option<NamespacePid> {
+    pub(crate) fn namespace_pid(self) -> Option<NamespacePid> {
         // struct upid { int nr; struct pid_namespace *ns; } since 2.6.24.
         const UPID_BYTES: u64 = 16;
         let pid = self.0.follow(&field::TASK_THREAD_PID)?;
@@ -64,7 +59,7 @@ impl Task {
     /// Mirrors `wait_task_zombie` (kernel/exit.c): the group's code after exit_group or a fatal
     /// signal, else the leader's own.
     #[inline(always)]
-    pub fn wait_status(self) -> Option<u32> {
+    pub(crate) fn wait_status(self) -> Option<u32> {
         const SIGNAL_GROUP_EXIT: u32 = 4;
         let signal = self.0.follow(&field::TASK_SIGNAL)?;
         let flags: u32 = signal.read(&field::SIGNAL_FLAGS)?;
@@ -77,7 +72,7 @@ impl Task {
 
     /// How many threads of the process have not begun to exit.
     #[inline(always)]
-    pub fn live_threads(self) -> Option<u32> {
+    pub(crate) fn live_threads(self) -> Option<u32> {
         self.0.follow(&field::TASK_SIGNAL)?.read(&field::SIGNAL_LIVE)
     }
 }

@@ -13,11 +13,11 @@ use super::emit;
 /// What is remembered of a tracked process.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub struct Member {
-    pub start_ns: u64,
+pub(crate) struct Member {
+    pub(crate) start_ns: u64,
     /// Bits of [`header_flag`] that its records and its descendants inherit.
-    pub flags: u32,
-    pub padding: u32,
+    pub(crate) flags: u32,
+    pub(crate) padding: u32,
 }
 
 /// Entries here are the collector's default; it sizes the map by the machine's `pid_max`.
@@ -30,14 +30,14 @@ static LEDGER: HashMap<FileKey, u64> = HashMap::with_max_entries(16_384, 0);
 
 /// A tracked process, as the hook of one of its threads sees it.
 #[derive(Clone, Copy)]
-pub struct Tracked {
-    pub tgid: u32,
-    pub tid: u32,
-    pub member: Member,
+pub(crate) struct Tracked {
+    pub(crate) tgid: u32,
+    pub(crate) tid: u32,
+    pub(crate) member: Member,
 }
 
 #[inline(always)]
-pub fn find(tgid: u32) -> Option<Member> {
+pub(crate) fn find(tgid: u32) -> Option<Member> {
     // SAFETY: the entry is copied at once; a racing delete can at worst hand out the bytes of a
     // process that is just exiting, which is the one asked for.
     unsafe { TREE.get(tgid) }.copied()
@@ -46,7 +46,7 @@ pub fn find(tgid: u32) -> Option<Member> {
 /// The calling process, if it is tracked. First thing in every hook that runs in a task's own
 /// context, so that an untracked process pays one lookup.
 #[inline(always)]
-pub fn current(_: &RawTracePointContext) -> Option<Tracked> {
+pub(crate) fn current(_: &RawTracePointContext) -> Option<Tracked> {
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
     let member = find(tgid)?;
@@ -55,7 +55,7 @@ pub fn current(_: &RawTracePointContext) -> Option<Tracked> {
 
 /// Puts a process into the tree; a failure is counted.
 #[inline(always)]
-pub fn insert(tgid: u32, member: &Member) -> bool {
+pub(crate) fn insert(tgid: u32, member: &Member) -> bool {
     let inserted = TREE.insert(tgid, member, 0).is_ok();
     if !inserted {
         emit::fault(Fault::TreeInsert);
@@ -65,13 +65,13 @@ pub fn insert(tgid: u32, member: &Member) -> bool {
 
 /// Takes a process out. `true` for exactly one caller per process.
 #[inline(always)]
-pub fn remove(tgid: u32) -> bool {
+pub(crate) fn remove(tgid: u32) -> bool {
     TREE.remove(tgid).is_ok()
 }
 
 /// Counts an exec of `file`, whether or not its record finds room in the ring.
 #[inline(always)]
-pub fn count_exec(file: FileKey) {
+pub(crate) fn count_exec(file: &FileKey) {
     if let Some(count) = LEDGER.get_ptr_mut(file) {
         emit::add_one(count);
         return;
@@ -88,12 +88,13 @@ pub fn count_exec(file: FileKey) {
 }
 
 impl Tracked {
-    pub fn is_canary(&self) -> bool {
+    pub(crate) fn is_canary(&self) -> bool {
         self.member.flags & header_flag::CANARY != 0
     }
 
+    /// Fills a zeroed header.
     #[inline(always)]
-    pub fn header(&self, kind: Kind) -> Header {
-        emit::header(kind, self.tgid, self.tid, &self.member)
+    pub(crate) fn fill_header(&self, header: &mut Header, kind: Kind) {
+        emit::fill_header(header, kind, self.tgid, self.tid, &self.member);
     }
 }

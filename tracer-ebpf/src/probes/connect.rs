@@ -41,7 +41,7 @@ struct Opened {
 /// already running on the CPU: a softirq that interrupts this one can only bring transitions that
 /// it would ignore.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-pub fn connect(ctx: RawTracePointContext) -> i32 {
+fn connect(ctx: RawTracePointContext) -> i32 {
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         on_connect(&ctx, KernelPtr(ctx.arg(0)));
@@ -51,7 +51,7 @@ pub fn connect(ctx: RawTracePointContext) -> i32 {
 
 /// What became of it.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
-pub fn sock_state(ctx: RawTracePointContext) -> i32 {
+fn sock_state(ctx: RawTracePointContext) -> i32 {
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     if old == TCP_CLOSE {
         return 0;
@@ -77,16 +77,17 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
     if SOCKETS.insert(sock.0, opened, 0).is_err() {
         emit::fault(Fault::SocketInsert);
     }
-    let mut connect = Connect { header: process.header(Kind::Connect), id, ..Connect::default() };
-    match sock.read(&field::SOCK_COOKIE) {
-        Some(cookie) => connect.cookie = cookie,
-        None => connect.header.unread |= unread::COOKIE,
-    }
-    match address(sock) {
-        Some(address) => connect.address = address,
-        None => connect.header.unread |= unread::ADDRESS,
-    }
-    emit::record(Kind::Connect, &connect);
+    emit::record(Kind::Connect, |connect: &mut Connect| {
+        process.fill_header(&mut connect.header, Kind::Connect);
+        connect.id = id;
+        match sock.read(&field::SOCK_COOKIE) {
+            Some(cookie) => connect.cookie = cookie,
+            None => connect.header.unread |= unread::COOKIE,
+        }
+        if fill_address(&mut connect.address, sock).is_none() {
+            connect.header.unread |= unread::ADDRESS;
+        }
+    });
 }
 
 #[inline(always)]
@@ -95,76 +96,84 @@ fn opened(sock: KernelPtr) -> Option<Opened> {
     unsafe { SOCKETS.get(sock.0) }.copied()
 }
 
-#[inline(always)]
-fn header(opened: &Opened, kind: Kind) -> Header {
-    emit::header(kind, opened.tgid, opened.tid, &opened.owner)
+impl Opened {
+    #[inline(always)]
+    fn fill_header(&self, header: &mut Header, kind: Kind) {
+        emit::fill_header(header, kind, self.tgid, self.tid, &self.owner);
+    }
 }
 
 #[inline(always)]
 fn on_result(sock: KernelPtr, new: u32) {
     let Some(opened) = opened(sock) else { return };
-    let mut result = ConnectResult {
-        header: header(&opened, Kind::ConnectResult),
-        id: opened.id,
-        // SYN_RECV is a simultaneous open, which can still complete; every other state but CLOSE
-        // follows a completed handshake.
-        established: u32::from(new != TCP_CLOSE),
-        ..ConnectResult::default()
-    };
-    match address(sock) {
-        Some(address) => result.address = address,
-        None => result.header.unread |= unread::ADDRESS,
-    }
     if new == TCP_CLOSE {
-        match sock.read::<u32>(&field::SOCK_ERROR) {
-            Some(error) => result.error = error,
-            None => result.header.unread |= unread::STATUS,
-        }
-        // A sock that is gone from the map was deleted by nobody else: errors cannot matter.
+        // Nobody else removes the entry of a live sock: the result cannot matter.
         let _ = SOCKETS.remove(sock.0);
     }
-    emit::record(Kind::ConnectResult, &result);
+    emit::record(Kind::ConnectResult, |result: &mut ConnectResult| {
+        opened.fill_header(&mut result.header, Kind::ConnectResult);
+        result.id = opened.id;
+        // SYN_RECV is a simultaneous open, which can still complete; every other state but CLOSE
+        // follows a completed handshake.
+        result.established = u32::from(new != TCP_CLOSE);
+        if fill_address(&mut result.address, sock).is_none() {
+            result.header.unread |= unread::ADDRESS;
+        }
+        if new == TCP_CLOSE {
+            match sock.read::<u32>(&field::SOCK_ERROR) {
+                Some(error) => result.error = error,
+                None => result.header.unread |= unread::STATUS,
+            }
+        }
+    });
 }
 
 #[inline(always)]
 fn on_close(sock: KernelPtr) {
     let Some(opened) = opened(sock) else { return };
     let _ = SOCKETS.remove(sock.0);
-    let mut close =
-        Close { header: header(&opened, Kind::Close), id: opened.id, ..Close::default() };
-    let bytes = || {
-        let sent: u64 = sock.read(&field::TCP_BYTES_SENT)?;
-        let again: u64 = sock.read(&field::TCP_BYTES_RETRANSMITTED)?;
-        Some((sent.saturating_sub(again), sock.read(&field::TCP_BYTES_RECEIVED)?))
-    };
-    match bytes() {
-        Some((sent, received)) => (close.sent_bytes, close.received_bytes) = (sent, received),
-        None => close.header.unread |= unread::BYTES,
-    }
-    emit::record(Kind::Close, &close);
+    emit::record(Kind::Close, |close: &mut Close| {
+        opened.fill_header(&mut close.header, Kind::Close);
+        close.id = opened.id;
+        if fill_bytes(close, sock).is_none() {
+            close.header.unread |= unread::BYTES;
+        }
+    });
 }
 
 #[inline(always)]
-fn address(sock: KernelPtr) -> Option<SocketAddress> {
-    let mut address = SocketAddress {
-        family: sock.read(&field::SOCK_FAMILY)?,
-        source_port: sock.read(&field::SOCK_SPORT)?,
-        destination_port: sock.read::<u16>(&field::SOCK_DPORT)?.swap_bytes(),
-        ..SocketAddress::default()
-    };
+fn fill_bytes(close: &mut Close, sock: KernelPtr) -> Option<()> {
+    let sent: u64 = sock.read(&field::TCP_BYTES_SENT)?;
+    let again: u64 = sock.read(&field::TCP_BYTES_RETRANSMITTED)?;
+    close.sent_bytes = sent.saturating_sub(again);
+    close.received_bytes = sock.read(&field::TCP_BYTES_RECEIVED)?;
+    Some(())
+}
+
+#[inline(always)]
+fn fill_address(address: &mut SocketAddress, sock: KernelPtr) -> Option<()> {
+    address.source_port = sock.read(&field::SOCK_SPORT)?;
+    address.destination_port = sock.read::<u16>(&field::SOCK_DPORT)?.swap_bytes();
+    address.net_ns_inum = sock.follow(&field::SOCK_NET)?.read(&field::NET_INUM)?;
+    address.family = sock.read(&field::SOCK_FAMILY)?;
     match address.family {
         AF_INET => {
-            let source: [u8; 4] = sock.read(&field::SOCK_V4_SOURCE)?;
-            let destination: [u8; 4] = sock.read(&field::SOCK_V4_DESTINATION)?;
-            address.source[..4].copy_from_slice(&source);
-            address.destination[..4].copy_from_slice(&destination);
+            let source: u32 = sock.read(&field::SOCK_V4_SOURCE)?;
+            let destination: u32 = sock.read(&field::SOCK_V4_DESTINATION)?;
+            address.source = words([source, 0, 0, 0]);
+            address.destination = words([destination, 0, 0, 0]);
         }
         AF_INET6 => {
-            address.source = sock.read(&field::SOCK_V6_SOURCE)?;
-            address.destination = sock.read(&field::SOCK_V6_DESTINATION)?;
+            address.source = words(sock.read(&field::SOCK_V6_SOURCE)?);
+            address.destination = words(sock.read(&field::SOCK_V6_DESTINATION)?);
         }
         _ => return None,
     }
-    address.net_ns_inum = sock.follow(&field::SOCK_NET)?.read(&field::NET_INUM)?;
-    Some(address)
+    Some(())
+}
+
+/// Bytes of an address as they lie in memory. Read in words: the structs hold it as `__be32`.
+#[inline(always)]
+fn words(words: [u32; 4]) -> [u8; 16] {
+    zerocopy::transmute!(words)
 }

@@ -18,7 +18,7 @@ use crate::kernel::{
 
 /// Argument 0 is a [`Role`]. Returns 0 when the process is tracked from here on.
 #[raw_tracepoint]
-pub fn enrol(ctx: RawTracePointContext) -> i32 {
+fn enrol(ctx: RawTracePointContext) -> i32 {
     let role = if ctx.arg::<u64>(0) == Role::Canary as u64 { Role::Canary } else { Role::Traced };
     match try_enrol(role) {
         Some(()) => 0,
@@ -32,18 +32,19 @@ fn try_enrol(role: Role) -> Option<()> {
     let (tgid, tid) = ((ids >> 32) as u32, ids as u32);
     let leader = Task::current().leader()?;
     let member = Member { start_ns: leader.start_ns()?, flags: role.header_flags(), padding: 0 };
-    let mut root = Root { header: emit::header(Kind::Root, tgid, tid, &member), ..Root::default() };
-    match leader.namespace_pid() {
-        Some(inner) => root.ns_pid = inner.pid,
-        None => root.header.unread |= unread::NS_PID,
-    }
-    match leader.parent_tgid() {
-        Some(parent) => root.parent_tgid = parent,
-        None => root.header.unread |= unread::PARENT,
-    }
     if !tree::insert(tgid, &member) {
         return None;
     }
-    emit::record(Kind::Root, &root);
+    emit::record(Kind::Root, |root: &mut Root| {
+        emit::fill_header(&mut root.header, Kind::Root, tgid, tid, &member);
+        match leader.namespace_pid() {
+            Some(inner) => root.ns_pid = inner.pid,
+            None => root.header.unread |= unread::NS_PID,
+        }
+        match leader.parent_tgid() {
+            Some(parent) => root.parent_tgid = parent,
+            None => root.header.unread |= unread::PARENT,
+        }
+    });
     Some(())
 }

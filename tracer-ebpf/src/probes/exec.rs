@@ -26,7 +26,7 @@ use crate::kernel::{
 };
 
 #[raw_tracepoint(tracepoint = "sched_process_exec")]
-pub fn exec(ctx: RawTracePointContext) -> i32 {
+fn exec(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
         on_exec(&process, ctx.arg::<u32>(1), KernelPtr(ctx.arg(2)));
     }
@@ -38,20 +38,18 @@ fn on_exec(process: &Tracked, old_tid: u32, bprm: KernelPtr) {
     let Some(scratch) = scratch::get() else { return emit::fault(Fault::Scratch) };
     let task = Task::current();
     let file = bprm.follow(&field::BINPRM_FILE).map(File);
-    let mut exec = Exec { header: process.header(Kind::Exec), old_tid, ..Exec::default() };
-    // SAFETY: the helper has no precondition.
-    exec.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    read_ids(&mut exec, task);
-    read_file(&mut exec, file, process);
     scratch.begin();
-    append_names(&mut exec, scratch, bprm);
-    append_paths(&mut exec, scratch, task, file);
-    append_argv(&mut exec, scratch, task, bprm);
-    scratch.set_fixed(&exec);
+    process.fill_header(&mut scratch.exec.header, Kind::Exec);
+    scratch.exec.old_tid = old_tid;
+    // SAFETY: the helper has no precondition.
+    scratch.exec.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
+    read_ids(&mut scratch.exec, task);
+    read_file(&mut scratch.exec, file, process);
+    append_names(scratch, bprm);
+    append_paths(scratch, task, file);
+    append_argv(scratch, task, bprm);
     match scratch.record() {
-        Some(record) => {
-            emit::bytes(Kind::Exec, record);
-        }
+        Some(record) => emit::bytes(Kind::Exec, record),
         None => emit::fault(Fault::Scratch),
     }
 }
@@ -65,120 +63,118 @@ fn read_ids(exec: &mut Exec, task: Task) {
         }
         None => exec.header.unread |= unread::NS_PID,
     }
-    let credentials = || {
-        let cred = task.0.follow(&field::TASK_CRED)?;
-        Some([
-            cred.read(&field::CRED_UID)?,
-            cred.read(&field::CRED_EUID)?,
-            cred.read(&field::CRED_GID)?,
-            cred.read(&field::CRED_EGID)?,
-        ])
-    };
-    match credentials() {
-        Some([uid, euid, gid, egid]) => {
-            (exec.uid, exec.euid, exec.gid, exec.egid) = (uid, euid, gid, egid);
-        }
-        None => exec.header.unread |= unread::CREDENTIALS,
+    if read_credentials(exec, task).is_none() {
+        exec.header.unread |= unread::CREDENTIALS;
     }
 }
 
 #[inline(always)]
+fn read_credentials(exec: &mut Exec, task: Task) -> Option<()> {
+    let cred = task.0.follow(&field::TASK_CRED)?;
+    exec.uid = cred.read(&field::CRED_UID)?;
+    exec.euid = cred.read(&field::CRED_EUID)?;
+    exec.gid = cred.read(&field::CRED_GID)?;
+    exec.egid = cred.read(&field::CRED_EGID)?;
+    Some(())
+}
+
+#[inline(always)]
 fn read_file(exec: &mut Exec, file: Option<File>, process: &Tracked) {
-    let (Some(file), Some(described)) = (file, file.and_then(File::describe)) else {
+    let Some(memfd) = file.and_then(|file| {
+        file.describe(&mut exec.file)?;
+        file.is_memfd()
+    }) else {
         exec.header.unread |= unread::FILE;
         return;
     };
-    exec.file = described;
     if !process.is_canary() {
-        tree::count_exec(described.key);
+        tree::count_exec(&exec.file.key);
     }
-    if described.links == 0 {
+    if exec.file.links == 0 {
         exec.exec_flags |= exec_flag::UNLINKED;
     }
-    match file.is_memfd() {
-        Some(true) => exec.exec_flags |= exec_flag::MEMFD,
-        Some(false) => {}
-        None => exec.header.unread |= unread::FILE,
+    if memfd {
+        exec.exec_flags |= exec_flag::MEMFD;
     }
 }
 
 /// The caller's spelling, and the interpreter when that is another string.
 #[inline(always)]
-fn append_names(exec: &mut Exec, scratch: &mut Scratch, bprm: KernelPtr) {
+fn append_names(scratch: &mut Scratch, bprm: KernelPtr) {
     let filename = bprm.follow(&field::BINPRM_FILENAME);
     match filename.and_then(|name| scratch.append_str(name, NAME_MAX_BYTES as u32)) {
-        Some(len) => exec.filename_len = len,
-        None => exec.header.unread |= unread::FILENAME,
+        Some(len) => scratch.exec.filename_len = len,
+        None => scratch.exec.header.unread |= unread::FILENAME,
     }
     let interp = bprm.follow(&field::BINPRM_INTERP);
     match (filename, interp) {
         (Some(filename), Some(interp)) if filename.0 == interp.0 => {}
         (_, Some(interp)) => {
-            exec.exec_flags |= exec_flag::SCRIPT;
+            scratch.exec.exec_flags |= exec_flag::SCRIPT;
             match scratch.append_str(interp, NAME_MAX_BYTES as u32) {
-                Some(len) => exec.interp_len = len,
-                None => exec.header.unread |= unread::INTERPRETER,
+                Some(len) => scratch.exec.interp_len = len,
+                None => scratch.exec.header.unread |= unread::INTERPRETER,
             }
         }
-        (_, None) => exec.header.unread |= unread::INTERPRETER,
+        (_, None) => scratch.exec.header.unread |= unread::INTERPRETER,
     }
 }
 
 #[inline(always)]
-fn append_paths(exec: &mut Exec, scratch: &mut Scratch, task: Task, file: Option<File>) {
+fn append_paths(scratch: &mut Scratch, task: Task, file: Option<File>) {
     let walk = |scratch: &mut Scratch, dentry: Option<KernelPtr>, mount: Option<KernelPtr>| {
         path::append(scratch, dentry?, mount?)
     };
     let (dentry, mount) = (file.and_then(File::dentry), file.and_then(File::mount));
     match walk(scratch, dentry, mount) {
         Some(walked) => {
-            exec.path_len = walked.len;
+            scratch.exec.path_len = walked.len;
             if !walked.complete {
-                exec.exec_flags |= exec_flag::PATH_CUT;
+                scratch.exec.exec_flags |= exec_flag::PATH_CUT;
             }
         }
-        None => exec.header.unread |= unread::PATH,
+        None => scratch.exec.header.unread |= unread::PATH,
     }
     let fs = task.0.follow(&field::TASK_FS);
     let dentry = fs.and_then(|fs| fs.follow(&field::FS_PWD_DENTRY));
     let mount = fs.and_then(|fs| fs.follow(&field::FS_PWD_MOUNT));
     match walk(scratch, dentry, mount) {
         Some(walked) => {
-            exec.cwd_len = walked.len;
+            scratch.exec.cwd_len = walked.len;
             if !walked.complete {
-                exec.exec_flags |= exec_flag::CWD_CUT;
+                scratch.exec.exec_flags |= exec_flag::CWD_CUT;
             }
         }
-        None => exec.header.unread |= unread::CWD,
+        None => scratch.exec.header.unread |= unread::CWD,
     }
 }
 
 #[inline(always)]
-fn append_argv(exec: &mut Exec, scratch: &mut Scratch, task: Task, bprm: KernelPtr) {
+fn append_argv(scratch: &mut Scratch, task: Task, bprm: KernelPtr) {
     match bprm.read(&field::BINPRM_ARGC) {
-        Some(argc) => exec.argc = argc,
-        None => exec.header.unread |= unread::ARGV,
+        Some(argc) => scratch.exec.argc = argc,
+        None => scratch.exec.header.unread |= unread::ARGV,
     }
     let Some(mm) = task.0.follow(&field::TASK_MM) else {
-        exec.header.unread |= unread::ARGV | unread::DUMPABLE;
+        scratch.exec.header.unread |= unread::ARGV | unread::DUMPABLE;
         return;
     };
-    read_dumpable(exec, mm);
+    read_dumpable(&mut scratch.exec, mm);
     let (Some(start), Some(end)) =
         (mm.read::<u64>(&field::MM_ARG_START), mm.read::<u64>(&field::MM_ARG_END))
     else {
-        exec.header.unread |= unread::ARGV;
+        scratch.exec.header.unread |= unread::ARGV;
         return;
     };
     let total = end.saturating_sub(start);
-    exec.argv_len = total;
+    scratch.exec.argv_len = total;
     if total == 0 {
         return;
     }
     match scratch.append_user(start, total.min(ARGV_INLINE_MAX as u64)) {
-        Some(len) => exec.argv_inline_len = len,
+        Some(len) => scratch.exec.argv_inline_len = len,
         None => {
-            exec.header.unread |= unread::ARGV;
+            scratch.exec.header.unread |= unread::ARGV;
             return;
         }
     }
@@ -187,11 +183,11 @@ fn append_argv(exec: &mut Exec, scratch: &mut Scratch, task: Task, bprm: KernelP
             address: start,
             offset_bytes: ARGV_INLINE_MAX as u64,
             end_bytes: total,
+            emitted: 0,
             failed: 0,
         };
-        scratch.set_fixed(exec); // the chunks take their header from it
         // SAFETY: `argv_chunk` has the signature bpf_loop calls; it takes no context.
-        let chunks = unsafe {
+        unsafe {
             bpf_loop(
                 ARGV_CHUNKS_MAX,
                 argv_chunk as *const () as *mut c_void,
@@ -199,9 +195,9 @@ fn append_argv(exec: &mut Exec, scratch: &mut Scratch, task: Task, bprm: KernelP
                 0,
             )
         };
-        exec.argv_chunks = chunks as u32;
+        scratch.exec.argv_chunks = scratch.argv.emitted;
         if scratch.argv.failed != 0 || scratch.argv.offset_bytes < total {
-            exec.header.unread |= unread::ARGV;
+            scratch.exec.header.unread |= unread::ARGV;
         }
     }
 }
@@ -215,9 +211,9 @@ unsafe extern "C" fn argv_chunk(_: u64, _: *mut c_void) -> i64 {
     let left = copy.end_bytes.saturating_sub(copy.offset_bytes);
     let len = left.min(ARGV_CHUNK_BYTES as u64);
     let mut failed = 0;
-    let mut header = scratch.fixed_header();
+    let mut header = scratch.exec.header;
     header.kind = Kind::ArgvChunk as u32;
-    emit::record_with(Kind::ArgvChunk, |slot: *mut ArgvChunk| {
+    let emitted = emit::record_with(Kind::ArgvChunk, |slot: *mut ArgvChunk| {
         let len = if aya_ebpf::check_bounds_signed(len as i64, 0, ARGV_CHUNK_BYTES as i64) {
             len
         } else {
@@ -237,7 +233,8 @@ unsafe extern "C" fn argv_chunk(_: u64, _: *mut c_void) -> i64 {
             );
         }
     });
-    if failed != 0 {
+    scratch.argv.emitted = copy.emitted + u32::from(emitted);
+    if failed != 0 || !emitted {
         scratch.argv.failed = 1;
     }
     scratch.argv.offset_bytes = copy.offset_bytes + len;

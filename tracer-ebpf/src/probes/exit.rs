@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
-pub fn exit(ctx: RawTracePointContext) -> i32 {
+fn exit(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
         on_exit(&process);
     }
@@ -31,10 +31,11 @@ fn on_exit(process: &Tracked) {
     if !tree::remove(process.tgid) {
         return;
     }
-    let mut exit = Exit { header: process.header(Kind::Exit), ..Exit::default() };
-    match (live, task.wait_status()) {
-        (Some(_), Some(status)) => exit.wait_status = status,
-        _ => exit.header.unread |= unread::STATUS,
-    }
-    emit::record(Kind::Exit, &exit);
+    emit::record(Kind::Exit, |exit: &mut Exit| {
+        process.fill_header(&mut exit.header, Kind::Exit);
+        match (live, task.wait_status()) {
+            (Some(_), Some(status)) => exit.wait_status = status,
+            _ => exit.header.unread |= unread::STATUS,
+        }
+    });
 }

@@ -14,7 +14,7 @@ use crate::kernel::{
 };
 
 #[raw_tracepoint(tracepoint = "sched_process_fork")]
-pub fn fork(ctx: RawTracePointContext) -> i32 {
+fn fork(ctx: RawTracePointContext) -> i32 {
     if let Some(parent) = tree::current(&ctx) {
         on_fork(&parent, Task(KernelPtr(ctx.arg(1))));
     }
@@ -27,22 +27,26 @@ fn on_fork(parent: &Tracked, child: Task) {
     if child_tgid == parent.tgid {
         return; // a thread of a tracked process
     }
-    let mut fork = Fork { header: parent.header(Kind::Fork), child_tgid, ..Fork::default() };
-    match child.start_ns() {
-        Some(start_ns) => fork.child_start_ns = start_ns,
-        None => fork.header.unread |= unread::START_TIME,
-    }
-    match child.namespace_pid() {
-        Some(inner) => fork.child_ns_pid = inner.pid,
-        None => fork.header.unread |= unread::NS_PID,
-    }
-    match child.parent_tgid() {
-        Some(tgid) => fork.child_parent_tgid = tgid,
-        None => fork.header.unread |= unread::PARENT,
-    }
-    let member = Member { start_ns: fork.child_start_ns, flags: parent.member.flags, padding: 0 };
-    if !tree::insert(child_tgid, &member) {
-        fork.header.flags |= header_flag::UNTRACKED;
-    }
-    emit::record(Kind::Fork, &fork);
+    let start_ns = child.start_ns();
+    let member = Member { start_ns: start_ns.unwrap_or(0), flags: parent.member.flags, padding: 0 };
+    let tracked = tree::insert(child_tgid, &member);
+    emit::record(Kind::Fork, |fork: &mut Fork| {
+        parent.fill_header(&mut fork.header, Kind::Fork);
+        fork.child_tgid = child_tgid;
+        fork.child_start_ns = member.start_ns;
+        if start_ns.is_none() {
+            fork.header.unread |= unread::START_TIME;
+        }
+        if !tracked {
+            fork.header.flags |= header_flag::UNTRACKED;
+        }
+        match child.namespace_pid() {
+            Some(inner) => fork.child_ns_pid = inner.pid,
+            None => fork.header.unread |= unread::NS_PID,
+        }
+        match child.parent_tgid() {
+            Some(tgid) => fork.child_parent_tgid = tgid,
+            None => fork.header.unread |= unread::PARENT,
+        }
+    });
 }

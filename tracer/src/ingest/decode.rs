@@ -1,0 +1,258 @@
+//! Decodes one ring record. Total: every malformed shape is an error, none panics.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use tracer_ebpf::abi::{
+    self, AF_INET, AF_INET6, Exec, Header, Kind, SocketAddress, header_flag, unread,
+};
+use zerocopy::{FromBytes, Immutable, KnownLayout};
+
+use crate::model::{
+    ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Endpoint, Event, EventHeader,
+    ExecEvent, ExitEvent, ForkEvent, ProcessKey, RootEvent,
+};
+
+/// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DecodeError {
+    #[error("record of {0} bytes is shorter than its fixed part")]
+    TooShort(usize),
+    #[error("record kind {0} is unknown")]
+    UnknownKind(u32),
+    #[error("lengths inside the record add up to {claimed} bytes, but it has {present}")]
+    Lengths { claimed: usize, present: usize },
+}
+
+fn fixed<T: FromBytes + KnownLayout + Immutable>(record: &[u8]) -> Result<(T, &[u8]), DecodeError> {
+    T::read_from_prefix(record).map_err(|_| DecodeError::TooShort(record.len()))
+}
+
+pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
+    let (header, _) = fixed::<Header>(record)?;
+    let kind = Kind::try_from(header.kind)
+        .map_err(|abi::UnknownKind(kind)| DecodeError::UnknownKind(kind))?;
+    Ok(match kind {
+        Kind::Root => Event::Root(root(&fixed(record)?.0)),
+        Kind::Fork => Event::Fork(fork(&fixed(record)?.0)),
+        Kind::Exec => Event::Exec(exec(record)?),
+        Kind::ArgvChunk => Event::ArgvPiece(argv_piece(record)?),
+        Kind::Exit => {
+            let (exit, _) = fixed::<abi::Exit>(record)?;
+            Event::Exit(ExitEvent {
+                header: event_header(&exit.header),
+                wait_status: exit.wait_status,
+            })
+        }
+        Kind::Connect => Event::Connect(connect(&fixed(record)?.0)),
+        Kind::ConnectResult => Event::ConnectResult(connect_result(&fixed(record)?.0)),
+        Kind::Close => {
+            let (close, _) = fixed::<abi::Close>(record)?;
+            Event::Close(CloseEvent {
+                header: event_header(&close.header),
+                id: close.id,
+                sent_bytes: close.sent_bytes,
+                received_bytes: close.received_bytes,
+            })
+        }
+    })
+}
+
+fn event_header(header: &Header) -> EventHeader {
+    EventHeader {
+        time_ns: header.time_ns,
+        process: ProcessKey { pid: header.tgid, start_ns: header.start_ns },
+        tid: header.tid,
+        cpu: header.cpu,
+        flags: header.flags,
+        unread: header.unread,
+    }
+}
+
+fn root(root: &abi::Root) -> RootEvent {
+    RootEvent {
+        header: event_header(&root.header),
+        ns_pid: root.ns_pid,
+        parent_pid: root.parent_tgid,
+    }
+}
+
+fn fork(fork: &abi::Fork) -> ForkEvent {
+    ForkEvent {
+        header: event_header(&fork.header),
+        child: ProcessKey { pid: fork.child_tgid, start_ns: fork.child_start_ns },
+        child_ns_pid: fork.child_ns_pid,
+        child_parent_pid: fork.child_parent_tgid,
+        untracked: fork.header.flags & header_flag::UNTRACKED != 0,
+    }
+}
+
+fn exec(record: &[u8]) -> Result<ExecEvent, DecodeError> {
+    let (exec, mut rest) = fixed::<Exec>(record)?;
+    let lengths =
+        [exec.filename_len, exec.interp_len, exec.path_len, exec.cwd_len, exec.argv_inline_len];
+    // A ring record may be padded at its end, never shorter than its parts.
+    let claimed = lengths.iter().fold(0usize, |sum, len| sum.saturating_add(*len as usize));
+    if claimed > rest.len() {
+        return Err(DecodeError::Lengths { claimed, present: rest.len() });
+    }
+    let mut take = |len: u32| {
+        let (part, left) = rest.split_at(len as usize);
+        rest = left;
+        part
+    };
+    let [filename, interpreter, path, cwd, argv] = lengths.map(&mut take);
+    Ok(ExecEvent {
+        header: event_header(&exec.header),
+        file: exec.file,
+        flags: exec.exec_flags,
+        old_tid: exec.old_tid,
+        ns_pid: exec.ns_pid,
+        pid_ns_inum: exec.pid_ns_inum,
+        uid: exec.uid,
+        euid: exec.euid,
+        gid: exec.gid,
+        egid: exec.egid,
+        cgroup_id: exec.cgroup_id,
+        argc: exec.argc,
+        argv_inline: argv.to_vec(),
+        argv_len: exec.argv_len,
+        argv_chunks: exec.argv_chunks,
+        filename: c_string(filename),
+        interpreter: c_string(interpreter),
+        path: leaf_first_path(path),
+        cwd: leaf_first_path(cwd),
+    })
+}
+
+fn argv_piece(record: &[u8]) -> Result<ArgvPiece, DecodeError> {
+    // Only the used part of the array is defined, so the chunk is not read as a whole.
+    const BYTES_AT: usize = std::mem::offset_of!(abi::ArgvChunk, bytes);
+    let (header, _) = fixed::<Header>(record)?;
+    let (offset_bytes, rest) = fixed::<u64>(record.get(size_of::<Header>()..).unwrap_or_default())?;
+    let (len, _) = fixed::<u32>(rest)?;
+    let bytes = record.get(BYTES_AT..).unwrap_or_default();
+    let bytes = bytes.get(..len as usize).ok_or(DecodeError::Lengths {
+        claimed: len as usize,
+        present: bytes.len(),
+    })?;
+    Ok(ArgvPiece { header: event_header(&header), offset_bytes, bytes: bytes.to_vec() })
+}
+
+fn connect(connect: &abi::Connect) -> ConnectEvent {
+    ConnectEvent {
+        header: event_header(&connect.header),
+        id: connect.id,
+        cookie: connect.cookie,
+        destination: endpoints(&connect.header, &connect.address).map(|(_, to)| to),
+        net_ns_inum: connect.address.net_ns_inum,
+    }
+}
+
+fn connect_result(result: &abi::ConnectResult) -> ConnectResultEvent {
+    ConnectResultEvent {
+        header: event_header(&result.header),
+        id: result.id,
+        source: endpoints(&result.header, &result.address).map(|(from, _)| from),
+        established: result.established != 0,
+        errno: result.error,
+    }
+}
+
+/// Source and destination, unless the kernel side could not read them.
+fn endpoints(header: &Header, address: &SocketAddress) -> Option<(Endpoint, Endpoint)> {
+    if header.unread & unread::ADDRESS != 0 {
+        return None;
+    }
+    let ip = |bytes: [u8; 16]| match address.family {
+        AF_INET => Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => None,
+    };
+    Some((
+        Endpoint { address: ip(address.source)?, port: address.source_port },
+        Endpoint { address: ip(address.destination)?, port: address.destination_port },
+    ))
+}
+
+/// Without the NUL that ends it.
+fn c_string(bytes: &[u8]) -> Bytes {
+    Bytes(bytes.strip_suffix(&[0]).unwrap_or(bytes).to_vec())
+}
+
+/// `"aws\0bin\0usr\0"` is `/usr/bin/aws`; a name that starts with a slash is the root itself.
+fn leaf_first_path(bytes: &[u8]) -> Bytes {
+    let Some(parts) = bytes.strip_suffix(&[0]) else { return Bytes::default() };
+    let mut path = Vec::with_capacity(bytes.len() + 1);
+    for part in parts.split(|byte| *byte == 0).rev() {
+        if part != b"/" {
+            path.push(b'/');
+        }
+        path.extend_from_slice(part);
+    }
+    Bytes(path)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use zerocopy::IntoBytes as _;
+
+    fn header(kind: u32) -> Header {
+        Header { kind, tgid: 7, start_ns: 9, ..Header::default() }
+    }
+
+    #[test]
+    fn paths_are_turned_round() {
+        let path = |bytes: &[u8]| leaf_first_path(bytes).lossy().into_owned();
+        assert_eq!(path(b"aws\0bin\0usr\0"), "/usr/bin/aws");
+        assert_eq!(path(b"/\0"), "/");
+        assert_eq!(path(b""), "");
+        assert_eq!(path(b"no end"), "");
+    }
+
+    #[test]
+    fn every_malformed_shape_is_an_error() {
+        let short = |len| Err(DecodeError::TooShort(len));
+        assert_eq!(decode(&[]), short(0));
+        assert_eq!(decode(&[0; 8]), short(8));
+        assert_eq!(decode(header(99).as_bytes()), Err(DecodeError::UnknownKind(99)));
+        for kind in Kind::ALL {
+            let bytes = header(*kind as u32);
+            assert!(decode(bytes.as_bytes()).is_err(), "{kind:?} without its payload");
+        }
+        let exec = Exec {
+            header: header(Kind::Exec as u32),
+            filename_len: u32::MAX,
+            interp_len: u32::MAX,
+            ..Exec::default()
+        };
+        assert!(matches!(decode(exec.as_bytes()), Err(DecodeError::Lengths { present: 0, .. })));
+        let mut chunk = Vec::from(header(Kind::ArgvChunk as u32).as_bytes());
+        chunk.extend(0u64.to_ne_bytes());
+        chunk.extend(5u32.to_ne_bytes());
+        chunk.extend([0; 4]);
+        chunk.extend(b"abc");
+        assert_eq!(decode(&chunk), Err(DecodeError::Lengths { claimed: 5, present: 3 }));
+    }
+
+    #[test]
+    fn exec_strings_are_split_by_their_lengths() {
+        let exec = Exec {
+            header: header(Kind::Exec as u32),
+            filename_len: 3,
+            path_len: 8,
+            argv_inline_len: 4,
+            ..Exec::default()
+        };
+        let mut record = Vec::from(exec.as_bytes());
+        record.extend(b"./a\x00");
+        record.truncate(record.len() - 1);
+        record.extend(b"a\0b\0c\0d\0");
+        record.extend(b"x\0y\0");
+        let Ok(Event::Exec(event)) = decode(&record) else { panic!("not an exec") };
+        assert_eq!(event.filename, Bytes::from("./a"));
+        assert_eq!(event.path, Bytes::from("/d/c/b/a"));
+        assert_eq!(event.argv_inline, b"x\0y\0");
+        assert!(event.cwd.is_empty());
+    }
+}

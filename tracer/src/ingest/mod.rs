@@ -1,0 +1,7 @@
+//! From the bytes of a ring to events.
+
+mod decode;
+mod drain;
+
+pub use decode::{DecodeError, decode};
+pub use drain::{Drain, ReadCounts};

@@ -1,0 +1,165 @@
+//! One event per kind of record in the rings.
+//!
+//! A match over [`Event`] has no wildcard arm anywhere: a new kind fails to compile until every
+//! stage handles it.
+
+use tracer_ebpf::abi::{ExecFile, Kind, header_flag};
+
+use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
+
+/// Common to all events.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EventHeader {
+    /// `CLOCK_BOOTTIME` nanoseconds.
+    pub time_ns: u64,
+    pub process: ProcessKey,
+    /// Thread, in the initial pid namespace.
+    pub tid: u32,
+    pub cpu: u32,
+    /// Bits of [`header_flag`].
+    pub flags: u32,
+    /// Bits of [`tracer_ebpf::abi::unread`].
+    pub unread: u32,
+}
+
+impl EventHeader {
+    /// Whether the event belongs to tracer's own check of the probes.
+    pub fn is_canary(&self) -> bool {
+        self.flags & header_flag::CANARY != 0
+    }
+
+    pub fn is_unread(&self, bit: u32) -> bool {
+        self.unread & bit != 0
+    }
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum Event {
+    Root(RootEvent),
+    Fork(ForkEvent),
+    Exec(ExecEvent),
+    ArgvPiece(ArgvPiece),
+    Exit(ExitEvent),
+    Connect(ConnectEvent),
+    ConnectResult(ConnectResultEvent),
+    Close(CloseEvent),
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct RootEvent {
+    pub header: EventHeader,
+    pub ns_pid: u32,
+    pub parent_pid: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForkEvent {
+    pub header: EventHeader,
+    pub child: ProcessKey,
+    pub child_ns_pid: u32,
+    pub child_parent_pid: u32,
+    /// The kernel could not put the child into the tree.
+    pub untracked: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExecEvent {
+    pub header: EventHeader,
+    pub file: ExecFile,
+    /// Bits of [`tracer_ebpf::abi::exec_flag`].
+    pub flags: u32,
+    pub old_tid: u32,
+    pub ns_pid: u32,
+    pub pid_ns_inum: u32,
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+    pub cgroup_id: u64,
+    pub argc: u32,
+    /// argv with its NULs, as far as the record itself carries it.
+    pub argv_inline: Vec<u8>,
+    pub argv_len: u64,
+    pub argv_chunks: u32,
+    pub filename: Bytes,
+    /// Empty unless the file is a script.
+    pub interpreter: Bytes,
+    pub path: Bytes,
+    pub cwd: Bytes,
+}
+
+impl ExecEvent {
+    pub fn file_id(&self) -> FileId {
+        FileId { device: Device(self.file.key.device), inode: self.file.key.inode }
+    }
+}
+
+/// Part of the argv of the exec of the same process at the same time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ArgvPiece {
+    pub header: EventHeader,
+    pub offset_bytes: u64,
+    pub bytes: Vec<u8>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ExitEvent {
+    pub header: EventHeader,
+    pub wait_status: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectEvent {
+    pub header: EventHeader,
+    pub id: u64,
+    /// 0 when the kernel had not given one.
+    pub cookie: u64,
+    /// `None` when the address could not be read.
+    pub destination: Option<Endpoint>,
+    pub net_ns_inum: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct ConnectResultEvent {
+    pub header: EventHeader,
+    pub id: u64,
+    pub source: Option<Endpoint>,
+    pub established: bool,
+    pub errno: u32,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub struct CloseEvent {
+    pub header: EventHeader,
+    pub id: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
+}
+
+impl Event {
+    pub fn header(&self) -> &EventHeader {
+        match self {
+            Event::Root(event) => &event.header,
+            Event::Fork(event) => &event.header,
+            Event::Exec(event) => &event.header,
+            Event::ArgvPiece(event) => &event.header,
+            Event::Exit(event) => &event.header,
+            Event::Connect(event) => &event.header,
+            Event::ConnectResult(event) => &event.header,
+            Event::Close(event) => &event.header,
+        }
+    }
+
+    pub fn kind(&self) -> Kind {
+        match self {
+            Event::Root(_) => Kind::Root,
+            Event::Fork(_) => Kind::Fork,
+            Event::Exec(_) => Kind::Exec,
+            Event::ArgvPiece(_) => Kind::ArgvChunk,
+            Event::Exit(_) => Kind::Exit,
+            Event::Connect(_) => Kind::Connect,
+            Event::ConnectResult(_) => Kind::ConnectResult,
+            Event::Close(_) => Kind::Close,
+        }
+    }
+}

@@ -1,0 +1,12 @@
+//! What the kernel reported, decoded. No serialisation, no IO.
+
+mod bytes;
+mod event;
+mod ids;
+
+pub use bytes::Bytes;
+pub use event::{
+    ArgvPiece, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader, ExecEvent,
+    ExitEvent, ForkEvent, RootEvent,
+};
+pub use ids::{Device, Endpoint, FileId, ProcessKey};

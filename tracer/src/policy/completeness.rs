@@ -1,0 +1,300 @@
+//! The completeness statement: what a `proven` rests on, line by line.
+
+use serde::{Deserialize, Serialize};
+use tracer_ebpf::abi::{Fault, Kind};
+
+use crate::{
+    record::{
+        Integrity,
+        schema::{End, Witness},
+    },
+    session::Story,
+};
+
+/// Which claims a requirement carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Concern {
+    Programs,
+    Connections,
+    Both,
+}
+
+/// One line of the statement.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Requirement {
+    pub name: String,
+    pub concern: Concern,
+    pub holds: bool,
+    /// What was found, also when it holds.
+    pub detail: String,
+}
+
+impl Requirement {
+    fn new(name: &str, concern: Concern, failure: Option<String>, good: String) -> Requirement {
+        let holds = failure.is_none();
+        Requirement { name: name.into(), concern, holds, detail: failure.unwrap_or(good) }
+    }
+
+    /// Whether a claim over programs needs it.
+    pub fn carries_programs(&self) -> bool {
+        match self.concern {
+            Concern::Programs | Concern::Both => true,
+            Concern::Connections => false,
+        }
+    }
+}
+
+/// Which claims an event kind carries.
+fn concern(kind: Kind) -> Concern {
+    match kind {
+        Kind::Root | Kind::Fork | Kind::Exec | Kind::ArgvChunk => Concern::Programs,
+        // Without its exit a process counts as running, and processes own connections.
+        Kind::Exit => Concern::Both,
+        Kind::Connect | Kind::ConnectResult | Kind::Close => Concern::Connections,
+    }
+}
+
+/// Everything a claim needs besides the events. Pure: live and offline give the same lines.
+pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> {
+    let mut lines = vec![integrity(story)];
+    let Some(end) = &story.end else { return lines };
+    lines.push(Requirement::new(
+        "armed",
+        Concern::Both,
+        (!story.start.armed_before_first_instruction)
+            .then(|| "what ran before the probes were attached is unknown".into()),
+        "the probes were attached before the first instruction of the command".into(),
+    ));
+    lines.push(started(end));
+    lines.extend(Kind::ALL.iter().map(|kind| nothing_lost(*kind, story, end)));
+    lines.push(no_faults(story, end));
+    lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
+    lines.push(witness(story, end));
+    lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
+    lines.push(ledger(story, end));
+    lines.push(drained(story, end, survivors_allowed));
+    lines
+}
+
+fn integrity(story: &Story) -> Requirement {
+    let failure = match &story.integrity {
+        Integrity::Intact => None,
+        Integrity::CutShort => Some(
+            "the recording has no end record: tracer was killed or the file was cut, \
+             and what happened afterwards is unknown"
+                .into(),
+        ),
+        Integrity::Broken { line, reason } => {
+            Some(format!("the recording is damaged at line {line}: {reason}"))
+        }
+    };
+    Requirement::new("integrity", Concern::Both, failure, "all lines are present and unchanged".into())
+}
+
+fn started(end: &End) -> Requirement {
+    use crate::record::schema::CommandStatus::{Exited, Killed, NotStarted, Running};
+    let failure = match &end.command_status {
+        Exited(_) | Killed(_) | Running => None,
+        NotStarted(why) => Some(format!("the command could not be started: {why}")),
+    };
+    Requirement::new("started", Concern::Both, failure, "the command was started".into())
+}
+
+/// Per CPU and kind: counted in the kernel = read, and as many lines as were read.
+fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
+    let rows = || end.counters.iter().filter(|row| row.kind == kind.name());
+    let sum = |field: fn(&crate::record::schema::CounterRow) -> u64| rows().map(field).sum::<u64>();
+    let (produced, lost, read) = (sum(|row| row.produced), sum(|row| row.lost), sum(|row| row.read));
+    let canary = end.canary_events.get(kind.name()).copied().unwrap_or(0);
+    let recorded = story.recorded(kind);
+    let uneven = rows().find(|row| row.produced != row.read + row.lost);
+    let failure = if lost > 0 {
+        Some(format!("{lost} of {produced} {} events were lost: the ring was full", kind.name()))
+    } else if let Some(row) = uneven {
+        Some(format!(
+            "CPU {} produced {} {} events and {} were read",
+            row.cpu, row.produced, kind.name(), row.read
+        ))
+    } else if recorded.is_some_and(|recorded| recorded + canary != read) {
+        Some(format!(
+            "{read} {} events were read, {canary} of them the canaries', and the recording has {}",
+            kind.name(),
+            recorded.unwrap_or(0)
+        ))
+    } else {
+        None
+    };
+    Requirement::new(
+        &format!("no-loss-{}", kind.name()),
+        concern(kind),
+        failure,
+        format!("{produced} {} events counted in the kernel, {read} read", kind.name()),
+    )
+}
+
+fn no_faults(story: &Story, end: &End) -> Requirement {
+    let mut failures: Vec<String> = Fault::ALL
+        .iter()
+        .filter_map(|fault| Some((fault, end.faults.get(fault.name()).filter(|count| **count > 0)?)))
+        .map(|(fault, count)| format!("{count} x {}: {}", fault.name(), meaning(*fault)))
+        .collect();
+    if end.damaged_records > 0 {
+        failures.push(format!("{} ring records could not be decoded", end.damaged_records));
+    }
+    if story.orphans > 0 {
+        failures.push(format!("{} events belong to processes nobody saw start", story.orphans));
+    }
+    Requirement::new(
+        "no-faults",
+        Concern::Both,
+        (!failures.is_empty()).then(|| failures.join("; ")),
+        "no map insert failed and no record was damaged".into(),
+    )
+}
+
+fn meaning(fault: Fault) -> &'static str {
+    match fault {
+        Fault::TreeInsert => "a child could not be tracked, so it and its descendants were not seen",
+        Fault::SocketInsert => "a connection could not be followed to its outcome",
+        Fault::LedgerInsert => "an executed file is not in the ledger",
+        Fault::Scratch => "an exec could not be put together and was not emitted",
+        Fault::Identity => "a new process could not be told from a thread",
+    }
+}
+
+/// The kernel runs no probe inside itself on one CPU; it counts the runs it skipped.
+fn no_skips(concern: Concern, end: &End) -> Requirement {
+    let name = match concern {
+        Concern::Connections => "no-skips-connections",
+        Concern::Programs | Concern::Both => "no-skips-programs",
+    };
+    let skipped: Vec<String> = end
+        .skipped_runs
+        .iter()
+        .filter(|(probe, count)| **count > 0 && probe_concern(probe) == concern)
+        .map(|(probe, count)| format!("the kernel skipped {count} runs of the probe {probe}"))
+        .collect();
+    Requirement::new(
+        name,
+        concern,
+        (!skipped.is_empty()).then(|| skipped.join("; ")),
+        "the kernel skipped no run of a probe".into(),
+    )
+}
+
+fn probe_concern(probe: &str) -> Concern {
+    if matches!(probe, "connect" | "sock_state") { Concern::Connections } else { Concern::Programs }
+}
+
+fn witness(story: &Story, end: &End) -> Requirement {
+    let recorded = story.execs;
+    let expected = story.witnessed_execs;
+    let (failure, good) = match &end.witness {
+        Witness::Absent(why) => (Some(format!("there is no independent count of execs: {why}")), String::new()),
+        Witness::Counted(counted) if *counted != expected => (
+            Some(format!(
+                "the kernel's own counter saw {counted} execs, the recording has {expected} that it could see"
+            )),
+            String::new(),
+        ),
+        Witness::Counted(counted) if expected < recorded => (
+            Some(format!(
+                "the kernel's own counter agrees on {counted} execs but could not see the other {}: \
+                 a setuid or unreadable program drops inherited counters",
+                recorded - expected
+            )),
+            String::new(),
+        ),
+        Witness::Counted(counted) => {
+            (None, format!("the kernel's own inherited counter saw {counted} execs, as recorded"))
+        }
+    };
+    Requirement::new("witness", Concern::Programs, failure, good)
+}
+
+fn canaries(concern: Concern, end: &End) -> Requirement {
+    use crate::record::schema::CanaryPhase;
+    let kinds: &[Kind] = match concern {
+        Concern::Connections => &[Kind::Connect, Kind::ConnectResult],
+        Concern::Programs | Concern::Both => &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit],
+    };
+    let name = match concern {
+        Concern::Connections => "canaries-connections",
+        Concern::Programs | Concern::Both => "canaries-programs",
+    };
+    let check = |phase: CanaryPhase, when: &str| {
+        let Some(canary) = end.canaries.iter().find(|canary| canary.phase == phase) else {
+            return Some(format!("no canary ran at the {when}"));
+        };
+        if let Some(failed) = &canary.failed {
+            return Some(format!("the canary at the {when} failed: {failed}"));
+        }
+        let missing: Vec<&str> = kinds
+            .iter()
+            .map(|kind| kind.name())
+            .filter(|kind| canary.seen.get(*kind) != Some(&true))
+            .collect();
+        (!missing.is_empty()).then(|| {
+            format!("the canary at the {when} was not seen by: {} (the probe does not fire)", missing.join(", "))
+        })
+    };
+    let failures: Vec<String> =
+        [check(CanaryPhase::Start, "start"), check(CanaryPhase::End, "end")].into_iter().flatten().collect();
+    Requirement::new(
+        name,
+        concern,
+        (!failures.is_empty()).then(|| failures.join("; ")),
+        "the canaries at the start and at the end were seen".into(),
+    )
+}
+
+/// Every file the kernel counted as executed is in the recording as often as it was counted.
+fn ledger(story: &Story, end: &End) -> Requirement {
+    let missing: Vec<String> = end
+        .ledger
+        .iter()
+        .filter_map(|row| {
+            let recorded = story.execs_of(row.file);
+            (recorded != row.execs).then(|| {
+                format!(
+                    "file {} inode {} was executed {} times and recorded {} times",
+                    row.file.device, row.file.inode, row.execs, recorded
+                )
+            })
+        })
+        .collect();
+    let counted: u64 = end.ledger.iter().map(|row| row.execs).sum();
+    let failure = if !missing.is_empty() {
+        Some(missing.join("; "))
+    } else if counted != story.execs {
+        Some(format!("the kernel's ledger has {counted} execs, the recording {}", story.execs))
+    } else {
+        None
+    };
+    let good = format!("{counted} execs of {} files in the kernel's ledger, all recorded", end.ledger.len());
+    Requirement::new("ledger", Concern::Programs, failure, good)
+}
+
+fn drained(story: &Story, end: &End, survivors_allowed: bool) -> Requirement {
+    let names: Vec<String> = end.survivors.iter().map(|key| story.label(*key)).collect();
+    let failure = if end.interrupted {
+        Some("tracing was interrupted before the tree had ended".into())
+    } else if story.alive.len() != end.survivors.len() {
+        Some(format!(
+            "{} processes have no exit in the recording and {} are listed as still running",
+            story.alive.len(),
+            end.survivors.len()
+        ))
+    } else if !names.is_empty() && !survivors_allowed {
+        Some(format!("still running when tracing ended, and free to do anything since: {}", names.join(", ")))
+    } else {
+        None
+    };
+    let good = if names.is_empty() {
+        "every process of the tree was seen to exit".into()
+    } else {
+        format!("the policy allows what still ran when tracing ended: {}", names.join(", "))
+    };
+    Requirement::new("drained", Concern::Both, failure, good)
+}

@@ -1,0 +1,166 @@
+//! Policy files: TOML, every unknown key refused.
+
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+
+/// A set of claims.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Policy {
+    pub name: String,
+    #[serde(default)]
+    pub description: String,
+    /// What a process that outlives tracing means for the verdict.
+    #[serde(default)]
+    pub survivors: SurvivorRule,
+    #[serde(rename = "claim")]
+    pub claims: Vec<Claim>,
+}
+
+/// A process that still runs when tracing ends can do anything afterwards.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum SurvivorRule {
+    #[default]
+    Inconclusive,
+    /// The claims are about the time until tracing ended.
+    Allow,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct Claim {
+    pub kind: ClaimKind,
+    /// Names of the catalogue or of files, absolute paths, or `@command`: the traced command's own
+    /// program.
+    pub programs: Vec<String>,
+    /// Execs that do not violate the claim although they match; reports list them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow: Vec<AllowedExec>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ClaimKind {
+    /// No process of the tree runs any of `programs`.
+    NeverRuns,
+    /// The tree runs nothing but `programs`.
+    RunsOnly,
+}
+
+/// An exec by its whole argv. The first word is compared by its last path component.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AllowedExec {
+    pub argv: Vec<String>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PolicyError {
+    #[error(
+        "there is no policy `{name}`: it is neither built in ({known}) nor a file; \
+         `tracer policy list` shows the built-in ones"
+    )]
+    Unknown { name: String, known: String },
+    #[error("cannot read the policy {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("the policy {path} is not valid: {detail}")]
+    Invalid { path: String, detail: String },
+}
+
+/// File text of the built-in policies, by name.
+pub fn built_ins() -> [(&'static str, &'static str); 2] {
+    [
+        ("no-aws-cli", include_str!("../../policies/no-aws-cli.toml")),
+        ("no-shell-outs", include_str!("../../policies/no-shell-outs.toml")),
+    ]
+}
+
+/// The text of a built-in policy.
+pub fn built_in(name: &str) -> Option<&'static str> {
+    built_ins().into_iter().find(|(known, _)| *known == name).map(|(_, text)| text)
+}
+
+/// A built-in policy by its name, else a file.
+pub fn load(name: &str) -> Result<Policy, PolicyError> {
+    if let Some(text) = built_in(name) {
+        return parse(text, name);
+    }
+    let path = Path::new(name);
+    let looks_like_a_name = !name.contains('/') && path.extension().is_none();
+    match std::fs::read_to_string(path) {
+        Ok(text) => parse(&text, name),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound && looks_like_a_name => {
+            Err(PolicyError::Unknown {
+                name: name.into(),
+                known: built_ins().map(|(name, _)| name).join(", "),
+            })
+        }
+        Err(source) => Err(PolicyError::Io { path: name.into(), source }),
+    }
+}
+
+fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
+    let invalid = |detail: String| PolicyError::Invalid { path: path.into(), detail };
+    let policy: Policy = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    if policy.name.trim().is_empty() {
+        return Err(invalid("`name` is empty".into()));
+    }
+    if policy.claims.is_empty() {
+        return Err(invalid("it has no [[claim]]: a policy without claims proves nothing".into()));
+    }
+    for claim in &policy.claims {
+        if claim.programs.is_empty() {
+            return Err(invalid("a claim's `programs` is empty".into()));
+        }
+        for program in &claim.programs {
+            let named = program.strip_prefix('@');
+            if program.is_empty() || named.is_some_and(|name| name != "command") {
+                return Err(invalid(format!(
+                    "`{program}` is no program: give a name, an absolute path or `@command`"
+                )));
+            }
+            if program.contains('/') && !program.starts_with('/') {
+                return Err(invalid(format!(
+                    "`{program}` is a relative path: give a name or an absolute path"
+                )));
+            }
+        }
+        if claim.allow.iter().any(|allowed| allowed.argv.is_empty()) {
+            return Err(invalid("an `allow` entry has an empty `argv`".into()));
+        }
+    }
+    Ok(policy)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn built_in_policies_are_valid_and_carry_their_name() {
+        for (name, text) in built_ins() {
+            assert_eq!(parse(text, name).unwrap().name, name);
+        }
+    }
+
+    #[test]
+    fn bad_policies_say_what_is_wrong() {
+        let check = |text: &str, expected: &str| {
+            let error = parse(text, "p.toml").unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        let claim = "[[claim]]\nkind = \"never-runs\"\n";
+        check("nmae = 'x'", "nmae");
+        check("name = ''\nclaim = []", "`name` is empty");
+        check("name = 'x'\nclaim = []", "no [[claim]]");
+        check(&format!("name = 'x'\n{claim}programs = []"), "`programs` is empty");
+        check(&format!("name = 'x'\n{claim}programs = ['@me']"), "`@me` is no program");
+        check(&format!("name = 'x'\n{claim}programs = ['a/b']"), "relative path");
+        check(&format!("name = 'x'\n{claim}programs = ['a']\nallow = [{{argv = []}}]"), "empty `argv`");
+        check("name = 'x'\n[[claim]]\nkind = 'never'\nprograms = ['a']", "never-runs");
+        assert!(matches!(load("no-such"), Err(PolicyError::Unknown { .. })));
+        assert!(matches!(load("./no-such"), Err(PolicyError::Io { .. })));
+    }
+}

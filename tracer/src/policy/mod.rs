@@ -1,0 +1,14 @@
+//! Policies, and the three-valued verdict over them.
+//!
+//! [`judge`] is a pure function of a [`Story`](crate::session::Story): live and offline verdicts are
+//! the same computation.
+
+mod completeness;
+mod file;
+mod identity;
+mod verdict;
+
+pub use completeness::{Concern, Requirement, completeness};
+pub use file::{AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins, load};
+pub use identity::find_copies;
+pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge};

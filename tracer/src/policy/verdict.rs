@@ -1,0 +1,220 @@
+//! From a story and policies to a verdict.
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Claim, ClaimKind, Policy, Requirement, SurvivorRule, completeness,
+    identity::{runs, unidentified},
+};
+use crate::{
+    model::{FileId, ProcessKey},
+    record::schema::{Exec, KnownCopy},
+    session::Story,
+};
+
+/// Worst last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Ruling {
+    Proven,
+    Inconclusive,
+    Violated,
+}
+
+impl Ruling {
+    pub fn name(self) -> &'static str {
+        match self {
+            Ruling::Proven => "proven",
+            Ruling::Inconclusive => "inconclusive",
+            Ruling::Violated => "violated",
+        }
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The worst ruling of any claim.
+    pub overall: Ruling,
+    pub claims: Vec<ClaimVerdict>,
+    pub completeness: Vec<Requirement>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimVerdict {
+    pub policy: String,
+    /// The claim in words.
+    pub claim: String,
+    pub ruling: Ruling,
+    /// Events that violate it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub violations: Vec<Violation>,
+    /// Everything that keeps it from being proven.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub reasons: Vec<String>,
+    /// Events that match but are allowed by the policy.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allowed: Vec<Violation>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Violation {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    /// What was run and how that is known.
+    pub detail: String,
+}
+
+/// Judges a story. `None` when there are no policies.
+pub fn judge(story: &Story, policies: &[Policy]) -> Option<Verdict> {
+    if policies.is_empty() {
+        return None;
+    }
+    let mut claims = Vec::new();
+    for policy in policies {
+        let statement = completeness(story, policy.survivors == SurvivorRule::Allow);
+        for claim in &policy.claims {
+            claims.push(judge_claim(story, policy, claim, &statement));
+        }
+    }
+    let survivors_allowed = policies.iter().all(|policy| policy.survivors == SurvivorRule::Allow);
+    let overall = claims.iter().map(|claim| claim.ruling).max()?;
+    Some(Verdict { overall, claims, completeness: completeness(story, survivors_allowed) })
+}
+
+fn judge_claim(story: &Story, policy: &Policy, claim: &Claim, statement: &[Requirement]) -> ClaimVerdict {
+    let mut verdict = ClaimVerdict {
+        policy: policy.name.clone(),
+        claim: words(claim),
+        ruling: Ruling::Proven,
+        violations: Vec::new(),
+        reasons: Vec::new(),
+        allowed: Vec::new(),
+    };
+    for exec in story.execs_in_order() {
+        let found = match claim.kind {
+            ClaimKind::NeverRuns => forbidden(story, claim, exec),
+            ClaimKind::RunsOnly => not_listed(story, claim, exec),
+        };
+        if let Some(detail) = found {
+            let violation = Violation { t_ns: exec.t_ns, process: exec.process, detail };
+            if is_allowed(claim, exec) {
+                verdict.allowed.push(violation);
+            } else {
+                verdict.violations.push(violation);
+            }
+        } else if let Some(why) = unidentified(exec) {
+            verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
+        }
+    }
+    ledger_violations(story, claim, &mut verdict);
+    verdict.reasons.extend(
+        statement
+            .iter()
+            .filter(|line| !line.holds && line.carries_programs())
+            .map(|line| format!("{}: {}", line.name, line.detail)),
+    );
+    verdict.ruling = if !verdict.violations.is_empty() {
+        Ruling::Violated
+    } else if !verdict.reasons.is_empty() {
+        Ruling::Inconclusive
+    } else {
+        Ruling::Proven
+    };
+    verdict
+}
+
+/// The claim in words.
+fn words(claim: &Claim) -> String {
+    let programs = claim.programs.join(", ");
+    match claim.kind {
+        ClaimKind::NeverRuns => format!("never runs {programs}"),
+        ClaimKind::RunsOnly => format!("runs only {programs}"),
+    }
+}
+
+fn copies<'a>(story: &'a Story, program: &str) -> &'a [KnownCopy] {
+    story.start.known_programs.get(program).map_or(&[], Vec::as_slice)
+}
+
+/// Whether the exec runs one of the claim's programs.
+fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
+    claim.programs.iter().find_map(|program| {
+        if program == "@command" {
+            let own = command_files(story);
+            return own_program(exec, &own).then(|| "runs the traced command's own program".into());
+        }
+        runs(exec, program, copies(story, program)).map(|how| format!("runs {program}: {how}"))
+    })
+}
+
+/// Whether the exec runs something that is not one of the claim's programs. Names count for
+/// nothing here: only the file does.
+fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
+    let own = command_files(story);
+    let file = exec.script.as_ref().map_or_else(
+        || exec.file.as_ref().map(|file| file.id()),
+        |script| script.file,
+    )?;
+    let listed = claim.programs.iter().any(|program| {
+        if program == "@command" {
+            own_program(exec, &own)
+        } else {
+            copies(story, program).iter().any(|copy| copy.file == file)
+        }
+    });
+    (!listed).then(|| "runs a program that is not listed".into())
+}
+
+/// The file, and the script if it is one, of the command's first exec.
+fn command_files(story: &Story) -> (Option<FileId>, Option<FileId>) {
+    let first = story.execs_in_order().next();
+    let script = first.and_then(|exec| exec.script.as_ref()).and_then(|script| script.file);
+    (first.and_then(|exec| exec.file.as_ref()).map(|file| file.id()), script)
+}
+
+fn own_program(exec: &Exec, own: &(Option<FileId>, Option<FileId>)) -> bool {
+    let file = exec.file.as_ref().map(|file| file.id());
+    let script = exec.script.as_ref().and_then(|script| script.file);
+    file.is_some() && (file, script) == *own
+}
+
+fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
+    if !exec.argv.complete {
+        return false;
+    }
+    // A script's argv is INTERPRETER [ARGUMENT] SCRIPT ARGUMENTS...: compare from the script on.
+    let args = &exec.argv.args;
+    let from = match (&exec.script, &exec.filename) {
+        (Some(_), Some(filename)) => args.iter().position(|arg| arg == filename).unwrap_or(0),
+        _ => 0,
+    };
+    claim.allow.iter().any(|allowed| {
+        let mut actual = args.iter().skip(from);
+        let first = actual.next().map(|arg| arg.base_name());
+        first == allowed.argv.first().map(String::as_bytes)
+            && actual.map(|arg| arg.0.as_slice()).eq(allowed.argv.iter().skip(1).map(String::as_bytes))
+    })
+}
+
+/// A forbidden file in the kernel's ledger is a violation even when its exec record was lost.
+fn ledger_violations(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
+    let (ClaimKind::NeverRuns, Some(end)) = (claim.kind, &story.end) else { return };
+    for program in &claim.programs {
+        for copy in copies(story, program) {
+            let Some(row) = end.ledger.iter().find(|row| row.file == copy.file) else { continue };
+            let recorded = story.execs_of(copy.file);
+            if row.execs > recorded {
+                verdict.violations.push(Violation {
+                    t_ns: end.t_ns,
+                    process: story.root().unwrap_or(ProcessKey { pid: 0, start_ns: 0 }),
+                    detail: format!(
+                        "runs {program}: the kernel's ledger counts {} execs of {}, of which {recorded} \
+                         are recorded; the process is unknown because the records were lost",
+                        row.execs,
+                        copy.path.lossy()
+                    ),
+                });
+            }
+        }
+    }
+}

@@ -1,0 +1,13 @@
+//! Everything that talks to the kernel's BPF side. aya appears only here.
+//!
+//! [`sensors::SENSORS`] is the one table of what is attached where; loading, `doctor`, the first
+//! line of a recording and the completeness statement read it.
+
+mod btf;
+mod kernel;
+mod load;
+pub mod sensors;
+
+pub use btf::{BtfError, Offsets};
+pub use kernel::{Lockdown, kernel_release, lockdown};
+pub use load::{Attached, Debug, Enroller, FinalCounters, LoadError, Loaded, Options, Rings};

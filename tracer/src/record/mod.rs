@@ -1,0 +1,15 @@
+//! The recording: JSON lines, chained by SHA-256.
+//!
+//! `schema` is the only place of the crate, besides configuration files, where serde appears.
+//! Everything downstream (verdict, report, verify) works on these records, so a verdict that was
+//! computed live and one that is recomputed from a file come from the same code and the same input.
+
+mod chain;
+mod reader;
+pub mod schema;
+mod text;
+mod writer;
+
+pub use reader::{Integrity, ReadError, Recording, read};
+pub use schema::Record;
+pub use writer::{Writer, create_output};

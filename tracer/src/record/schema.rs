@@ -1,0 +1,366 @@
+//! One type per kind of line.
+//!
+//! Units are in the names: `_ns` nanoseconds (`t_ns` is `CLOCK_BOOTTIME`; add the first line's
+//! `wall_offset_ns` for Unix time), `_bytes` bytes. A value the kernel could not read is absent and
+//! named in `unread`; zero always means zero.
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    model::{Bytes, Device, Endpoint, FileId, ProcessKey},
+    policy::{Policy, Verdict},
+};
+
+/// Version of the lines below. A reader refuses a newer one.
+pub const SCHEMA: u32 = 1;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "type", rename_all = "kebab-case")]
+pub enum Record {
+    Start(Box<Start>),
+    Root(Root),
+    Fork(Fork),
+    Exec(Box<Exec>),
+    Exit(Exit),
+    Connect(Connect),
+    ConnectResult(ConnectResult),
+    Close(Close),
+    End(Box<End>),
+}
+
+impl Record {
+    /// The name in the line's `type`.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Record::Start(_) => "start",
+            Record::Root(_) => "root",
+            Record::Fork(_) => "fork",
+            Record::Exec(_) => "exec",
+            Record::Exit(_) => "exit",
+            Record::Connect(_) => "connect",
+            Record::ConnectResult(_) => "connect-result",
+            Record::Close(_) => "close",
+            Record::End(_) => "end",
+        }
+    }
+}
+
+/// First line: what was traced, on what, with which hooks, against which policies.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Start {
+    pub schema: u32,
+    pub tracer: String,
+    pub t_ns: u64,
+    /// Unix time minus `CLOCK_BOOTTIME`, taken once.
+    pub wall_offset_ns: i64,
+    pub host: Host,
+    pub command: Vec<Bytes>,
+    pub cwd: Bytes,
+    /// Who the command runs as.
+    pub uid: u32,
+    pub gid: u32,
+    /// The probes fired before the first instruction of the command could run.
+    pub armed_before_first_instruction: bool,
+    pub sensors: Vec<SensorState>,
+    pub policies: Vec<Policy>,
+    /// Copies of the programs the policies name, as found on this machine at the start.
+    pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Host {
+    pub name: String,
+    pub kernel: String,
+    pub machine: String,
+    pub boot_id: String,
+    pub cpus: usize,
+}
+
+/// A sensor and the hook it used.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SensorState {
+    pub sensor: String,
+    pub hook: String,
+    /// What this hook cannot see, in one sentence; empty when nothing is known.
+    pub cannot_see: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct KnownCopy {
+    pub path: Bytes,
+    pub file: FileId,
+}
+
+/// A process at the root of the traced tree.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Root {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub ns_pid: Option<u32>,
+    pub parent_pid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// `process` created `child`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Fork {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub child: ProcessKey,
+    pub child_ns_pid: Option<u32>,
+    /// What `getppid` gives the child, when that is not `process` (`CLONE_PARENT`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub child_parent_pid: Option<u32>,
+    /// The kernel had no room to track the child.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub untracked: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// `process` executed a program.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exec {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    /// Thread that called exec, when it was not the leader.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub thread: Option<u32>,
+    /// As the caller spelled it.
+    pub filename: Option<Bytes>,
+    pub argv: Argv,
+    pub cwd: Option<Bytes>,
+    /// The file the kernel executed: the interpreter, when `script` is there.
+    pub file: Option<ExecutedFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub script: Option<Script>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub memfd: bool,
+    /// The file had no name in any directory when it was executed.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub unlinked: bool,
+    /// The kernel stops counting this process for the witness here (setuid or unreadable program).
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub witness_detached: bool,
+    pub credentials: Option<Credentials>,
+    pub cgroup_id: u64,
+    pub ns_pid: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub pid_ns_inum: Option<u32>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Argv {
+    pub args: Vec<Bytes>,
+    /// Bytes the kernel had, NULs included.
+    pub total_bytes: u64,
+    /// False when `args` is only the beginning.
+    pub complete: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExecutedFile {
+    /// From the kernel's own directory entries at the moment of exec.
+    pub path: Option<Bytes>,
+    /// `path` lacks its beginning.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub path_cut: bool,
+    pub device: Device,
+    pub inode: u64,
+    pub size_bytes: u64,
+    pub mtime_ns: i64,
+    pub ctime_ns: i64,
+    pub mode: u32,
+}
+
+impl ExecutedFile {
+    pub fn id(&self) -> FileId {
+        FileId { device: self.device, inode: self.inode }
+    }
+}
+
+/// The `#!` file that was executed through an interpreter.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Script {
+    /// The interpreter as the script names it.
+    pub interpreter: Option<Bytes>,
+    /// The script's own file, looked up by name right after the exec; absent when it was gone.
+    pub file: Option<FileId>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resolved_path: Option<Bytes>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Credentials {
+    pub uid: u32,
+    pub euid: u32,
+    pub gid: u32,
+    pub egid: u32,
+}
+
+/// The last thread of `process` ended.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Exit {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    /// Exit code, when the process ended by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<u8>,
+    /// Signal number, when a signal ended it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub signal: Option<u8>,
+    /// Since the process started.
+    pub duration_ns: u64,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// `process` asked the kernel for a TCP connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Connect {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// Names the connection within this recording.
+    pub connection: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+    pub destination: Option<Endpoint>,
+    pub net_ns_inum: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// What became of the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConnectResult {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub connection: u64,
+    pub outcome: Outcome,
+    /// From the attempt to the outcome.
+    pub connect_ns: Option<u64>,
+    pub source: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Established,
+    /// `errno` as the socket has it; named where it has a name.
+    Failed { errno: u32, name: String },
+    /// The program closed the socket before there was an outcome.
+    Abandoned,
+    /// It ended without a connection, and the reason could not be read.
+    Unknown,
+}
+
+/// An established connection is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Close {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub connection: u64,
+    pub sent_bytes: Option<u64>,
+    pub received_bytes: Option<u64>,
+    /// Since it was established.
+    pub duration_ns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// Last line: everything a verdict needs besides the events, and the verdict itself.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct End {
+    pub t_ns: u64,
+    pub command_status: CommandStatus,
+    /// A signal told tracer to stop before the tree had ended.
+    pub interrupted: bool,
+    /// Per CPU and kind; rows of zeros are left out.
+    pub counters: Vec<CounterRow>,
+    /// How many of the events read were the canaries', by kind: they are counted but not recorded.
+    pub canary_events: BTreeMap<String, u64>,
+    /// Failures inside the kernel side, by name; zeros are left out.
+    pub faults: BTreeMap<String, u64>,
+    /// How often the kernel skipped a probe because it was already running on that CPU.
+    pub skipped_runs: BTreeMap<String, u64>,
+    /// Ring records that could not be decoded or joined.
+    pub damaged_records: u64,
+    pub witness: Witness,
+    pub canaries: Vec<Canary>,
+    /// What the kernel counted as executed by the tree, file by file.
+    pub ledger: Vec<LedgerRow>,
+    /// Still running when tracing ended.
+    pub survivors: Vec<ProcessKey>,
+    /// As computed at the time; `verify` computes it again.
+    pub verdict: Option<Verdict>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandStatus {
+    Exited(u8),
+    Killed(u8),
+    /// tracing ended first
+    Running,
+    NotStarted(String),
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CounterRow {
+    pub cpu: u32,
+    pub kind: String,
+    /// Counted by the kernel before it asked the ring for room.
+    pub produced: u64,
+    /// The ring had no room.
+    pub lost: u64,
+    /// Read by the collector.
+    pub read: u64,
+}
+
+/// The kernel's own inherited perf counter of `sched:sched_process_exec`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Witness {
+    Counted(u64),
+    /// It could not be opened or read.
+    Absent(String),
+}
+
+/// One check that the probes fire.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Canary {
+    pub phase: CanaryPhase,
+    /// Kinds of event a complete canary makes, and whether each arrived.
+    pub seen: BTreeMap<String, bool>,
+    /// Why it could not run.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failed: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum CanaryPhase {
+    Start,
+    End,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LedgerRow {
+    #[serde(flatten)]
+    pub file: FileId,
+    pub execs: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants this")]
+fn is_false(value: &bool) -> bool {
+    !value
+}

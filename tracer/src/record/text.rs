@@ -1,0 +1,155 @@
+//! How byte strings, process keys and files are spelled in JSON.
+
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+
+use crate::model::{Bytes, Device, Endpoint, FileId, ProcessKey};
+
+/// UTF-8 becomes a string. Anything else becomes `{"lossy": "...", "hex": "..."}`, so that no byte
+/// is lost and a reader still has something to look at.
+#[derive(Serialize, Deserialize)]
+#[serde(untagged)]
+enum BytesForm<'a> {
+    Text(std::borrow::Cow<'a, str>),
+    Raw { lossy: String, hex: String },
+}
+
+impl Serialize for Bytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        match std::str::from_utf8(&self.0) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => {
+                BytesForm::Raw { lossy: self.lossy().into_owned(), hex: to_hex(&self.0) }
+                    .serialize(serializer)
+            }
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for Bytes {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        match BytesForm::deserialize(deserializer)? {
+            BytesForm::Text(text) => Ok(Bytes(text.into_owned().into_bytes())),
+            BytesForm::Raw { lossy: _, hex } => {
+                from_hex(&hex).map(Bytes).ok_or_else(|| D::Error::custom("not hexadecimal"))
+            }
+        }
+    }
+}
+
+pub(super) fn to_hex(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |nibble: u8| char::from(DIGITS[usize::from(nibble)]);
+    bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
+}
+
+pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
+    let digits: Option<Vec<u8>> = text
+        .chars()
+        .map(|digit| digit.to_digit(16).and_then(|value| u8::try_from(value).ok()))
+        .collect();
+    let digits = digits?;
+    (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
+}
+
+#[derive(Serialize, Deserialize)]
+struct ProcessForm {
+    pid: u32,
+    start_ns: u64,
+}
+
+impl Serialize for ProcessKey {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        ProcessForm { pid: self.pid, start_ns: self.start_ns }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for ProcessKey {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let ProcessForm { pid, start_ns } = ProcessForm::deserialize(deserializer)?;
+        Ok(ProcessKey { pid, start_ns })
+    }
+}
+
+/// `"major:minor"`, as in /proc/self/mountinfo.
+impl Serialize for Device {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> Deserialize<'de> for Device {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        let parse = || {
+            let (major, minor) = text.split_once(':')?;
+            Some(Device::new(major.parse().ok()?, minor.parse().ok()?))
+        };
+        parse().ok_or_else(|| D::Error::custom("a device is MAJOR:MINOR"))
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct FileForm {
+    device: Device,
+    inode: u64,
+}
+
+impl Serialize for FileId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        FileForm { device: self.device, inode: self.inode }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for FileId {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let FileForm { device, inode } = FileForm::deserialize(deserializer)?;
+        Ok(FileId { device, inode })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct EndpointForm {
+    address: std::net::IpAddr,
+    port: u16,
+}
+
+impl Serialize for Endpoint {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        EndpointForm { address: self.address, port: self.port }.serialize(serializer)
+    }
+}
+
+impl<'de> Deserialize<'de> for Endpoint {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let EndpointForm { address, port } = EndpointForm::deserialize(deserializer)?;
+        Ok(Endpoint { address, port })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bytes_round_trip_whatever_they_are() {
+        for bytes in [&b"plain"[..], b"", b"\x1b[31m\n\"\\", "snow \u{2603}".as_bytes(), b"\xff\x00a"]
+        {
+            let json = serde_json::to_string(&Bytes::from(bytes)).unwrap();
+            assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap().0, bytes, "{json}");
+        }
+        assert_eq!(
+            serde_json::to_string(&Bytes::from(&b"a\xff"[..])).unwrap(),
+            r#"{"lossy":"a�","hex":"61ff"}"#
+        );
+        assert!(serde_json::from_str::<Bytes>(r#"{"lossy":"","hex":"f"}"#).is_err());
+        assert!(serde_json::from_str::<Bytes>(r#"{"lossy":"","hex":"é0"}"#).is_err());
+    }
+
+    #[test]
+    fn devices_are_written_like_mountinfo() {
+        let device = Device::new(259, 3);
+        assert_eq!(serde_json::to_string(&device).unwrap(), r#""259:3""#);
+        assert_eq!(serde_json::from_str::<Device>(r#""259:3""#).unwrap(), device);
+        assert!(serde_json::from_str::<Device>(r#""259""#).is_err());
+    }
+}

@@ -1,0 +1,103 @@
+//! The canary: a process of our own that does what the probes must see.
+//!
+//! A probe that is attached and does not fire is the classic silent failure. Before the command
+//! starts and after it has ended, tracer starts itself as a canary, which execs, forks, connects
+//! over loopback and exits; each kind of event must arrive. It has a network namespace of its own
+//! where that is allowed, so it neither needs nor changes the command's network.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    net::{TcpListener, TcpStream},
+    os::unix::process::CommandExt as _,
+    process::{Command, ExitCode, Stdio},
+};
+
+use tracer_ebpf::abi::{Kind, Role};
+
+use super::signals::OriginalMask;
+use crate::probe::Enroller;
+
+/// argv[0] that makes this program a canary.
+pub const NAME: &str = "tracer-canary";
+
+/// What one canary makes the kernel report.
+pub const KINDS: &[Kind] =
+    &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit, Kind::Connect, Kind::ConnectResult];
+
+/// Starts a canary. It is the caller's to wait for.
+pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<std::process::Child> {
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0(NAME).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let in_child = move || {
+        // SAFETY: no memory is involved. Where it is refused, the loopback of the caller must do.
+        let _ = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        enroller.enrol(Role::Canary)?;
+        mask.restore()
+    };
+    // SAFETY: the closure makes system calls only: no allocation, no lock.
+    unsafe { command.pre_exec(in_child) };
+    command.spawn()
+}
+
+/// Which kinds of a canary's events have come, from the counts before and now.
+pub(super) fn seen(
+    before: &BTreeMap<&'static str, u64>,
+    now: &BTreeMap<&'static str, u64>,
+) -> BTreeMap<String, bool> {
+    let count = |counts: &BTreeMap<_, u64>, kind: Kind| counts.get(kind.name()).copied().unwrap_or(0);
+    KINDS
+        .iter()
+        .map(|kind| {
+            // The canary and the child it forks both exit.
+            let wanted = if *kind == Kind::Exit { 2 } else { 1 };
+            (kind.name().to_owned(), count(now, *kind) >= count(before, *kind) + wanted)
+        })
+        .collect()
+}
+
+/// What the canary process does. Never returns to the normal program.
+pub fn main() -> ExitCode {
+    if loopback_up().is_err() {
+        // In the caller's own namespace, without the right to change it: loopback is up or not.
+    }
+    match act() {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(_) => ExitCode::FAILURE,
+    }
+}
+
+fn act() -> io::Result<()> {
+    // SAFETY: this process has one thread, and the child does nothing but end.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        // SAFETY: ends the child without running destructors of the copied state.
+        unsafe { libc::_exit(0) };
+    }
+    if child < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    let mut status = 0;
+    // SAFETY: the status is writable.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    let listener = TcpListener::bind(("127.0.0.1", 0))?;
+    TcpStream::connect(listener.local_addr()?)?;
+    Ok(())
+}
+
+/// Sets IFF_UP on `lo`, which is down in a new network namespace.
+fn loopback_up() -> io::Result<()> {
+    use std::os::fd::AsRawFd as _;
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    // SAFETY: all zeroes is a valid ifreq.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {
+        *to = from.cast_signed();
+    }
+    request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
+    // SAFETY: the request names an interface and carries flags, as this ioctl reads them.
+    match unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) } {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}

@@ -1,0 +1,110 @@
+//! Between the rings and everything that consumes records.
+
+use std::io;
+
+use super::machine::LiveMachine;
+use crate::{
+    ingest::Drain,
+    model::Event,
+    probe::Rings,
+    record::{Record, Writer, schema::Start},
+    session::{Fold, Story},
+};
+
+/// Drains, folds, writes, and keeps the story up to date.
+#[derive(Debug)]
+pub(super) struct Collector {
+    pub(super) drain: Drain,
+    pub(super) fold: Fold,
+    pub(super) story: Story,
+    rings: Rings,
+    machine: LiveMachine,
+    writer: Option<Writer>,
+    /// The first error of the recording. Tracing goes on; the recording does not.
+    pub(super) write_error: Option<io::Error>,
+}
+
+impl Collector {
+    pub(super) fn new(rings: Rings, start: Start, writer: Option<Writer>) -> Collector {
+        let mut collector = Collector {
+            drain: Drain::default(),
+            fold: Fold::default(),
+            story: Story::new(start.clone()),
+            rings,
+            machine: LiveMachine::new(),
+            writer,
+            write_error: None,
+        };
+        collector.write(&Record::Start(Box::new(start)));
+        collector.flush();
+        collector
+    }
+
+    pub(super) fn rings(&self) -> &Rings {
+        &self.rings
+    }
+
+    /// Handles everything that is in the rings. Returns how many records there were.
+    pub(super) fn round(&mut self) -> usize {
+        let Collector { drain, fold, story, rings, machine, writer, write_error } = self;
+        let mut sink = |event: Event| {
+            if let Some(record) = fold.apply(event, machine) {
+                accept(record, story, writer, write_error);
+            }
+        };
+        let count = drain.round(rings, &mut sink);
+        if count > 0 {
+            self.early(false);
+            self.flush();
+        }
+        count
+    }
+
+    /// Net events that came before their process.
+    fn early(&mut self, all: bool) {
+        for event in self.fold.take_early(all) {
+            if let Some(record) = self.fold.record(event, &mut self.machine) {
+                accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+            }
+        }
+    }
+
+    /// After the last round: nothing more will introduce a process.
+    pub(super) fn settle(&mut self) {
+        self.early(true);
+        self.flush();
+    }
+
+    /// Writes a record that is no event.
+    pub(super) fn write(&mut self, record: &Record) {
+        write(record, &mut self.writer, &mut self.write_error);
+    }
+
+    pub(super) fn flush(&mut self) {
+        if let Some(writer) = &mut self.writer
+            && let Err(error) = writer.flush()
+        {
+            self.write_error.get_or_insert(error);
+            self.writer = None;
+        }
+    }
+}
+
+fn accept(
+    record: Record,
+    story: &mut Story,
+    writer: &mut Option<Writer>,
+    write_error: &mut Option<io::Error>,
+) {
+    write(&record, writer, write_error);
+    story.add(record);
+}
+
+fn write(record: &Record, writer: &mut Option<Writer>, write_error: &mut Option<io::Error>) {
+    if let Some(open) = writer
+        && let Err(error) = open.write(record)
+    {
+        write_error.get_or_insert(error);
+        *writer = None;
+    }
+}

@@ -1,0 +1,478 @@
+//! The course of a run.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::{fd::AsRawFd, fd::RawFd, unix::process::ExitStatusExt as _},
+    process::{Child, ExitStatus},
+    time::Duration,
+};
+
+use tokio::{
+    io::{Interest, unix::AsyncFd},
+    time::{Instant, sleep, sleep_until, timeout},
+};
+use tracer_ebpf::abi::{Fault, Kind};
+
+use super::{
+    Settings, canary,
+    collector::Collector,
+    launch::{self, LaunchError, Launched},
+    signals::{OriginalMask, Received, Signals},
+    user::CallingUser,
+};
+use crate::{
+    model::{Bytes, Device, FileId},
+    policy::{self, Verdict},
+    probe::{Attached, FinalCounters, LoadError, Loaded},
+    record::{
+        Record, Writer,
+        schema::{
+            Canary, CanaryPhase, CommandStatus, CounterRow, End, Host, LedgerRow, SCHEMA, Start,
+            Witness,
+        },
+    },
+    session::Story,
+};
+
+/// Events are handled in batches this far apart under load: a wake-up per event would cost more
+/// than the event.
+const BATCH: Duration = Duration::from_millis(2);
+/// How long a canary's events may take. They come in a few milliseconds; a suspended machine or a
+/// starved hypervisor takes longer.
+const CANARY_WAIT: Duration = Duration::from_secs(5);
+/// How long records that are already reserved may take to be submitted after detaching.
+const SETTLE_WAIT: Duration = Duration::from_secs(1);
+/// This many signals from the terminal end tracing although the command goes on.
+const IMPATIENT_AFTER: u32 = 3;
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Load(#[from] LoadError),
+    #[error("the canary at the start was not seen by the probe of: {0}. It is attached and does not fire, so nothing could be proven; the command was not started")]
+    SilentProbe(String),
+    #[error("the canary at the start failed: {0}; the command was not started")]
+    Canary(String),
+    #[error("{0}")]
+    Io(#[from] io::Error),
+}
+
+/// A run that has ended, whatever its verdict.
+#[derive(Debug)]
+pub struct Finished {
+    pub story: Story,
+    pub verdict: Option<Verdict>,
+    pub status: CommandStatus,
+    /// The command was not there or could not be executed.
+    pub launch_error: Option<LaunchError>,
+    /// The recording could not be written to its end.
+    pub write_error: Option<io::Error>,
+}
+
+/// Traces the command to its end.
+pub async fn run(settings: Settings) -> Result<Finished, RunError> {
+    let (signals, mask) = Signals::block()?;
+    let mut loaded = Loaded::new(&settings.probes)?;
+    let rings = loaded.take_rings()?;
+    let enroll_canary = loaded.enroller()?;
+    let enroll_command = loaded.enroller()?;
+    let enroll_last = loaded.enroller()?;
+    let attached = loaded.attach()?;
+    let user = CallingUser::from_environment();
+    let start = start_record(&settings, &attached, user.as_ref())?;
+    let collector = Collector::new(rings, start, settings.output.map(Writer::new));
+    let mut session = Session::new(collector, attached, signals)?;
+
+    session.canary(CanaryPhase::Start, enroll_canary, mask).await?;
+    let launched = launch::launch(&settings.command, enroll_command, user, mask);
+    let (launched, launch_error) = match launched {
+        Ok(launched) => (Some(launched), None),
+        Err(error) => (None, Some(error)),
+    };
+    let (status, witness) = match launched {
+        Some(launched) => session.follow(launched, settings.linger, settings.progress).await?,
+        None => (
+            CommandStatus::NotStarted(launch_error.as_ref().map(ToString::to_string).unwrap_or_default()),
+            Witness::Absent("the command was not started".into()),
+        ),
+    };
+    session.canary(CanaryPhase::End, enroll_last, mask).await?;
+    let end = session.end(status.clone(), witness).await?;
+    Ok(session.finish(end, &settings.policies, status, launch_error))
+}
+
+/// A ring's descriptor, to wait on. The ring itself stays with the collector.
+struct Readiness(RawFd);
+
+impl AsRawFd for Readiness {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0
+    }
+}
+
+struct Session {
+    collector: Collector,
+    attached: Attached,
+    signals: Signals,
+    readiness: [AsyncFd<Readiness>; 2],
+    canaries: Vec<Canary>,
+    interrupted: bool,
+    impatience: u32,
+}
+
+impl Session {
+    fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
+        let wait_on = |fd: RawFd| AsyncFd::with_interest(Readiness(fd), Interest::READABLE);
+        let rings = collector.rings();
+        // argv pieces need no wake-up: they are read when their exec is.
+        let readiness = [wait_on(rings.process.as_raw_fd())?, wait_on(rings.net.as_raw_fd())?];
+        Ok(Session {
+            collector,
+            attached,
+            signals,
+            readiness,
+            canaries: Vec::new(),
+            interrupted: false,
+            impatience: 0,
+        })
+    }
+
+    /// Starts a canary and waits until all its events have come. At the start a probe that does
+    /// not fire is an error; at the end it is the verdict's business.
+    async fn canary(
+        &mut self,
+        phase: CanaryPhase,
+        enroller: crate::probe::Enroller,
+        mask: OriginalMask,
+    ) -> Result<(), RunError> {
+        let before = self.collector.fold.canary_events.clone();
+        let deadline = Instant::now() + CANARY_WAIT;
+        let mut child = canary::spawn(enroller, mask);
+        let (mut seen, mut ended) = (BTreeMap::new(), None);
+        if let Ok(child) = &mut child {
+            loop {
+                self.collector.round();
+                seen = canary::seen(&before, &self.collector.fold.canary_events);
+                ended = child.try_wait()?;
+                if (ended.is_some() && seen.values().all(|seen| *seen)) || Instant::now() >= deadline {
+                    break;
+                }
+                // SIGCHLD is not waited for here: it comes before the exit event is drained.
+                let _ = timeout(Duration::from_millis(1), any_readable(&self.readiness)).await;
+            }
+            if ended.is_none() {
+                child.kill()?;
+                child.wait()?;
+            }
+        }
+        let failed = match (child, ended) {
+            (Err(error), _) => Some(error.to_string()),
+            (Ok(_), None) => Some("it did not end".into()),
+            (Ok(_), Some(status)) if !status.success() => Some(format!("it ended with {status}")),
+            (Ok(_), Some(_)) => None,
+        };
+        let missing: Vec<&str> =
+            seen.iter().filter(|(_, seen)| !**seen).map(|(kind, _)| kind.as_str()).collect();
+        if phase == CanaryPhase::Start {
+            if !missing.is_empty() {
+                return Err(RunError::SilentProbe(missing.join(", ")));
+            }
+            if let Some(failed) = failed {
+                return Err(RunError::Canary(failed));
+            }
+        }
+        self.canaries.push(Canary { phase, seen, failed });
+        Ok(())
+    }
+
+    /// Drains until the command has ended and its descendants too, or the linger time is over.
+    async fn follow(
+        &mut self,
+        launched: Launched,
+        linger: Duration,
+        progress: bool,
+    ) -> io::Result<(CommandStatus, Witness)> {
+        let Launched { mut child, witness, anchor } = launched;
+        let mut ended: Option<(ExitStatus, Instant)> = None;
+        loop {
+            self.collector.round();
+            if ended.is_none() {
+                ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
+                if ended.is_some() {
+                    self.collector.round();
+                    if progress {
+                        self.say_what_is_left(linger);
+                    }
+                }
+            }
+            let now = Instant::now();
+            let over = ended.is_some_and(|(_, deadline)| {
+                self.collector.story.alive.is_empty() || now >= deadline
+            });
+            if over || self.interrupted {
+                break;
+            }
+            self.wait(&child, &mut ended).await?;
+        }
+        let status = ended.map_or(CommandStatus::Running, |(status, _)| command_status(status));
+        let witness = match witness.map(|mut witness| witness.read()) {
+            Ok(Ok(count)) => Witness::Counted(count),
+            Ok(Err(error)) => Witness::Absent(format!("it could not be read: {error}")),
+            Err(error) => Witness::Absent(format!("it could not be opened: {error}")),
+        };
+        drop(anchor);
+        Ok((status, witness))
+    }
+
+    /// Until there is something to do: events (a batch of them), a signal, or the end of lingering.
+    async fn wait(&mut self, child: &Child, ended: &mut Option<(ExitStatus, Instant)>) -> io::Result<()> {
+        let deadline = ended.map(|(_, deadline)| deadline);
+        let end_of_linger = async {
+            match deadline {
+                Some(deadline) => sleep_until(deadline).await,
+                None => std::future::pending().await,
+            }
+        };
+        let batch = async {
+            any_readable(&self.readiness).await?;
+            sleep(BATCH).await;
+            Ok::<_, io::Error>(())
+        };
+        tokio::select! {
+            result = batch => result?,
+            () = end_of_linger => {}
+            received = self.signals.next() => {
+                let received = received?;
+                self.on_signal(received, child, ended);
+            }
+        }
+        Ok(())
+    }
+
+    fn on_signal(
+        &mut self,
+        received: Received,
+        child: &Child,
+        ended: &mut Option<(ExitStatus, Instant)>,
+    ) {
+        if received.signal == libc::SIGCHLD {
+            return;
+        }
+        self.impatience += 1;
+        if let Some((_, deadline)) = ended {
+            // Only descendants are waited for: whoever asks tracer to end means that.
+            *deadline = Instant::now();
+        } else if self.impatience >= IMPATIENT_AFTER {
+            self.interrupted = true;
+        } else if received.from_process
+            && let Ok(pid) = libc::pid_t::try_from(child.id())
+        {
+            // SAFETY: the child was not waited for yet, so the pid is still its own.
+            unsafe { libc::kill(pid, received.signal) };
+        }
+    }
+
+    fn say_what_is_left(&self, linger: Duration) {
+        let story = &self.collector.story;
+        if story.alive.is_empty() {
+            return;
+        }
+        const NAMED: usize = 5;
+        let mut names: Vec<String> =
+            story.alive.iter().take(NAMED).map(|key| story.label(*key)).collect();
+        if story.alive.len() > NAMED {
+            names.push("...".into());
+        }
+        eprintln!(
+            "tracer: the command has ended; waiting up to {} s for what it left behind: {}",
+            linger.as_secs(),
+            names.join(", ")
+        );
+    }
+
+    /// Detaches, drains to the last record and takes the counters.
+    async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
+        self.attached.detach();
+        let counters = self.settle().await?;
+        let collector = &mut self.collector;
+        collector.settle();
+        Ok(End {
+            t_ns: boottime_ns()?,
+            command_status: status,
+            interrupted: self.interrupted,
+            counters: counter_rows(&counters, collector),
+            canary_events: named(&collector.fold.canary_events),
+            faults: Fault::ALL
+                .iter()
+                .map(|fault| (fault.name().to_owned(), counters.fault(*fault)))
+                .filter(|(_, count)| *count > 0)
+                .collect(),
+            skipped_runs: named(&counters.skipped_runs),
+            damaged_records: collector.drain.damaged
+                + u64::try_from(collector.fold.unclaimed_argv()).unwrap_or(u64::MAX),
+            witness,
+            canaries: std::mem::take(&mut self.canaries),
+            ledger: counters
+                .ledger
+                .iter()
+                .map(|(file, execs)| LedgerRow {
+                    file: FileId { device: Device(file.device), inode: file.inode },
+                    execs: *execs,
+                })
+                .collect(),
+            survivors: collector.story.alive.iter().copied().collect(),
+            verdict: None,
+        })
+    }
+
+    /// Drains until everything the kernel submitted was read and the counters stand still, which
+    /// a probe that ran during the detach can delay by microseconds.
+    async fn settle(&mut self) -> Result<FinalCounters, RunError> {
+        let deadline = Instant::now() + SETTLE_WAIT;
+        let mut before = None;
+        loop {
+            self.collector.round();
+            let counters = self.attached.counters()?;
+            let drain = &self.collector.drain;
+            let read = drain.read.values().sum::<u64>() + drain.damaged;
+            let settled = read == counters.submitted() && before == Some(read);
+            if settled || Instant::now() >= deadline {
+                return Ok(counters);
+            }
+            before = Some(read);
+            sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    /// Judges and writes the last line.
+    fn finish(
+        self,
+        end: End,
+        policies: &[policy::Policy],
+        status: CommandStatus,
+        launch_error: Option<LaunchError>,
+    ) -> Finished {
+        let mut collector = self.collector;
+        collector.story.add(Record::End(Box::new(end.clone())));
+        let verdict = policy::judge(&collector.story, policies);
+        let end = Record::End(Box::new(End { verdict: verdict.clone(), ..end }));
+        collector.write(&end);
+        collector.flush();
+        Finished {
+            story: collector.story,
+            verdict,
+            status,
+            launch_error,
+            write_error: collector.write_error,
+        }
+    }
+}
+
+/// Until a ring has something.
+async fn any_readable([process, net]: &[AsyncFd<Readiness>; 2]) -> io::Result<()> {
+    tokio::select! {
+        ready = process.readable() => ready?.clear_ready(),
+        ready = net.readable() => ready?.clear_ready(),
+    }
+    Ok(())
+}
+
+fn named(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
+    counts.iter().map(|(name, count)| ((*name).to_owned(), *count)).collect()
+}
+
+fn counter_rows(counters: &FinalCounters, collector: &Collector) -> Vec<CounterRow> {
+    let mut rows = Vec::new();
+    for (cpu, stats) in (0u32..).zip(&counters.stats) {
+        for kind in Kind::ALL {
+            let counted = &stats.kinds[*kind as usize];
+            let read = collector.drain.read.get(&(cpu, *kind)).copied().unwrap_or(0);
+            if counted.produced > 0 || read > 0 {
+                rows.push(CounterRow {
+                    cpu,
+                    kind: kind.name().into(),
+                    produced: counted.produced,
+                    lost: counted.lost,
+                    read,
+                });
+            }
+        }
+    }
+    rows
+}
+
+fn command_status(status: ExitStatus) -> CommandStatus {
+    let byte = |value: i32| u8::try_from(value).ok();
+    match (status.code().and_then(byte), status.signal().and_then(byte)) {
+        (Some(code), _) => CommandStatus::Exited(code),
+        (None, Some(signal)) => CommandStatus::Killed(signal),
+        (None, None) => CommandStatus::Running,
+    }
+}
+
+fn clock_ns(clock: libc::clockid_t) -> io::Result<i64> {
+    let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+    // SAFETY: the timespec is writable.
+    match unsafe { libc::clock_gettime(clock, &raw mut time) } {
+        0 => Ok(time.tv_sec * 1_000_000_000 + time.tv_nsec),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
+fn boottime_ns() -> io::Result<u64> {
+    clock_ns(libc::CLOCK_BOOTTIME).map(i64::unsigned_abs)
+}
+
+fn start_record(
+    settings: &Settings,
+    attached: &Attached,
+    user: Option<&CallingUser>,
+) -> io::Result<Start> {
+    use std::os::unix::ffi::OsStrExt as _;
+    let t_ns = boottime_ns()?;
+    let read = |path: &str| {
+        std::fs::read_to_string(path)
+            .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
+    };
+    let path_variable = std::env::var_os("PATH").unwrap_or_default();
+    let known_programs = settings
+        .policies
+        .iter()
+        .flat_map(|policy| &policy.claims)
+        .flat_map(|claim| &claim.programs)
+        .filter(|program| !program.starts_with('@'))
+        .map(|program| (program.clone(), policy::find_copies(program, path_variable.as_bytes())))
+        .collect();
+    Ok(Start {
+        schema: SCHEMA,
+        tracer: version(),
+        t_ns,
+        wall_offset_ns: clock_ns(libc::CLOCK_REALTIME)? - t_ns.cast_signed(),
+        host: Host {
+            name: read("/proc/sys/kernel/hostname"),
+            kernel: crate::probe::kernel_release(),
+            machine: std::env::consts::ARCH.into(),
+            boot_id: read("/proc/sys/kernel/random/boot_id"),
+            cpus: std::thread::available_parallelism().map_or(1, usize::from),
+        },
+        command: settings.command.iter().map(|word| Bytes::from(word.as_bytes())).collect(),
+        cwd: std::env::current_dir().map(|cwd| Bytes::from(cwd.as_path())).unwrap_or_default(),
+        // SAFETY: these cannot fail and have no precondition.
+        uid: user.map_or_else(|| unsafe { libc::getuid() }, |user| user.uid),
+        // SAFETY: as above.
+        gid: user.map_or_else(|| unsafe { libc::getgid() }, |user| user.gid),
+        armed_before_first_instruction: true,
+        sensors: attached.sensors.clone(),
+        policies: settings.policies.clone(),
+        known_programs,
+    })
+}
+
+/// Version and commit.
+pub(crate) fn version() -> String {
+    match env!("TRACER_GIT_COMMIT") {
+        "" => env!("CARGO_PKG_VERSION").into(),
+        commit => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
+    }
+}

@@ -1,0 +1,93 @@
+//! Starts the command so that nothing of it can run unseen.
+//!
+//! The child puts itself into the tracked tree before it becomes the calling user and before it
+//! executes anything, so there is no gap between start and trace, and nothing has to be waited for.
+
+use std::{
+    ffi::OsString,
+    io,
+    os::unix::process::CommandExt as _,
+    process::{Child, Command},
+    sync::mpsc,
+    thread,
+};
+
+use tracer_ebpf::abi::Role;
+
+use super::{signals::OriginalMask, user::CallingUser, witness::ExecWitness};
+use crate::probe::Enroller;
+
+/// What the child's own steps report when they fail, told apart from a failed exec.
+const ENROL_FAILED: i32 = libc::EKEYREJECTED;
+const USER_FAILED: i32 = libc::EKEYREVOKED;
+
+#[derive(Debug)]
+pub struct Launched {
+    pub child: Child,
+    /// Or why there is none.
+    pub witness: Result<ExecWitness, String>,
+    /// Keeps the thread alive that the witness was opened on.
+    pub anchor: mpsc::Sender<()>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum LaunchError {
+    #[error("the command `{0}` was not found (or the interpreter it names was not)")]
+    NotFound(String),
+    #[error("the command `{0}` could not be started: {1}")]
+    NotStarted(String, io::Error),
+    #[error("the command was not started, because the kernel did not take it into the traced tree; `tracer doctor` shows what this kernel allows")]
+    NotEnrolled,
+    #[error("the command was not started, because its process could not become the calling user")]
+    NotTheUser,
+    #[error("no thread could be started: {0}")]
+    NoThread(io::Error),
+}
+
+pub fn launch(
+    command: &[OsString],
+    enroller: Enroller,
+    user: Option<CallingUser>,
+    mask: OriginalMask,
+) -> Result<Launched, LaunchError> {
+    let Some((program, arguments)) = command.split_first() else {
+        return Err(LaunchError::NotFound(String::new()));
+    };
+    let name = program.to_string_lossy().into_owned();
+    let mut prepared = Command::new(program);
+    prepared.args(arguments);
+    if let Some(user) = &user {
+        prepared.envs(user.environment());
+    }
+    let in_child = move || {
+        let refused = |errno| move |_| io::Error::from_raw_os_error(errno);
+        enroller.enrol(Role::Traced).map_err(refused(ENROL_FAILED))?;
+        if let Some(user) = &user {
+            user.assume().map_err(refused(USER_FAILED))?;
+        }
+        mask.restore()
+    };
+    // SAFETY: the closure makes system calls only: no allocation, no lock.
+    unsafe { prepared.pre_exec(in_child) };
+
+    let (report, reported) = mpsc::channel();
+    let (anchor, until_dropped) = mpsc::channel::<()>();
+    thread::Builder::new()
+        .name("launcher".into())
+        .spawn(move || {
+            let witness = ExecWitness::open().map_err(|error| error.to_string());
+            // A receiver that is gone means that tracer is ending: nothing to do.
+            let _ = report.send((prepared.spawn(), witness));
+            let _ = until_dropped.recv();
+        })
+        .map_err(LaunchError::NoThread)?;
+    let (spawned, witness) =
+        reported.recv().map_err(|error| LaunchError::NoThread(io::Error::other(error)))?;
+    let child = spawned.map_err(|error| match error.raw_os_error() {
+        Some(ENROL_FAILED) => LaunchError::NotEnrolled,
+        Some(USER_FAILED) => LaunchError::NotTheUser,
+        _ if error.kind() == io::ErrorKind::NotFound => LaunchError::NotFound(name),
+        _ => LaunchError::NotStarted(name, error),
+    })?;
+    Ok(Launched { child, witness, anchor })
+}

@@ -1,0 +1,19 @@
+//! `tracer run`: the command under trace, from arming to verdict.
+//!
+//! ```text
+//! load ─► attach ─► canary ─► witness + launch ─► drain … ─► canary ─► detach ─► drain ─► judge
+//! ```
+
+pub mod canary;
+mod collector;
+mod engine;
+mod launch;
+mod machine;
+mod settings;
+mod signals;
+mod user;
+mod witness;
+
+pub use engine::{Finished, RunError, run};
+pub use settings::Settings;
+pub use user::CallingUser;

@@ -1,0 +1,24 @@
+//! What the engine needs, as opposed to what was typed.
+
+use std::{ffi::OsString, io::Write, time::Duration};
+
+use crate::{policy::Policy, probe};
+
+/// A run.
+pub struct Settings {
+    pub command: Vec<OsString>,
+    pub policies: Vec<Policy>,
+    /// Where the recording goes, if anywhere.
+    pub output: Option<Box<dyn Write + Send>>,
+    pub probes: probe::Options,
+    /// How long to wait, once the command has ended, for the processes it left behind.
+    pub linger: Duration,
+    /// Say on standard error what is being waited for.
+    pub progress: bool,
+}
+
+impl std::fmt::Debug for Settings {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("command", &self.command).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,116 @@
+//! Signals, read from a descriptor.
+//!
+//! They are blocked in every thread of tracer and the command gets the caller's mask back, so a
+//! terminal's Ctrl-C reaches the command as if tracer were not there, and tracer waits for what the
+//! command makes of it.
+
+use std::{
+    io,
+    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+};
+
+use tokio::io::unix::AsyncFd;
+
+/// Signals that end a program, and the death of a child.
+const HANDLED: [libc::c_int; 5] =
+    [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
+#[derive(Clone, Copy, Debug)]
+pub struct Received {
+    pub signal: libc::c_int,
+    /// A process sent it to tracer alone; otherwise the terminal sent it to the command too.
+    pub from_process: bool,
+}
+
+/// The mask tracer was started with.
+#[derive(Clone, Copy)]
+pub struct OriginalMask(libc::sigset_t);
+
+impl std::fmt::Debug for OriginalMask {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("OriginalMask")
+    }
+}
+
+impl OriginalMask {
+    /// Async-signal-safe.
+    pub fn restore(&self) -> io::Result<()> {
+        // SAFETY: the set is initialised and outlives the call.
+        match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) } {
+            0 => Ok(()),
+            _ => Err(io::Error::last_os_error()),
+        }
+    }
+}
+
+struct Descriptor(OwnedFd);
+
+impl AsRawFd for Descriptor {
+    fn as_raw_fd(&self) -> RawFd {
+        self.0.as_raw_fd()
+    }
+}
+
+pub struct Signals {
+    descriptor: AsyncFd<Descriptor>,
+}
+
+impl std::fmt::Debug for Signals {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Signals")
+    }
+}
+
+impl Signals {
+    /// Blocks the signals in this thread and those it starts. Needs a running tokio runtime.
+    pub fn block() -> io::Result<(Signals, OriginalMask)> {
+        // SAFETY: all zeroes is a valid signal set.
+        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+        // SAFETY: the set is writable.
+        unsafe { libc::sigemptyset(&raw mut set) };
+        for signal in HANDLED {
+            // SAFETY: the set was initialised above.
+            unsafe { libc::sigaddset(&raw mut set, signal) };
+        }
+        let mut before = set;
+        // SAFETY: both sets outlive the call.
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        // SAFETY: the set is initialised; -1 asks for a new descriptor.
+        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        if fd < 0 {
+            return Err(io::Error::last_os_error());
+        }
+        // SAFETY: the kernel just returned this descriptor and nobody else has it.
+        let descriptor = AsyncFd::new(Descriptor(unsafe { OwnedFd::from_raw_fd(fd) }))?;
+        Ok((Signals { descriptor }, OriginalMask(before)))
+    }
+
+    pub async fn next(&mut self) -> io::Result<Received> {
+        loop {
+            let mut ready = self.descriptor.readable().await?;
+            match ready.try_io(|descriptor| read_one(descriptor.as_raw_fd())) {
+                Ok(result) => return result,
+                Err(_would_block) => continue,
+            }
+        }
+    }
+}
+
+fn read_one(fd: RawFd) -> io::Result<Received> {
+    // SAFETY: all zeroes is a valid signalfd_siginfo.
+    let mut info: libc::signalfd_siginfo = unsafe { std::mem::zeroed() };
+    let size = size_of_val(&info);
+    // SAFETY: the buffer is `size` bytes long.
+    let read = unsafe { libc::read(fd, (&raw mut info).cast(), size) };
+    if read < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    Ok(Received {
+        signal: libc::c_int::try_from(info.ssi_signo).unwrap_or(0),
+        from_process: info.ssi_code <= 0, // SI_USER, SI_QUEUE, SI_TKILL; the kernel's are positive
+    })
+}

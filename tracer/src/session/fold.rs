@@ -1,0 +1,304 @@
+//! Event in, record out.
+//!
+//! The fold joins what belongs together: pieces of an argv to their exec, an outcome to its
+//! connect, a script to its file. It does no IO and never fails; what it cannot join is counted.
+
+use std::collections::{BTreeMap, HashMap, HashSet};
+
+use tracer_ebpf::abi::{exec_flag, unread};
+
+use super::errno;
+use crate::{
+    model::{
+        ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
+        ExecEvent, ExitEvent, FileId, ForkEvent, ProcessKey, RootEvent,
+    },
+    record::schema::{
+        Argv, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork, Outcome,
+        Record, Root, Script,
+    },
+};
+
+/// What the fold has to ask of the machine it runs on.
+pub trait Machine {
+    /// The file of a `#!` script that was just executed, if it can still be found.
+    fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile>;
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ScriptFile {
+    pub file: FileId,
+    pub resolved_path: Bytes,
+}
+
+/// An open connection.
+#[derive(Debug)]
+struct Pending {
+    attempted_ns: u64,
+    established_ns: Option<u64>,
+}
+
+#[derive(Debug, Default)]
+pub struct Fold {
+    /// Pieces of argv whose exec record has not come yet, by process and time.
+    argv: HashMap<(ProcessKey, u64), Vec<ArgvPiece>>,
+    connections: HashMap<u64, Pending>,
+    /// Every process that a root or fork event introduced.
+    met: HashSet<ProcessKey>,
+    /// Net events of processes not met yet.
+    early: Vec<Event>,
+    /// Canary events, by kind: counted, not recorded.
+    pub canary_events: BTreeMap<&'static str, u64>,
+    /// The first process enrolled that is no canary.
+    pub root: Option<ProcessKey>,
+}
+
+impl Fold {
+    /// The record of an event; none for a canary's, for an argv piece, which waits for its exec, and
+    /// for a connection whose process was not met yet.
+    pub fn apply(&mut self, event: Event, machine: &mut dyn Machine) -> Option<Record> {
+        if event.header().is_canary() {
+            *self.canary_events.entry(event.kind().name()).or_default() += 1;
+            return None;
+        }
+        match &event {
+            Event::Root(event) => {
+                self.met.insert(event.header.process);
+            }
+            Event::Fork(event) => {
+                self.met.insert(event.child);
+            }
+            Event::Connect(_) | Event::ConnectResult(_) | Event::Close(_) => {
+                if !self.met.contains(&event.header().process) {
+                    self.early.push(event);
+                    return None;
+                }
+            }
+            Event::Exec(_) | Event::ArgvPiece(_) | Event::Exit(_) => {}
+        }
+        self.record(event, machine)
+    }
+
+    /// Net events that came before their process. To be called after each drain; when `all`, also
+    /// those whose process was never met.
+    pub fn take_early(&mut self, all: bool) -> Vec<Event> {
+        let met = &self.met;
+        self.early.extract_if(.., |event| all || met.contains(&event.header().process)).collect()
+    }
+
+    /// The record of an event whose process was met, or never will be.
+    pub fn record(&mut self, event: Event, machine: &mut dyn Machine) -> Option<Record> {
+        Some(match event {
+            Event::Root(event) => self.root(&event),
+            Event::Fork(event) => fork(&event),
+            Event::Exec(event) => self.exec(event, machine),
+            Event::ArgvPiece(piece) => {
+                let key = (piece.header.process, piece.header.time_ns);
+                self.argv.entry(key).or_default().push(piece);
+                return None;
+            }
+            Event::Exit(event) => exit(&event),
+            Event::Connect(event) => self.connect(&event),
+            Event::ConnectResult(event) => self.connect_result(&event),
+            Event::Close(event) => self.close(&event),
+        })
+    }
+
+    /// Argv pieces that no exec claimed: their exec record was lost.
+    pub fn unclaimed_argv(&self) -> usize {
+        self.argv.len()
+    }
+
+    fn root(&mut self, event: &RootEvent) -> Record {
+        self.root.get_or_insert(event.header.process);
+        let header = &event.header;
+        Record::Root(Root {
+            t_ns: header.time_ns,
+            process: header.process,
+            ns_pid: known(header, unread::NS_PID, event.ns_pid),
+            parent_pid: known(header, unread::PARENT, event.parent_pid),
+            unread: names(header),
+        })
+    }
+
+    fn exec(&mut self, mut event: ExecEvent, machine: &mut dyn Machine) -> Record {
+        let argv = self.argv(&mut event);
+        let script = (event.flags & exec_flag::SCRIPT != 0).then(|| {
+            let found = machine.script_file(&event);
+            Script {
+                interpreter: known(&event.header, unread::INTERPRETER, event.interpreter.clone()),
+                file: found.as_ref().map(|found| found.file),
+                resolved_path: found.map(|found| found.resolved_path),
+            }
+        });
+        let header = event.header;
+        Record::Exec(Box::new(Exec {
+            t_ns: header.time_ns,
+            process: header.process,
+            thread: (event.old_tid != header.process.pid).then_some(event.old_tid),
+            file: (!header.is_unread(unread::FILE)).then(|| executed_file(&event)),
+            filename: known(&header, unread::FILENAME, event.filename),
+            argv,
+            cwd: known(&header, unread::CWD, event.cwd),
+            script,
+            memfd: event.flags & exec_flag::MEMFD != 0,
+            unlinked: event.flags & exec_flag::UNLINKED != 0,
+            witness_detached: event.flags & exec_flag::WITNESS_DETACHED != 0,
+            credentials: known(&header, unread::CREDENTIALS, Credentials {
+                uid: event.uid,
+                euid: event.euid,
+                gid: event.gid,
+                egid: event.egid,
+            }),
+            cgroup_id: event.cgroup_id,
+            ns_pid: known(&header, unread::NS_PID, event.ns_pid),
+            pid_ns_inum: known(&header, unread::NS_PID, event.pid_ns_inum),
+            unread: names(&header),
+        }))
+    }
+
+    /// Puts argv together from the record and its pieces; complete only if every byte is there.
+    fn argv(&mut self, event: &mut ExecEvent) -> Argv {
+        let mut bytes = std::mem::take(&mut event.argv_inline);
+        let key = (event.header.process, event.header.time_ns);
+        let mut pieces = self.argv.remove(&key).unwrap_or_default();
+        pieces.sort_by_key(|piece| piece.offset_bytes);
+        for piece in pieces {
+            // A piece behind a lost one would move to the wrong place.
+            if piece.offset_bytes == bytes.len() as u64 {
+                bytes.extend(piece.bytes);
+            }
+        }
+        let complete =
+            !event.header.is_unread(unread::ARGV) && bytes.len() as u64 == event.argv_len;
+        let text = bytes.strip_suffix(&[0]).unwrap_or(&bytes);
+        let args: Vec<Bytes> = if bytes.is_empty() {
+            Vec::new()
+        } else {
+            text.split(|byte| *byte == 0).map(Bytes::from).collect()
+        };
+        Argv { args, total_bytes: event.argv_len, complete }
+    }
+
+    fn connect(&mut self, event: &ConnectEvent) -> Record {
+        let header = &event.header;
+        self.connections
+            .insert(event.id, Pending { attempted_ns: header.time_ns, established_ns: None });
+        Record::Connect(Connect {
+            t_ns: header.time_ns,
+            process: header.process,
+            thread: header.tid,
+            connection: event.id,
+            cookie: (event.cookie != 0).then_some(event.cookie),
+            destination: event.destination,
+            net_ns_inum: event.net_ns_inum,
+            unread: names(header),
+        })
+    }
+
+    fn connect_result(&mut self, event: &ConnectResultEvent) -> Record {
+        let header = &event.header;
+        let pending = self.connections.get_mut(&event.id);
+        let attempted_ns = pending.as_ref().map(|pending| pending.attempted_ns);
+        if event.established {
+            if let Some(pending) = pending {
+                pending.established_ns = Some(header.time_ns);
+            }
+        } else {
+            self.connections.remove(&event.id);
+        }
+        let outcome = if event.established {
+            Outcome::Established
+        } else if header.is_unread(unread::STATUS) {
+            Outcome::Unknown
+        } else if event.errno == 0 {
+            Outcome::Abandoned
+        } else {
+            Outcome::Failed { errno: event.errno, name: errno::name(event.errno) }
+        };
+        Record::ConnectResult(ConnectResult {
+            t_ns: header.time_ns,
+            process: header.process,
+            connection: event.id,
+            outcome,
+            connect_ns: attempted_ns.map(|attempted| header.time_ns.saturating_sub(attempted)),
+            source: event.source.filter(|source| source.port != 0),
+            unread: names(header),
+        })
+    }
+
+    fn close(&mut self, event: &CloseEvent) -> Record {
+        let header = &event.header;
+        let established = self.connections.remove(&event.id).and_then(|known| known.established_ns);
+        Record::Close(Close {
+            t_ns: header.time_ns,
+            process: header.process,
+            connection: event.id,
+            sent_bytes: known(header, unread::BYTES, event.sent_bytes),
+            received_bytes: known(header, unread::BYTES, event.received_bytes),
+            duration_ns: established.map(|established| header.time_ns.saturating_sub(established)),
+            unread: names(header),
+        })
+    }
+}
+
+/// The value, unless the kernel side could not read it.
+fn known<T>(header: &EventHeader, bit: u32, value: T) -> Option<T> {
+    (!header.is_unread(bit)).then_some(value)
+}
+
+fn names(header: &EventHeader) -> Vec<String> {
+    unread::NAMES
+        .iter()
+        .filter(|(bit, _)| header.is_unread(*bit))
+        .map(|(_, name)| (*name).to_owned())
+        .collect()
+}
+
+fn fork(event: &ForkEvent) -> Record {
+    let header = &event.header;
+    Record::Fork(Fork {
+        t_ns: header.time_ns,
+        process: header.process,
+        child: event.child,
+        child_ns_pid: known(header, unread::NS_PID, event.child_ns_pid),
+        child_parent_pid: known(header, unread::PARENT, event.child_parent_pid)
+            .filter(|parent| *parent != header.process.pid),
+        untracked: event.untracked,
+        unread: names(header),
+    })
+}
+
+fn executed_file(event: &ExecEvent) -> ExecutedFile {
+    let file = &event.file;
+    let nanoseconds = |seconds: i64, rest: u32| {
+        seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest))
+    };
+    ExecutedFile {
+        path: known(&event.header, unread::PATH, event.path.clone()),
+        path_cut: event.flags & exec_flag::PATH_CUT != 0,
+        device: event.file_id().device,
+        inode: file.key.inode,
+        size_bytes: file.size_bytes,
+        mtime_ns: nanoseconds(file.mtime_s, file.mtime_ns),
+        ctime_ns: nanoseconds(file.ctime_s, file.ctime_ns),
+        mode: file.mode,
+    }
+}
+
+fn exit(event: &ExitEvent) -> Record {
+    let header = &event.header;
+    let status = known(header, unread::STATUS, event.wait_status);
+    // wait(2): the low seven bits are the signal, bit seven says a core was dumped.
+    let signal = status.map(|status| status & 0x7f).filter(|signal| *signal != 0);
+    let code = status.filter(|_| signal.is_none()).map(|status| status >> 8 & 0xff);
+    let byte = |value: u32| u8::try_from(value).ok();
+    Record::Exit(Exit {
+        t_ns: header.time_ns,
+        process: header.process,
+        code: code.and_then(byte),
+        signal: signal.and_then(byte),
+        duration_ns: header.time_ns.saturating_sub(header.process.start_ns),
+        unread: names(header),
+    })
+}

@@ -1,0 +1,11 @@
+//! What the events mean.
+//!
+//! Two steps, both without IO or a clock: the [`Fold`] turns each event into a record (what a
+//! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to.
+
+mod errno;
+mod fold;
+mod story;
+
+pub use fold::{Fold, Machine, ScriptFile};
+pub use story::{Connection, Process, Story};

@@ -1,0 +1,255 @@
+//! What a sequence of records adds up to: processes, their programs, their connections.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tracer_ebpf::abi::Kind;
+
+use crate::{
+    model::{Endpoint, FileId, ProcessKey},
+    record::{
+        Integrity, Recording,
+        schema::{Close, ConnectResult, End, Exec, Exit, Outcome, Record, Start},
+    },
+};
+
+#[derive(Debug)]
+pub struct Story {
+    pub start: Start,
+    pub end: Option<End>,
+    pub integrity: Integrity,
+    pub processes: BTreeMap<ProcessKey, Process>,
+    pub connections: Vec<Connection>,
+    /// Successful execs recorded.
+    pub execs: u64,
+    /// Those of them that an inherited perf counter can see.
+    pub witnessed_execs: u64,
+    /// Events of processes that no root or fork record introduced.
+    pub orphans: u64,
+    /// Introduced and not seen to exit.
+    pub alive: BTreeSet<ProcessKey>,
+    roots: Vec<ProcessKey>,
+    exec_order: Vec<(ProcessKey, usize)>,
+    execs_by_file: BTreeMap<FileId, u64>,
+    connection_index: BTreeMap<u64, usize>,
+    recorded: BTreeMap<&'static str, u64>,
+}
+
+#[derive(Clone, Debug)]
+pub struct Process {
+    pub key: ProcessKey,
+    /// Who created it; none for a root.
+    pub creator: Option<ProcessKey>,
+    pub children: Vec<ProcessKey>,
+    pub born_ns: u64,
+    pub execs: Vec<Exec>,
+    pub exit: Option<Exit>,
+    /// Indexes into [`Story::connections`].
+    pub connections: Vec<usize>,
+    /// The inherited perf counter no longer counts here.
+    witness_detached: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct Connection {
+    pub id: u64,
+    pub process: ProcessKey,
+    pub attempted_ns: u64,
+    pub destination: Option<Endpoint>,
+    /// Absent while there is no outcome.
+    pub result: Option<ConnectResult>,
+    pub close: Option<Close>,
+}
+
+impl Connection {
+    pub fn is_established(&self) -> bool {
+        self.result.as_ref().is_some_and(|result| result.outcome == Outcome::Established)
+    }
+}
+
+impl Story {
+    pub fn new(start: Start) -> Story {
+        Story {
+            start,
+            end: None,
+            integrity: Integrity::CutShort,
+            processes: BTreeMap::new(),
+            connections: Vec::new(),
+            execs: 0,
+            witnessed_execs: 0,
+            orphans: 0,
+            alive: BTreeSet::new(),
+            roots: Vec::new(),
+            exec_order: Vec::new(),
+            execs_by_file: BTreeMap::new(),
+            connection_index: BTreeMap::new(),
+            recorded: BTreeMap::new(),
+        }
+    }
+
+    /// Of a recording that was read back.
+    pub fn of(recording: Recording) -> Story {
+        let mut story = Story::new(recording.start);
+        for record in recording.events {
+            story.add(record);
+        }
+        story.end = recording.end;
+        story.integrity = recording.integrity;
+        story
+    }
+
+    /// Adds the next record. The last one completes the story.
+    pub fn add(&mut self, record: Record) {
+        *self.recorded.entry(record.name()).or_default() += 1;
+        match record {
+            Record::Start(_) => {}
+            Record::Root(root) => {
+                self.roots.push(root.process);
+                self.introduce(root.process, None, root.t_ns);
+            }
+            Record::Fork(fork) => {
+                self.expect(fork.process, fork.t_ns).children.push(fork.child);
+                self.introduce(fork.child, Some(fork.process), fork.t_ns);
+            }
+            Record::Exec(exec) => self.add_exec(*exec),
+            Record::Exit(exit) => {
+                self.alive.remove(&exit.process);
+                let (key, t_ns) = (exit.process, exit.t_ns);
+                self.expect(key, t_ns).exit = Some(exit);
+            }
+            Record::Connect(connect) => {
+                let index = self.connections.len();
+                self.expect(connect.process, connect.t_ns).connections.push(index);
+                self.connection_index.insert(connect.connection, index);
+                self.connections.push(Connection {
+                    id: connect.connection,
+                    process: connect.process,
+                    attempted_ns: connect.t_ns,
+                    destination: connect.destination,
+                    result: None,
+                    close: None,
+                });
+            }
+            Record::ConnectResult(result) => {
+                let connection = self.connection(result.connection);
+                if let Some(connection) = connection {
+                    connection.result = Some(result);
+                }
+            }
+            Record::Close(close) => {
+                let connection = self.connection(close.connection);
+                if let Some(connection) = connection {
+                    connection.close = Some(close);
+                }
+            }
+            Record::End(end) => {
+                self.end = Some(*end);
+                self.integrity = Integrity::Intact;
+            }
+        }
+    }
+
+    fn connection(&mut self, id: u64) -> Option<&mut Connection> {
+        let index = self.connection_index.get(&id)?;
+        self.connections.get_mut(*index)
+    }
+
+    fn introduce(&mut self, key: ProcessKey, creator: Option<ProcessKey>, born_ns: u64) {
+        let witness_detached = creator
+            .and_then(|creator| self.processes.get(&creator))
+            .is_some_and(|creator| creator.witness_detached);
+        self.alive.insert(key);
+        self.processes.insert(
+            key,
+            Process {
+                key,
+                creator,
+                children: Vec::new(),
+                born_ns,
+                execs: Vec::new(),
+                exit: None,
+                connections: Vec::new(),
+                witness_detached,
+            },
+        );
+    }
+
+    /// The process of an event; one that nobody introduced becomes an orphan.
+    fn expect(&mut self, key: ProcessKey, t_ns: u64) -> &mut Process {
+        if !self.processes.contains_key(&key) {
+            self.orphans += 1;
+            self.introduce(key, None, t_ns);
+            self.roots.push(key);
+        }
+        #[expect(clippy::expect_used, reason = "inserted above when it was absent")]
+        self.processes.get_mut(&key).expect("present")
+    }
+
+    fn add_exec(&mut self, exec: Exec) {
+        let key = exec.process;
+        let process = self.expect(key, exec.t_ns);
+        process.witness_detached |= exec.witness_detached;
+        let witnessed = !process.witness_detached;
+        let file = exec.file.as_ref().map(|file| file.id());
+        process.execs.push(exec);
+        let index = process.execs.len() - 1;
+        self.exec_order.push((key, index));
+        self.execs += 1;
+        self.witnessed_execs += u64::from(witnessed);
+        if let Some(file) = file {
+            *self.execs_by_file.entry(file).or_default() += 1;
+        }
+    }
+
+    /// All execs, in the order of the recording: a process's own in order, and a child's after the
+    /// fork that made it.
+    pub fn execs_in_order(&self) -> impl Iterator<Item = &Exec> {
+        self.exec_order
+            .iter()
+            .filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
+    }
+
+    pub fn execs_of(&self, file: FileId) -> u64 {
+        self.execs_by_file.get(&file).copied().unwrap_or(0)
+    }
+
+    /// The traced command's process.
+    pub fn root(&self) -> Option<ProcessKey> {
+        self.roots.first().copied()
+    }
+
+    pub fn roots(&self) -> &[ProcessKey] {
+        &self.roots
+    }
+
+    /// Lines of this kind; none for a kind that has no lines of its own.
+    pub fn recorded(&self, kind: Kind) -> Option<u64> {
+        match kind {
+            Kind::ArgvChunk => None,
+            Kind::Root
+            | Kind::Fork
+            | Kind::Exec
+            | Kind::Exit
+            | Kind::Connect
+            | Kind::ConnectResult
+            | Kind::Close => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
+        }
+    }
+
+    /// What a process is called in messages: its program and pid.
+    pub fn label(&self, key: ProcessKey) -> String {
+        let mut of = key;
+        // A process that has not executed anything runs its creator's program.
+        loop {
+            let Some(process) = self.processes.get(&of) else { break };
+            if let Some(exec) = process.execs.last() {
+                let name = exec.filename.as_ref().map(|name| {
+                    String::from_utf8_lossy(name.base_name()).into_owned()
+                });
+                return format!("{} (pid {})", name.unwrap_or_else(|| "?".into()), key.pid);
+            }
+            let Some(creator) = process.creator else { break };
+            of = creator;
+        }
+        format!("pid {}", key.pid)
+    }
+}
