@@ -79,15 +79,6 @@ pub(crate) fn stdout(command: &mut Command, if_fails: IfFails<'_>) -> Result<Str
         .with_context(|| format!("`{}` printed something that is not UTF-8", render(command)))
 }
 
-/// Whether the command can be started and succeeds.
-pub(crate) fn succeeds(command: &mut Command) -> bool {
-    command
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .status()
-        .is_ok_and(|status| status.success())
-}
-
 /// The first program of that name on `PATH`.
 pub(crate) fn on_path(name: &str) -> Option<PathBuf> {
     let path = std::env::var_os("PATH")?;

@@ -38,7 +38,7 @@ pub(crate) fn lints(layout: &Layout) -> Result<()> {
 
 /// `false` if this toolchain has no clippy: then there is nothing to say about the kernel side.
 pub(crate) fn kernel_side_lints(layout: &Layout, toolchain: &Toolchain) -> Result<bool> {
-    if !toolchain.has_clippy(layout) {
+    if !toolchain.has_clippy() {
         println!(
             "skipped: lints of the kernel side (its compiler comes without clippy; with rustup: \
              rustup component add clippy --toolchain nightly)"

@@ -46,10 +46,11 @@ impl Unpacked {
         self.folder.join("rustc")
     }
 
+    /// `usr/lib/x86_64-linux-gnu` and `lib/x86_64-linux-gnu`: Debian 12 has libraries in both.
     pub(crate) fn library_folders(&self) -> Vec<PathBuf> {
-        let libraries = self.folder.join("usr/lib");
-        let mut folders: Vec<_> = fs::read_dir(&libraries)
-            .into_iter()
+        let mut folders: Vec<_> = ["usr/lib", "lib"]
+            .iter()
+            .filter_map(|parent| fs::read_dir(self.folder.join(parent)).ok())
             .flatten()
             .filter_map(|entry| Some(entry.ok()?.path()))
             .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))

@@ -51,13 +51,13 @@ pub(crate) fn find_or_install(layout: &Layout, toolchain: &Toolchain) -> Result<
         println!("ok: bpf-linker {VERSION} with LLVM {}", version.llvm_major);
         return Ok(linker);
     }
-    let llvm = own_llvm(layout, toolchain, &version)?;
+    let llvm = own_llvm(toolchain, &version)?;
     let prefix = link_folder(&folder, &llvm)?;
     println!(
         "setup: install bpf-linker {VERSION} with LLVM {} of the compiler (about a minute)",
         version.llvm_major
     );
-    install(layout, &folder, &prefix, &llvm, &version)?;
+    install(layout, &folder, &prefix, &toolchain.library_folders(), &version)?;
     stamp.write()?;
     Ok(linker)
 }
@@ -70,7 +70,7 @@ fn check_given(layout: &Layout, linker: &Path) -> Result<()> {
     command::capture(command::program(layout, linker).arg("--version"), if_fails).map(|_| ())
 }
 
-fn own_llvm(layout: &Layout, toolchain: &Toolchain, version: &Version) -> Result<PathBuf> {
+fn own_llvm(toolchain: &Toolchain, version: &Version) -> Result<PathBuf> {
     let major = version.llvm_major;
     if !LLVM_KNOWN.contains(&major) {
         bail!(
@@ -79,7 +79,7 @@ fn own_llvm(layout: &Layout, toolchain: &Toolchain, version: &Version) -> Result
             version.text.lines().next().unwrap_or_default()
         );
     }
-    toolchain.libllvm(layout)?.ok_or_else(|| {
+    toolchain.libllvm().ok_or_else(|| {
         anyhow!(
             "the compiler of the kernel side has no shared LLVM library (libLLVM.so)\n  it means: \
              there is nothing to link bpf-linker to\n  remedy:   {REMEDY}"
@@ -110,7 +110,7 @@ fn install(
     layout: &Layout,
     folder: &Path,
     prefix: &Path,
-    llvm: &Path,
+    libraries: &[PathBuf],
     version: &Version,
 ) -> Result<()> {
     let mut cargo = command::host_cargo(layout);
@@ -121,7 +121,7 @@ fn install(
     cargo.arg("--root").arg(folder).env("LLVM_PREFIX", prefix);
     // The work is done inside LLVM, which is not compiled here.
     cargo.env("CARGO_PROFILE_RELEASE_DEBUG", "0").env("CARGO_PROFILE_RELEASE_OPT_LEVEL", "1");
-    find_neighbours(&mut cargo, llvm)?;
+    find_neighbours(&mut cargo, libraries)?;
     let if_fails = IfFails { it_means: "the eBPF object cannot be linked", remedy: REMEDY };
     command::capture(&mut cargo, if_fails)?;
     command::capture(
@@ -133,12 +133,14 @@ fn install(
 
 /// LLVM's own libraries may lie beside it (Debian's, unpacked). The old kind of run path is asked
 /// for because it holds for the libraries of a library too.
-fn find_neighbours(cargo: &mut Command, llvm: &Path) -> Result<()> {
-    let folder = llvm.parent().and_then(Path::to_str).with_context(|| {
-        format!("{} has a path that is not UTF-8; move the workspace", llvm.display())
-    })?;
-    let flags = ["-Wl,--disable-new-dtags", "-Wl,-rpath", &format!("-Wl,{folder}")]
-        .map(|argument| format!("-Clink-arg={argument}"));
+fn find_neighbours(cargo: &mut Command, libraries: &[PathBuf]) -> Result<()> {
+    let mut flags = vec!["-Clink-arg=-Wl,--disable-new-dtags".to_owned()];
+    for folder in libraries {
+        let folder = folder.to_str().with_context(|| {
+            format!("{} has a path that is not UTF-8; move the workspace", folder.display())
+        })?;
+        flags.extend(["-Clink-arg=-Wl,-rpath".to_owned(), format!("-Clink-arg=-Wl,{folder}")]);
+    }
     cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
     Ok(())
 }

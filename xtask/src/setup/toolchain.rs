@@ -21,10 +21,14 @@ use crate::{
 
 const NIGHTLY: &str = "nightly";
 const CHOICE: &str = "TRACER_BPF_TOOLCHAIN";
+/// In a sysroot, once rust-src is installed.
+const CORE: &str = "lib/rustlib/src/rust/library/core/Cargo.toml";
 
 #[derive(Debug)]
 pub(crate) enum Toolchain {
-    RustupNightly,
+    RustupNightly {
+        sysroot: PathBuf,
+    },
     /// Debian's packages, unpacked below the tools folder.
     Debian(debian::Unpacked),
 }
@@ -39,48 +43,55 @@ pub(crate) struct Version {
 
 impl Toolchain {
     pub(crate) fn find_or_install(layout: &Layout) -> Result<Self> {
-        match std::env::var(CHOICE).as_deref() {
-            Ok("rustup") => rustup_nightly(layout),
-            Ok("debian") => Ok(Self::Debian(debian::find_or_install(layout)?)),
-            Ok("auto") | Err(std::env::VarError::NotPresent) => {
-                rustup_nightly(layout).or_else(|refused| {
-                    println!("setup: rustup's nightly cannot be had, trying Debian's packages");
-                    debian::find_or_install(layout).map(Self::Debian).map_err(|error| {
-                        anyhow!("no compiler for the kernel side\n\n{refused}\n\n{error}")
-                    })
+        let choice = std::env::var_os(CHOICE).unwrap_or_else(|| "auto".into());
+        match choice.to_str() {
+            Some("rustup") => rustup_nightly(layout),
+            Some("debian") => Ok(Self::Debian(debian::find_or_install(layout)?)),
+            Some("auto") => rustup_nightly(layout).or_else(|refused| {
+                println!("setup: rustup's nightly cannot be had, trying Debian's packages");
+                debian::find_or_install(layout).map(Self::Debian).map_err(|error| {
+                    anyhow!("no compiler for the kernel side\n\n{refused}\n\n{error}")
                 })
-            }
-            other => bail!("{CHOICE} is {other:?}; known are `auto`, `rustup` and `debian`"),
+            }),
+            Some(_) | None => bail!(
+                "{CHOICE} is `{}`\n  it means: that compiler is not known\n  remedy:   unset it, or \
+                 let it be `auto`, `rustup` or `debian`",
+                choice.display()
+            ),
         }
     }
 
     /// Cargo with this compiler, free of any wish meant for host builds.
     pub(crate) fn cargo(&self, layout: &Layout) -> Command {
         let mut cargo = match self {
-            Self::RustupNightly => rustup_run(layout, "cargo"),
+            Self::RustupNightly { .. } => {
+                let mut cargo = rustup(layout);
+                cargo.args(["run", NIGHTLY, "cargo"]);
+                cargo
+            }
             Self::Debian(_) => command::host_cargo(layout),
         };
         env::forget_host_builds(&mut cargo);
-        if let Self::Debian(unpacked) = self {
+        // Another rustc may come first on PATH.
+        cargo.env("RUSTC", self.rustc());
+        if matches!(self, Self::Debian(_)) {
             // Debian's compiler is a stable one; this is the switch its own build uses.
-            cargo.env("RUSTC", unpacked.rustc()).env("RUSTC_BOOTSTRAP", "1");
+            cargo.env("RUSTC_BOOTSTRAP", "1");
         }
         cargo
     }
 
-    fn rustc(&self, layout: &Layout) -> Command {
+    fn rustc(&self) -> PathBuf {
         match self {
-            Self::RustupNightly => rustup_run(layout, "rustc"),
-            Self::Debian(unpacked) => command::program(layout, unpacked.rustc()),
+            Self::RustupNightly { sysroot } => sysroot.join("bin/rustc"),
+            Self::Debian(unpacked) => unpacked.rustc(),
         }
     }
 
     /// Whether clippy comes with it. Debian's is a package of its own that is not unpacked.
-    pub(crate) fn has_clippy(&self, layout: &Layout) -> bool {
+    pub(crate) fn has_clippy(&self) -> bool {
         match self {
-            Self::RustupNightly => {
-                command::succeeds(rustup_run(layout, "cargo").args(["clippy", "--version"]))
-            }
+            Self::RustupNightly { sysroot } => sysroot.join("bin/cargo-clippy").exists(),
             Self::Debian(_) => false,
         }
     }
@@ -91,27 +102,24 @@ impl Toolchain {
             remedy: "remove target/tools and run `cargo xtask setup` again; with rustup, \
                      `rustup toolchain uninstall nightly` first",
         };
-        let text = command::stdout(self.rustc(layout).arg("-vV"), if_fails)?;
+        let mut rustc = command::program(layout, self.rustc());
+        let text = command::stdout(rustc.arg("-vV"), if_fails)?;
         let llvm_major = llvm_major(&text)
             .with_context(|| format!("`rustc -vV` names no LLVM version:\n{text}"))?;
         Ok(Version { text, llvm_major })
     }
 
-    /// The LLVM library that this compiler itself runs on, if it has one of its own to link to.
-    pub(crate) fn libllvm(&self, layout: &Layout) -> Result<Option<PathBuf>> {
-        let folders = match self {
-            Self::RustupNightly => {
-                let if_fails = IfFails {
-                    it_means: "rustup's nightly does not say where it is",
-                    remedy: "run `rustup toolchain install nightly` again",
-                };
-                let mut rustc = self.rustc(layout);
-                let sysroot = command::stdout(rustc.args(["--print", "sysroot"]), if_fails)?;
-                vec![Path::new(sysroot.trim()).join("lib")]
-            }
+    /// Where the libraries lie that this compiler itself runs on.
+    pub(crate) fn library_folders(&self) -> Vec<PathBuf> {
+        match self {
+            Self::RustupNightly { sysroot } => vec![sysroot.join("lib")],
             Self::Debian(unpacked) => unpacked.library_folders(),
-        };
-        Ok(folders.iter().find_map(|folder| libllvm_in(folder)))
+        }
+    }
+
+    /// The LLVM library among them, if it has one of its own to link to.
+    pub(crate) fn libllvm(&self) -> Option<PathBuf> {
+        self.library_folders().iter().find_map(|folder| libllvm_in(folder))
     }
 }
 
@@ -122,49 +130,61 @@ fn rustup_nightly(layout: &Layout) -> Result<Toolchain> {
              remedy:   install rustup"
         );
     }
-    let installed = command::succeeds(rustup_run(layout, "rustc").arg("--version"));
-    if !installed {
-        println!("setup: install rustup's nightly toolchain (beside the others)");
-        let mut rustup = command::program(layout, "rustup");
-        rustup.args(["toolchain", "install", NIGHTLY, "--profile=minimal", "--component=rust-src"]);
-        let if_fails = IfFails {
-            it_means: "rustup may not or cannot download the nightly toolchain",
-            remedy: "install it by hand: rustup toolchain install nightly --component rust-src; \
-                     on Debian, TRACER_BPF_TOOLCHAIN=debian uses its packages",
-        };
-        command::capture(rustup.args(["--component=clippy", "--no-self-update"]), if_fails)?;
-    } else if !has_sources(layout)? {
-        println!("setup: add the sources of core (rust-src) to rustup's nightly");
-        let mut rustup = command::program(layout, "rustup");
-        rustup.args(["component", "add", "rust-src", "--toolchain", NIGHTLY]);
-        let if_fails = IfFails {
-            it_means: "`core` cannot be built for the bpf target",
-            remedy: "run it by hand where the network allows it, or `rustup update nightly`; \
-                     on Debian, TRACER_BPF_TOOLCHAIN=debian uses its packages",
-        };
-        command::capture(&mut rustup, if_fails)?;
-    } else {
-        println!("ok: rustup's nightly with the sources of core");
+    match nightly_sysroot(layout) {
+        None => {
+            println!("setup: install rustup's nightly toolchain (beside the others)");
+            install_nightly(layout)?;
+        }
+        Some(sysroot) if !sysroot.join(CORE).exists() => {
+            println!("setup: add the sources of core (rust-src) to rustup's nightly");
+            add_sources(layout)?;
+        }
+        Some(_) => println!("ok: rustup's nightly with the sources of core"),
     }
-    Ok(Toolchain::RustupNightly)
+    let sysroot = nightly_sysroot(layout).context(
+        "`rustup which` does not find the nightly rustc\n  it means: the toolchain is not complete\n  \
+         remedy:   rustup toolchain uninstall nightly, then try again",
+    )?;
+    Ok(Toolchain::RustupNightly { sysroot })
 }
 
-fn has_sources(layout: &Layout) -> Result<bool> {
+fn nightly_sysroot(layout: &Layout) -> Option<PathBuf> {
+    let output = rustup(layout).args(["which", "--toolchain", NIGHTLY, "rustc"]).output().ok()?;
+    let rustc = PathBuf::from(String::from_utf8(output.stdout).ok()?.trim_end());
+    // The proxies' name for it is `<sysroot>/bin/rustc`.
+    let sysroot = rustc.parent()?.parent()?;
+    (output.status.success() && rustc.exists()).then(|| sysroot.to_path_buf())
+}
+
+fn install_nightly(layout: &Layout) -> Result<()> {
     let if_fails = IfFails {
-        it_means: "rustup's nightly does not say where it is",
-        remedy: "run `rustup toolchain install nightly` again",
+        it_means: "rustup may not or cannot download the nightly toolchain",
+        remedy: "install it by hand: rustup toolchain install nightly --component rust-src; \
+                 on Debian, TRACER_BPF_TOOLCHAIN=debian uses its packages",
     };
-    let mut rustc = rustup_run(layout, "rustc");
-    let sysroot = command::stdout(rustc.args(["--print", "sysroot"]), if_fails)?;
-    Ok(Path::new(sysroot.trim()).join("lib/rustlib/src/rust/library/core/Cargo.toml").exists())
+    let mut rustup = rustup(layout);
+    rustup.args(["toolchain", "install", NIGHTLY, "--profile=minimal", "--no-self-update"]);
+    command::capture(rustup.args(["--component=rust-src", "--component=clippy"]), if_fails)?;
+    Ok(())
 }
 
-fn rustup_run(layout: &Layout, program: &str) -> Command {
-    let mut command = command::program(layout, "rustup");
-    command.args(["run", NIGHTLY, program]);
-    // Asking for a version must not be what starts a download; installing is a step of its own.
-    command.env("RUSTUP_AUTO_INSTALL", "0");
-    command
+fn add_sources(layout: &Layout) -> Result<()> {
+    let if_fails = IfFails {
+        it_means: "`core` cannot be built for the bpf target",
+        remedy: "run it by hand where the network allows it, or `rustup update nightly`; \
+                 on Debian, TRACER_BPF_TOOLCHAIN=debian uses its packages",
+    };
+    let mut rustup = rustup(layout);
+    rustup.args(["component", "add", "rust-src", "--toolchain", NIGHTLY]);
+    command::capture(&mut rustup, if_fails)?;
+    Ok(())
+}
+
+fn rustup(layout: &Layout) -> Command {
+    let mut rustup = command::program(layout, "rustup");
+    // A question must not be what starts a download; installing is a step of its own.
+    rustup.env("RUSTUP_AUTO_INSTALL", "0");
+    rustup
 }
 
 fn llvm_major(version: &str) -> Option<u32> {
