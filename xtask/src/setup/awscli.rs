@@ -17,7 +17,7 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     // The folder is part of it: scripts of such an environment name it and break when it moves.
     let stamp = Stamp::new(folder.join(".stamp"), format!("{PACKAGE}\nin {}", folder.display()));
     if stamp.is_current(&aws) {
-        println!("ok: AWS CLI, {PACKAGE}");
+        eprintln!("ok: AWS CLI, {PACKAGE}");
         return Ok(());
     }
     if command::on_path("python3").is_none() {
@@ -26,7 +26,7 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
              remedy:   install Python 3.9 or later with its venv module"
         );
     }
-    println!("setup: install the AWS CLI ({PACKAGE})");
+    eprintln!("setup: install the AWS CLI ({PACKAGE})");
     let if_fails = IfFails {
         it_means: "the tests have no real AWS CLI to recognise",
         remedy: "install Python's venv module (Debian: python3-venv) and check that pip reaches \

@@ -65,7 +65,7 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<Unpacked> {
     // apt is asked only the first time: removing the folder gets the newer version.
     let stamp = Stamp::new(unpacked.folder.join(".stamp"), PACKAGES.join(" "));
     if stamp.is_current(&unpacked.rustc()) {
-        println!("ok: Debian's compiler with the sources of core");
+        eprintln!("ok: Debian's compiler with the sources of core");
         return Ok(unpacked);
     }
     for tool in ["apt-get", "apt-cache", "dpkg-deb", "dpkg-query"] {
@@ -73,7 +73,7 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<Unpacked> {
             bail!("{tool} is not on PATH: this is no Debian system\n{IF_DEBIAN_FAILS}");
         }
     }
-    println!("setup: unpack Debian's compiler below {}", unpacked.folder.display());
+    eprintln!("setup: unpack Debian's compiler below {}", unpacked.folder.display());
     if unpacked.folder.exists() {
         fs::remove_dir_all(&unpacked.folder)
             .with_context(|| format!("cannot remove {}", unpacked.folder.display()))?;
@@ -84,6 +84,8 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<Unpacked> {
         command::capture(dpkg.arg("-x").arg(&file).arg(&unpacked.folder), IF_DEBIAN_FAILS)?;
         fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
     }
+    fs::remove_dir_all(&apt.folder)
+        .with_context(|| format!("cannot remove {}", apt.folder.display()))?;
     write_wrapper(&unpacked)?;
     check_version(layout, &unpacked)?;
     stamp.write()?;
@@ -133,7 +135,7 @@ impl Apt {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
-        println!("setup: read Debian's package lists");
+        eprintln!("setup: read Debian's package lists");
         command::capture(apt.command(layout, "apt-get").arg("update"), IF_DEBIAN_FAILS)?;
         Ok(apt)
     }
@@ -169,7 +171,7 @@ impl Apt {
 
     fn download(&self, layout: &Layout, packages: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
         let names: Vec<_> = packages.iter().map(String::as_str).collect();
-        println!("setup: download {} from Debian", names.join(", "));
+        eprintln!("setup: download {} from Debian", names.join(", "));
         let folder = self.folder.join("packages");
         if folder.exists() {
             fs::remove_dir_all(&folder)

@@ -37,7 +37,7 @@ pub(crate) fn find_or_install(layout: &Layout, toolchain: &Toolchain) -> Result<
     if let Some(given) = std::env::var_os(OVERRIDE) {
         let linker = PathBuf::from(given);
         check_given(layout, &linker)?;
-        println!("ok: bpf-linker of {OVERRIDE}, {}", linker.display());
+        eprintln!("ok: bpf-linker of {OVERRIDE}, {}", linker.display());
         return Ok(linker);
     }
     let version = toolchain.version(layout)?;
@@ -48,12 +48,12 @@ pub(crate) fn find_or_install(layout: &Layout, toolchain: &Toolchain) -> Result<
         format!("bpf-linker {VERSION}\nin {}\nfor {}", folder.display(), version.text),
     );
     if stamp.is_current(&linker) {
-        println!("ok: bpf-linker {VERSION} with LLVM {}", version.llvm_major);
+        eprintln!("ok: bpf-linker {VERSION} with LLVM {}", version.llvm_major);
         return Ok(linker);
     }
     let llvm = own_llvm(toolchain, &version)?;
     let prefix = link_folder(&folder, &llvm)?;
-    println!(
+    eprintln!(
         "setup: install bpf-linker {VERSION} with LLVM {} of the compiler (about a minute)",
         version.llvm_major
     );

@@ -1,7 +1,8 @@
 //! Finds or installs what building and testing need, below `target/tools`.
 //!
 //! Nothing of the machine is replaced. Each step prints one line: `ok: ...` if there is nothing to
-//! do, `setup: ...` for what it does now.
+//! do, `setup: ...` for what it does now. To standard error: with `cargo xtask run -- ARGS`, standard
+//! output is tracer's.
 
 mod awscli;
 mod debian;
@@ -60,7 +61,7 @@ fn lock(layout: &Layout) -> Result<File> {
     match lock.try_lock() {
         Ok(()) => {}
         Err(TryLockError::WouldBlock) => {
-            println!("setup: wait for another one that is running");
+            eprintln!("setup: wait for another one that is running");
             lock.lock().with_context(context)?;
         }
         Err(TryLockError::Error(error)) => return Err(error).with_context(context),

@@ -30,7 +30,7 @@ fn install(layout: &Layout, folder: &Path) -> Result<()> {
     let modules = folder.join("node_modules");
     let stamp = Stamp::new(modules.join(".package-lock.installed"), lock);
     if stamp.is_current(&modules) {
-        println!("ok: npm packages of {name}");
+        eprintln!("ok: npm packages of {name}");
         return Ok(());
     }
     if command::on_path("npm").is_none() {
@@ -39,7 +39,7 @@ fn install(layout: &Layout, folder: &Path) -> Result<()> {
              install Node.js 20 or later with npm"
         );
     }
-    println!("setup: install the npm packages of {name}");
+    eprintln!("setup: install the npm packages of {name}");
     let if_fails = IfFails {
         it_means: "the Node programs of the tests cannot run",
         remedy: "check that npm reaches its registry; after a change of package.json run \

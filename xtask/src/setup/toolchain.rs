@@ -48,7 +48,7 @@ impl Toolchain {
             Some("rustup") => rustup_nightly(layout),
             Some("debian") => Ok(Self::Debian(debian::find_or_install(layout)?)),
             Some("auto") => rustup_nightly(layout).or_else(|refused| {
-                println!("setup: rustup's nightly cannot be had, trying Debian's packages");
+                eprintln!("setup: rustup's nightly cannot be had, trying Debian's packages");
                 debian::find_or_install(layout).map(Self::Debian).map_err(|error| {
                     anyhow!("no compiler for the kernel side\n\n{refused}\n\n{error}")
                 })
@@ -132,14 +132,14 @@ fn rustup_nightly(layout: &Layout) -> Result<Toolchain> {
     }
     match nightly_sysroot(layout) {
         None => {
-            println!("setup: install rustup's nightly toolchain (beside the others)");
+            eprintln!("setup: install rustup's nightly toolchain (beside the others)");
             install_nightly(layout)?;
         }
         Some(sysroot) if !sysroot.join(CORE).exists() => {
-            println!("setup: add the sources of core (rust-src) to rustup's nightly");
+            eprintln!("setup: add the sources of core (rust-src) to rustup's nightly");
             add_sources(layout)?;
         }
-        Some(_) => println!("ok: rustup's nightly with the sources of core"),
+        Some(_) => eprintln!("ok: rustup's nightly with the sources of core"),
     }
     let sysroot = nightly_sysroot(layout).context(
         "`rustup which` does not find the nightly rustc\n  it means: the toolchain is not complete\n  \
