@@ -41,10 +41,13 @@ fn copy_object() -> Result<(), String> {
         .map_err(|error| format!("cannot copy {} to {}: {error}", object.display(), copy.display()))
 }
 
-/// `TRACER_GIT_COMMIT`: the commit the build is based on, empty outside a git checkout.
+/// `TRACER_VERSION`: the version and, in a git checkout, the commit the build is based on.
 fn name_commit() {
-    let commit = git(&["rev-parse", "--short=12", "HEAD"]).unwrap_or_default();
-    println!("cargo::rustc-env=TRACER_GIT_COMMIT={commit}");
+    let version = env!("CARGO_PKG_VERSION");
+    match git(&["rev-parse", "--short=12", "HEAD"]) {
+        Some(commit) => println!("cargo::rustc-env=TRACER_VERSION={version} ({commit})"),
+        None => println!("cargo::rustc-env=TRACER_VERSION={version}"),
+    }
     // The log of HEAD grows with every commit and checkout; HEAD itself does not.
     if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
         && Path::new(&log).exists()

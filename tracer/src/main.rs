@@ -1,1 +1,264 @@
-fn main() {}
+//! Parse, run, exit code.
+
+use std::{
+    io::{self, IsTerminal as _, Write as _},
+    path::Path,
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::Context as _;
+use clap::{Parser as _, error::ErrorKind};
+use tracer::{
+    cli::{self, Cli, Command, ExitCodeOf, exit},
+    policy::{self, Ruling, Verdict},
+    probe,
+    record::{self, Integrity, schema::CommandStatus},
+    report::{self, Detail, Paint},
+    run::{self, CallingUser, Finished, Settings},
+    session::Story,
+};
+
+fn main() -> ExitCode {
+    if std::env::args_os().next().is_some_and(|name| name == run::canary::NAME) {
+        return run::canary::main();
+    }
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // A closed pipe behind --help is nobody's problem.
+            let _ = error.print();
+            let asked_for =
+                matches!(error.kind(), ErrorKind::DisplayHelp | ErrorKind::DisplayVersion);
+            return ExitCode::from(if asked_for { exit::PROVEN } else { exit::USAGE });
+        }
+    };
+    let result = match cli.command {
+        Command::Run(arguments) => start(arguments),
+        Command::Verify(arguments) => verify(&arguments),
+        Command::Report(arguments) => show(&arguments),
+        Command::Policy(arguments) => policies(&arguments),
+        Command::Doctor(arguments) => doctor(&arguments),
+    };
+    match result {
+        Ok(code) => ExitCode::from(code),
+        Err(error) => {
+            eprintln!("tracer: {error:#}");
+            ExitCode::from(exit::TRACER_FAILED)
+        }
+    }
+}
+
+fn start(arguments: cli::Run) -> anyhow::Result<u8> {
+    // Everything that can be wrong with the call is found before a probe is loaded.
+    let policies = match load_policies(&arguments.policies) {
+        Ok(policies) => policies,
+        Err(error) => {
+            eprintln!("tracer: {error}");
+            return Ok(exit::USAGE);
+        }
+    };
+    let user = CallingUser::from_environment();
+    let output =
+        arguments.output.as_deref().map(|path| open_output(path, user.as_ref())).transpose()?;
+    let settings = Settings {
+        command: arguments.command,
+        policies,
+        output,
+        probes: probe_options(&arguments.debug),
+        linger: Duration::from_secs(arguments.linger),
+        progress: !arguments.quiet && io::stderr().is_terminal(),
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let finished = runtime.block_on(run::run(settings))?;
+    if !arguments.quiet {
+        let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
+        let paint = Paint::for_stream(&io::stderr());
+        let summary = report::text(&finished.story, finished.verdict.as_ref(), detail, paint);
+        // With nobody reading standard error there is nobody to tell.
+        let _ = io::stderr().write_all(summary.as_bytes());
+    }
+    Ok(run_code(&finished, arguments.exit_code))
+}
+
+fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
+    use tracer::run::LaunchError;
+    if let Some(error) = &finished.write_error {
+        eprintln!(
+            "tracer: the recording could not be written to its end: {error}. \
+             What is in it up to there is intact and says that it was cut short"
+        );
+        return exit::TRACER_FAILED;
+    }
+    if let Some(error) = &finished.launch_error {
+        eprintln!("tracer: {error}");
+        return match error {
+            LaunchError::NotFound(_) => exit::NOT_FOUND,
+            LaunchError::NotStarted(..) => exit::NOT_STARTED,
+            LaunchError::NotEnrolled | LaunchError::NotTheUser | LaunchError::NoThread(_) => {
+                exit::TRACER_FAILED
+            }
+        };
+    }
+    match (&finished.verdict, of) {
+        (Some(verdict), ExitCodeOf::Verdict) => ruling_code(verdict.overall),
+        (Some(_) | None, _) => match finished.status {
+            CommandStatus::Exited(code) => code,
+            CommandStatus::Killed(signal) => 128u8.saturating_add(signal),
+            CommandStatus::Running | CommandStatus::NotStarted(_) => exit::TRACER_FAILED,
+        },
+    }
+}
+
+fn ruling_code(ruling: Ruling) -> u8 {
+    match ruling {
+        Ruling::Proven => exit::PROVEN,
+        Ruling::Violated => exit::VIOLATED,
+        Ruling::Inconclusive => exit::INCONCLUSIVE,
+    }
+}
+
+fn load_policies(names: &[String]) -> Result<Vec<policy::Policy>, policy::PolicyError> {
+    names.iter().map(|name| policy::load(name)).collect()
+}
+
+fn open_output(
+    path: &Path,
+    user: Option<&CallingUser>,
+) -> anyhow::Result<Box<dyn io::Write + Send>> {
+    if path == Path::new("-") {
+        return Ok(Box::new(io::stdout()));
+    }
+    let open = || record::create_output(path);
+    // With the caller's rights, so that root writes nowhere the caller could not.
+    let file = match user {
+        Some(user) => user.with_file_rights(open),
+        None => open(),
+    };
+    let file = file.with_context(|| {
+        format!(
+            "cannot write the recording {}; the command was not started. Give another file with --output",
+            path.display()
+        )
+    })?;
+    Ok(Box::new(file))
+}
+
+fn probe_options(debug: &cli::Debug) -> probe::Options {
+    let mut options = probe::Options::default();
+    if let Some(btf) = &debug.btf {
+        options.btf.clone_from(btf);
+    }
+    if let Some(bytes) = debug.ring_bytes {
+        options.ring_bytes = bytes;
+    }
+    options.debug.silence.clone_from(&debug.silence);
+    for (ring, every) in &debug.lose {
+        match ring {
+            cli::Ring::Process => options.debug.lose_process_every = *every,
+            cli::Ring::Argv => options.debug.lose_argv_every = *every,
+            cli::Ring::Net => options.debug.lose_net_every = *every,
+        }
+    }
+    options
+}
+
+fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
+    let mut recording = record::read(&arguments.recording)?;
+    let written = recording.end.as_ref().and_then(|end| end.verdict.clone());
+    if !arguments.policies.is_empty() {
+        recording.start.policies = load_policies(&arguments.policies)?;
+    }
+    let story = Story::of(recording);
+    let verdict = policy::judge(&story, &story.start.policies);
+    let mut out = io::stdout().lock();
+    match &story.integrity {
+        Integrity::Intact => writeln!(out, "integrity: every line is present and unchanged")?,
+        Integrity::CutShort => {
+            writeln!(out, "integrity: NO: the recording was cut short, it has no end record")?
+        }
+        Integrity::Broken { line, reason } => {
+            writeln!(out, "integrity: NO: line {line}: {reason}")?
+        }
+    }
+    if let Some(verdict) = &verdict {
+        print_verdict(&mut out, verdict)?;
+    }
+    let same_policies = arguments.policies.is_empty();
+    if same_policies && story.integrity == Integrity::Intact && written != verdict {
+        writeln!(
+            out,
+            "the recording claims another verdict than its events give: it was not written by this tracer's rules"
+        )?;
+        return Ok(exit::INCONCLUSIVE);
+    }
+    Ok(match (&verdict, &story.integrity) {
+        (Some(verdict), _) => ruling_code(verdict.overall),
+        (None, Integrity::Intact) => exit::PROVEN,
+        (None, Integrity::CutShort | Integrity::Broken { .. }) => exit::INCONCLUSIVE,
+    })
+}
+
+fn print_verdict(out: &mut impl io::Write, verdict: &Verdict) -> io::Result<()> {
+    writeln!(out, "verdict: {}", verdict.overall.name())?;
+    for claim in &verdict.claims {
+        writeln!(out, "  {} {}: {}", claim.ruling.name(), claim.policy, claim.claim)?;
+        for violation in &claim.violations {
+            writeln!(
+                out,
+                "    violated by pid {}: {}",
+                violation.process.pid,
+                report::clean(violation.detail.as_bytes())
+            )?;
+        }
+        for reason in &claim.reasons {
+            writeln!(out, "    because {}", report::clean(reason.as_bytes()))?;
+        }
+    }
+    Ok(())
+}
+
+fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
+    let story = Story::of(record::read(&arguments.recording)?);
+    let verdict = policy::judge(&story, &story.start.policies);
+    let paint = Paint::for_stream(&io::stdout());
+    let text = report::text(&story, verdict.as_ref(), Detail::Full, paint);
+    match io::stdout().write_all(text.as_bytes()) {
+        // `| head` is no failure.
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(exit::PROVEN),
+    }
+}
+
+fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
+    match arguments {
+        cli::Policy::List => {
+            for (name, _) in policy::built_ins() {
+                println!("{name:<16} {}", policy::load(name)?.description);
+            }
+        }
+        cli::Policy::Show { name } => {
+            let text = policy::built_in(name).with_context(|| {
+                format!("there is no built-in policy `{name}`; `tracer policy list` shows them")
+            })?;
+            print!("{text}");
+        }
+        cli::Policy::Check { file } => match policy::load(file) {
+            Ok(policy) => println!("{file}: valid, {} claim(s)", policy.claims.len()),
+            Err(error) => {
+                eprintln!("tracer: {error}");
+                return Ok(exit::USAGE);
+            }
+        },
+    }
+    Ok(exit::PROVEN)
+}
+
+fn doctor(arguments: &cli::Doctor) -> anyhow::Result<u8> {
+    let diagnosis = run::diagnose(&probe_options(&arguments.debug));
+    print!("{}", diagnosis.text);
+    Ok(if diagnosis.usable { exit::PROVEN } else { exit::TRACER_FAILED })
+}

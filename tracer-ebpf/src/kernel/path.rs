@@ -3,6 +3,9 @@
 //! `bpf_d_path` is refused in raw tracepoints, and a path resolved later from /proc can be that of
 //! another file. The walk takes no lock: a rename at the same moment can mix two paths, which is
 //! why identity rests on the inode and the path is only its description.
+//!
+//! A reference to the scratch area must not live across `bpf_loop`: the callback has its own, and
+//! the compiler would not see what it wrote.
 
 use aya_ebpf::{cty::c_void, helpers::generated::bpf_loop};
 use tracer_ebpf::abi::PATH_PARTS_MAX;
@@ -42,17 +45,13 @@ const STEPS_MAX: u32 = PATH_PARTS_MAX + 16;
 
 /// Appends the components of a path to the scratch record, leaf first.
 #[inline(always)]
-pub(crate) fn append(
-    scratch: &mut Scratch,
-    dentry: KernelPtr,
-    vfsmount: KernelPtr,
-) -> Option<Walked> {
+pub(crate) fn append(dentry: KernelPtr, vfsmount: KernelPtr) -> Option<Walked> {
     let mount = vfsmount.0.wrapping_sub(u64::from(field::MOUNT_VFS.load()));
     let mount_root: u64 = vfsmount.read(&field::VFSMOUNT_ROOT)?;
-    scratch.walk = Walk { dentry: dentry.0, mount, mount_root, written: 0, state: WALKING };
+    scratch::get()?.walk = Walk { dentry: dentry.0, mount, mount_root, written: 0, state: WALKING };
     // SAFETY: `step` has the signature bpf_loop calls; it takes no context.
     unsafe { bpf_loop(STEPS_MAX, step as *const () as *mut c_void, core::ptr::null_mut(), 0) };
-    let walk = scratch.walk;
+    let walk = scratch::get()?.walk;
     (walk.state != FAILED && walk.written > 0)
         .then_some(Walked { len: walk.written, complete: walk.state == AT_ROOT })
 }
@@ -102,7 +101,7 @@ fn advance(scratch: &mut Scratch) -> Option<u32> {
 #[inline(always)]
 fn append_name(scratch: &mut Scratch, dentry: KernelPtr) -> Option<u32> {
     let name = dentry.follow(&field::DENTRY_NAME)?;
-    let written = scratch.append_str(name, NAME_BYTES)?;
+    let written = scratch.append_str(name, NAME_BYTES);
     scratch.walk.written += written;
-    Some(AT_ROOT)
+    (written > 0).then_some(AT_ROOT)
 }

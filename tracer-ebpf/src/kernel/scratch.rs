@@ -78,33 +78,36 @@ impl Scratch {
         Some(unsafe { self.bytes.as_mut_ptr().add(len as usize) })
     }
 
-    /// Appends a NUL-terminated kernel string of at most `max` bytes; the NUL is kept. Returns the bytes written.
+    /// Appends a NUL-terminated kernel string of at most `max` bytes; the NUL is kept. Returns the
+    /// bytes written, 0 when it failed: LLVM copies the payload of a `None` around, and the
+    /// verifier refuses such a register ("!read_ok").
     #[inline(always)]
-    pub(crate) fn append_str(&mut self, source: KernelPtr, max: u32) -> Option<u32> {
-        let room = self.room()?;
+    pub(crate) fn append_str(&mut self, source: KernelPtr, max: u32) -> u32 {
+        let Some(room) = self.room() else { return 0 };
         // SAFETY: `room` has APPEND_MAX bytes and `max` is no more; the helper checks the source.
         let written = unsafe { bpf_probe_read_kernel_str(room.cast(), max, source.0 as *const _) };
         if !check_bounds_signed(written, 1, APPEND_MAX as i64) {
-            return None;
+            return 0;
         }
         self.len += written as u64;
-        Some(written as u32)
+        written as u32
     }
 
-    /// Appends `len` (at most [`APPEND_MAX`]) bytes of the current process's memory.
+    /// Appends `len` (at most [`APPEND_MAX`]) bytes of the current process's memory. Returns `len`,
+    /// or 0 when it failed.
     #[inline(always)]
-    pub(crate) fn append_user(&mut self, source: u64, len: u64) -> Option<u32> {
-        let room = self.room()?;
+    pub(crate) fn append_user(&mut self, source: u64, len: u64) -> u32 {
+        let Some(room) = self.room() else { return 0 };
         let len = len as i64;
         if !check_bounds_signed(len, 1, APPEND_MAX as i64) {
-            return None;
+            return 0;
         }
         // SAFETY: `room` has APPEND_MAX bytes and `len` is no more; the helper checks the source.
         if unsafe { bpf_probe_read_user(room.cast(), len as u32, source as *const _) } != 0 {
-            return None;
+            return 0;
         }
         self.len += len as u64;
-        Some(len as u32)
+        len as u32
     }
 
     /// The whole record.

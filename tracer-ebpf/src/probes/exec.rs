@@ -19,7 +19,7 @@ use crate::kernel::{
     emit,
     field::{self, KernelPtr},
     file::File,
-    path,
+    path::{self, Walked},
     scratch::{self, ArgvCopy, Scratch},
     task::Task,
     tree::{self, Tracked},
@@ -35,9 +35,24 @@ fn exec(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn on_exec(process: &Tracked, old_tid: u32, bprm: KernelPtr) {
-    let Some(scratch) = scratch::get() else { return emit::fault(Fault::Scratch) };
     let task = Task::current();
     let file = bprm.follow(&field::BINPRM_FILE).map(File);
+    let emitted = put_together(process, old_tid, bprm, task, file);
+    if emitted.is_none() {
+        emit::fault(Fault::Scratch);
+    }
+}
+
+/// `None` when this CPU's work area is not there, which costs the whole event.
+#[inline(always)]
+fn put_together(
+    process: &Tracked,
+    old_tid: u32,
+    bprm: KernelPtr,
+    task: Task,
+    file: Option<File>,
+) -> Option<()> {
+    let scratch = scratch::get()?;
     scratch.begin();
     process.fill_header(&mut scratch.exec.header, Kind::Exec);
     scratch.exec.old_tid = old_tid;
@@ -46,12 +61,11 @@ fn on_exec(process: &Tracked, old_tid: u32, bprm: KernelPtr) {
     read_ids(&mut scratch.exec, task);
     read_file(&mut scratch.exec, file, process);
     append_names(scratch, bprm);
-    append_paths(scratch, task, file);
-    append_argv(scratch, task, bprm);
-    match scratch.record() {
-        Some(record) => emit::bytes(Kind::Exec, record),
-        None => emit::fault(Fault::Scratch),
-    }
+    append_file_path(file)?;
+    append_cwd(task)?;
+    append_argv(task, bprm)?;
+    emit::bytes(Kind::Exec, scratch::get()?.record()?);
+    Some(())
 }
 
 #[inline(always)]
@@ -101,82 +115,100 @@ fn read_file(exec: &mut Exec, file: Option<File>, process: &Tracked) {
 /// The caller's spelling, and the interpreter when that is another string.
 #[inline(always)]
 fn append_names(scratch: &mut Scratch, bprm: KernelPtr) {
-    let filename = bprm.follow(&field::BINPRM_FILENAME);
-    match filename.and_then(|name| scratch.append_str(name, NAME_MAX_BYTES as u32)) {
-        Some(len) => scratch.exec.filename_len = len,
-        None => scratch.exec.header.unread |= unread::FILENAME,
+    let filename = bprm.read::<u64>(&field::BINPRM_FILENAME).unwrap_or(0);
+    let interp = bprm.read::<u64>(&field::BINPRM_INTERP).unwrap_or(0);
+    let len = scratch.append_str(KernelPtr(filename), NAME_MAX_BYTES as u32);
+    scratch.exec.filename_len = len;
+    if len == 0 {
+        scratch.exec.header.unread |= unread::FILENAME;
     }
-    let interp = bprm.follow(&field::BINPRM_INTERP);
-    match (filename, interp) {
-        (Some(filename), Some(interp)) if filename.0 == interp.0 => {}
-        (_, Some(interp)) => {
-            scratch.exec.exec_flags |= exec_flag::SCRIPT;
-            match scratch.append_str(interp, NAME_MAX_BYTES as u32) {
-                Some(len) => scratch.exec.interp_len = len,
-                None => scratch.exec.header.unread |= unread::INTERPRETER,
-            }
-        }
-        (_, None) => scratch.exec.header.unread |= unread::INTERPRETER,
+    if interp == filename {
+        return;
     }
-}
-
-#[inline(always)]
-fn append_paths(scratch: &mut Scratch, task: Task, file: Option<File>) {
-    let walk = |scratch: &mut Scratch, dentry: Option<KernelPtr>, mount: Option<KernelPtr>| {
-        path::append(scratch, dentry?, mount?)
-    };
-    let (dentry, mount) = (file.and_then(File::dentry), file.and_then(File::mount));
-    match walk(scratch, dentry, mount) {
-        Some(walked) => {
-            scratch.exec.path_len = walked.len;
-            if !walked.complete {
-                scratch.exec.exec_flags |= exec_flag::PATH_CUT;
-            }
-        }
-        None => scratch.exec.header.unread |= unread::PATH,
-    }
-    let fs = task.0.follow(&field::TASK_FS);
-    let dentry = fs.and_then(|fs| fs.follow(&field::FS_PWD_DENTRY));
-    let mount = fs.and_then(|fs| fs.follow(&field::FS_PWD_MOUNT));
-    match walk(scratch, dentry, mount) {
-        Some(walked) => {
-            scratch.exec.cwd_len = walked.len;
-            if !walked.complete {
-                scratch.exec.exec_flags |= exec_flag::CWD_CUT;
-            }
-        }
-        None => scratch.exec.header.unread |= unread::CWD,
+    scratch.exec.exec_flags |= exec_flag::SCRIPT;
+    let len = scratch.append_str(KernelPtr(interp), NAME_MAX_BYTES as u32);
+    scratch.exec.interp_len = len;
+    if len == 0 {
+        scratch.exec.header.unread |= unread::INTERPRETER;
     }
 }
 
+// Functions, not closures: a closure that LLVM does not inline leaves its `Option` in the object's
+// BTF as a union that the kernel refuses ("Invalid member bits_offset"), and with the BTF go the
+// callbacks of bpf_loop ("missing btf func_info").
 #[inline(always)]
-fn append_argv(scratch: &mut Scratch, task: Task, bprm: KernelPtr) {
+fn walk_file(file: Option<File>) -> Option<Walked> {
+    let file = file?;
+    path::append(file.dentry()?, file.mount()?)
+}
+
+#[inline(always)]
+fn walk_cwd(task: Task) -> Option<Walked> {
+    let fs = task.0.follow(&field::TASK_FS)?;
+    path::append(fs.follow(&field::FS_PWD_DENTRY)?, fs.follow(&field::FS_PWD_MOUNT)?)
+}
+
+#[inline(always)]
+fn append_file_path(file: Option<File>) -> Option<()> {
+    let walked = walk_file(file);
+    let exec = &mut scratch::get()?.exec;
+    match walked {
+        Some(walked) => {
+            exec.path_len = walked.len;
+            if !walked.complete {
+                exec.exec_flags |= exec_flag::PATH_CUT;
+            }
+        }
+        None => exec.header.unread |= unread::PATH,
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn append_cwd(task: Task) -> Option<()> {
+    let walked = walk_cwd(task);
+    let exec = &mut scratch::get()?.exec;
+    match walked {
+        Some(walked) => {
+            exec.cwd_len = walked.len;
+            if !walked.complete {
+                exec.exec_flags |= exec_flag::CWD_CUT;
+            }
+        }
+        None => exec.header.unread |= unread::CWD,
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn append_argv(task: Task, bprm: KernelPtr) -> Option<()> {
+    let scratch = scratch::get()?;
+    let exec = &mut scratch.exec;
     match bprm.read(&field::BINPRM_ARGC) {
-        Some(argc) => scratch.exec.argc = argc,
-        None => scratch.exec.header.unread |= unread::ARGV,
+        Some(argc) => exec.argc = argc,
+        None => exec.header.unread |= unread::ARGV,
     }
     let Some(mm) = task.0.follow(&field::TASK_MM) else {
-        scratch.exec.header.unread |= unread::ARGV | unread::DUMPABLE;
-        return;
+        exec.header.unread |= unread::ARGV | unread::DUMPABLE;
+        return Some(());
     };
-    read_dumpable(&mut scratch.exec, mm);
+    read_dumpable(exec, mm);
     let (Some(start), Some(end)) =
         (mm.read::<u64>(&field::MM_ARG_START), mm.read::<u64>(&field::MM_ARG_END))
     else {
-        scratch.exec.header.unread |= unread::ARGV;
-        return;
+        exec.header.unread |= unread::ARGV;
+        return Some(());
     };
     let total = end.saturating_sub(start);
-    scratch.exec.argv_len = total;
+    exec.argv_len = total;
     if total == 0 {
-        return;
+        return Some(());
     }
-    match scratch.append_user(start, total.min(ARGV_INLINE_MAX as u64)) {
-        Some(len) => scratch.exec.argv_inline_len = len,
-        None => {
-            scratch.exec.header.unread |= unread::ARGV;
-            return;
-        }
+    let len = scratch.append_user(start, total.min(ARGV_INLINE_MAX as u64));
+    scratch.exec.argv_inline_len = len;
+    if len == 0 {
+        scratch.exec.header.unread |= unread::ARGV;
+        return Some(());
     }
     if total > ARGV_INLINE_MAX as u64 {
         scratch.argv = ArgvCopy {
@@ -186,20 +218,26 @@ fn append_argv(scratch: &mut Scratch, task: Task, bprm: KernelPtr) {
             emitted: 0,
             failed: 0,
         };
-        // SAFETY: `argv_chunk` has the signature bpf_loop calls; it takes no context.
-        unsafe {
-            bpf_loop(
-                ARGV_CHUNKS_MAX,
-                argv_chunk as *const () as *mut c_void,
-                core::ptr::null_mut(),
-                0,
-            )
-        };
-        scratch.exec.argv_chunks = scratch.argv.emitted;
-        if scratch.argv.failed != 0 || scratch.argv.offset_bytes < total {
-            scratch.exec.header.unread |= unread::ARGV;
-        }
+        emit_chunks()?;
     }
+    Some(())
+}
+
+/// Streams the rest of argv. No reference to the scratch area lives across the loop, see
+/// [`crate::kernel::path`].
+#[inline(always)]
+fn emit_chunks() -> Option<()> {
+    // SAFETY: `argv_chunk` has the signature bpf_loop calls; it takes no context.
+    unsafe {
+        bpf_loop(ARGV_CHUNKS_MAX, argv_chunk as *const () as *mut c_void, core::ptr::null_mut(), 0)
+    };
+    let scratch = scratch::get()?;
+    let copy = scratch.argv;
+    scratch.exec.argv_chunks = copy.emitted;
+    if copy.failed != 0 || copy.offset_bytes < copy.end_bytes {
+        scratch.exec.header.unread |= unread::ARGV;
+    }
+    Some(())
 }
 
 /// Emits the next chunk. Returns 1 after the last one.

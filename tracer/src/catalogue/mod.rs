@@ -30,9 +30,12 @@ fn embedded() -> Vec<Program> {
 
 /// The entry of that name. A name the catalogue does not have stands for files of that name.
 pub fn program(name: &str) -> Program {
-    let mut program = embedded().into_iter().find(|program| program.name == name).unwrap_or_else(|| {
-        Program { name: name.into(), file_names: Vec::new(), python_modules: Vec::new() }
-    });
+    let mut program =
+        embedded().into_iter().find(|program| program.name == name).unwrap_or_else(|| Program {
+            name: name.into(),
+            file_names: Vec::new(),
+            python_modules: Vec::new(),
+        });
     if program.file_names.is_empty() {
         program.file_names.push(name.into());
     }

@@ -1,1 +1,203 @@
+//! What the user typed. Nothing is opened here.
 
+use std::{ffi::OsString, path::PathBuf};
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Exit codes that are tracer's own.
+pub mod exit {
+    pub const PROVEN: u8 = 0;
+    pub const USAGE: u8 = 2;
+    pub const VIOLATED: u8 = 10;
+    pub const INCONCLUSIVE: u8 = 11;
+    pub const TRACER_FAILED: u8 = 125;
+    pub const NOT_STARTED: u8 = 126;
+    pub const NOT_FOUND: u8 = 127;
+}
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  without a policy   the command's own status; 128 + N when signal N ended it
+  with a policy      0 proven, 10 violated, 11 inconclusive
+  125 tracer itself failed, 126 the command could not be started, 127 it was not found,
+  2 wrong usage";
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "tracer",
+    version = crate::run::VERSION,
+    about = "Proves which programs a process tree ran and which endpoints it called, from the kernel",
+    after_help = EXIT_CODES,
+    disable_help_subcommand = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Start a command under trace and give a verdict
+    Run(Run),
+    /// Check a recording and judge it again, without kernel or root
+    Verify(Verify),
+    /// Show a recording
+    Report(Report),
+    /// List, show and check policies
+    #[command(subcommand)]
+    Policy(Policy),
+    /// Say what this kernel allows and which hook each sensor uses
+    Doctor(Doctor),
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = concat!("\
+Examples:
+  sudo tracer run -- node agent.mjs
+  sudo tracer run --policy no-aws-cli --output session.jsonl -- node agent.mjs
+  sudo tracer run -p no-shell-outs -q -- ./service; echo $?
+
+The command runs as the user who called sudo, in this directory, with its standard input and
+output. The summary goes to standard error.
+
+Exit codes:
+  without a policy   the command's own status; 128 + N when signal N ended it
+  with a policy      0 proven, 10 violated, 11 inconclusive
+  125 tracer itself failed, 126 the command could not be started, 127 it was not found,
+  2 wrong usage"))]
+pub struct Run {
+    /// Judge the run by a built-in policy or a policy file; repeatable
+    #[arg(short, long = "policy", value_name = "NAME|FILE")]
+    pub policies: Vec<String>,
+    /// Write the recording here (mode 0600); `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// What the exit code tells, when there is a policy
+    #[arg(long, value_enum, default_value_t = ExitCodeOf::Verdict, value_name = "OF")]
+    pub exit_code: ExitCodeOf,
+    /// How long to wait for processes the command left behind, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=86_400))]
+    pub linger: u64,
+    /// No summary
+    #[arg(short, long)]
+    pub quiet: bool,
+    /// The whole report instead of the summary
+    #[arg(short, long, conflicts_with = "quiet")]
+    pub verbose: bool,
+    #[command(flatten)]
+    pub debug: Debug,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
+    pub command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum ExitCodeOf {
+    /// 0 proven, 10 violated, 11 inconclusive
+    Verdict,
+    /// The command's own status
+    Command,
+}
+
+/// Switches for tests and for seeing what a failure looks like.
+#[derive(Debug, Args)]
+pub struct Debug {
+    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net
+    #[arg(long = "debug-lose", value_name = "RING=N", hide = true, value_parser = lose)]
+    pub lose: Vec<(Ring, u32)>,
+    /// Do not attach this probe
+    #[arg(long = "debug-silence", value_name = "PROBE", hide = true)]
+    pub silence: Option<String>,
+    /// Read the kernel's type information from here
+    #[arg(long = "debug-btf", value_name = "FILE", hide = true)]
+    pub btf: Option<PathBuf>,
+    /// Bytes of each ring
+    #[arg(long = "debug-ring-bytes", value_name = "BYTES", hide = true, value_parser = ring_bytes)]
+    pub ring_bytes: Option<u32>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Ring {
+    Process,
+    Argv,
+    Net,
+}
+
+fn lose(text: &str) -> Result<(Ring, u32), String> {
+    let (ring, every) = text.split_once('=').ok_or("it must be RING=N")?;
+    let every = every.parse::<u32>().map_err(|error| error.to_string())?;
+    Ok((Ring::from_str(ring, false)?, every))
+}
+
+fn ring_bytes(text: &str) -> Result<u32, String> {
+    const PAGE: u32 = 4096;
+    let bytes = text.parse::<u32>().map_err(|error| error.to_string())?;
+    if bytes.is_power_of_two() && bytes >= PAGE {
+        Ok(bytes)
+    } else {
+        Err(format!("a ring is a power of two of at least {PAGE} bytes"))
+    }
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tracer verify session.jsonl
+  tracer verify --policy no-shell-outs session.jsonl
+
+The verdict that is written in the recording is not trusted: it is computed again from the events
+and counters.
+
+Exit codes: 0 intact and proven (or intact, without a policy), 10 violated, 11 inconclusive or not
+intact, 125 not readable")]
+pub struct Verify {
+    /// Judge by these policies instead of those the recording was made with; repeatable
+    #[arg(short, long = "policy", value_name = "NAME|FILE")]
+    pub policies: Vec<String>,
+    /// A recording; `-` is standard input
+    #[arg(value_name = "RECORDING")]
+    pub recording: PathBuf,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tracer report session.jsonl
+  tracer report session.jsonl | less")]
+pub struct Report {
+    /// A recording; `-` is standard input
+    #[arg(value_name = "RECORDING")]
+    pub recording: PathBuf,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Policy {
+    /// List the built-in policies
+    List,
+    /// Print a built-in policy, to start a file of your own from
+    Show {
+        #[arg(value_name = "NAME")]
+        name: String,
+    },
+    /// Check a policy file
+    Check {
+        #[arg(value_name = "NAME|FILE")]
+        file: String,
+    },
+}
+
+#[derive(Debug, Args)]
+pub struct Doctor {
+    #[command(flatten)]
+    pub debug: Debug,
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        super::Cli::command().debug_assert();
+    }
+}

@@ -131,10 +131,9 @@ fn argv_piece(record: &[u8]) -> Result<ArgvPiece, DecodeError> {
     let (offset_bytes, rest) = fixed::<u64>(record.get(size_of::<Header>()..).unwrap_or_default())?;
     let (len, _) = fixed::<u32>(rest)?;
     let bytes = record.get(BYTES_AT..).unwrap_or_default();
-    let bytes = bytes.get(..len as usize).ok_or(DecodeError::Lengths {
-        claimed: len as usize,
-        present: bytes.len(),
-    })?;
+    let bytes = bytes
+        .get(..len as usize)
+        .ok_or(DecodeError::Lengths { claimed: len as usize, present: bytes.len() })?;
     Ok(ArgvPiece { header: event_header(&header), offset_bytes, bytes: bytes.to_vec() })
 }
 

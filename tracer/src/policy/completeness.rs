@@ -89,7 +89,12 @@ fn integrity(story: &Story) -> Requirement {
             Some(format!("the recording is damaged at line {line}: {reason}"))
         }
     };
-    Requirement::new("integrity", Concern::Both, failure, "all lines are present and unchanged".into())
+    Requirement::new(
+        "integrity",
+        Concern::Both,
+        failure,
+        "all lines are present and unchanged".into(),
+    )
 }
 
 fn started(end: &End) -> Requirement {
@@ -105,7 +110,8 @@ fn started(end: &End) -> Requirement {
 fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
     let rows = || end.counters.iter().filter(|row| row.kind == kind.name());
     let sum = |field: fn(&crate::record::schema::CounterRow) -> u64| rows().map(field).sum::<u64>();
-    let (produced, lost, read) = (sum(|row| row.produced), sum(|row| row.lost), sum(|row| row.read));
+    let (produced, lost, read) =
+        (sum(|row| row.produced), sum(|row| row.lost), sum(|row| row.read));
     let canary = end.canary_events.get(kind.name()).copied().unwrap_or(0);
     let recorded = story.recorded(kind);
     let uneven = rows().find(|row| row.produced != row.read + row.lost);
@@ -114,7 +120,10 @@ fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
     } else if let Some(row) = uneven {
         Some(format!(
             "CPU {} produced {} {} events and {} were read",
-            row.cpu, row.produced, kind.name(), row.read
+            row.cpu,
+            row.produced,
+            kind.name(),
+            row.read
         ))
     } else if recorded.is_some_and(|recorded| recorded + canary != read) {
         Some(format!(
@@ -136,7 +145,9 @@ fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
 fn no_faults(story: &Story, end: &End) -> Requirement {
     let mut failures: Vec<String> = Fault::ALL
         .iter()
-        .filter_map(|fault| Some((fault, end.faults.get(fault.name()).filter(|count| **count > 0)?)))
+        .filter_map(|fault| {
+            Some((fault, end.faults.get(fault.name()).filter(|count| **count > 0)?))
+        })
         .map(|(fault, count)| format!("{count} x {}: {}", fault.name(), meaning(*fault)))
         .collect();
     if end.damaged_records > 0 {
@@ -155,7 +166,9 @@ fn no_faults(story: &Story, end: &End) -> Requirement {
 
 fn meaning(fault: Fault) -> &'static str {
     match fault {
-        Fault::TreeInsert => "a child could not be tracked, so it and its descendants were not seen",
+        Fault::TreeInsert => {
+            "a child could not be tracked, so it and its descendants were not seen"
+        }
         Fault::SocketInsert => "a connection could not be followed to its outcome",
         Fault::LedgerInsert => "an executed file is not in the ledger",
         Fault::Scratch => "an exec could not be put together and was not emitted",
@@ -191,7 +204,9 @@ fn witness(story: &Story, end: &End) -> Requirement {
     let recorded = story.execs;
     let expected = story.witnessed_execs;
     let (failure, good) = match &end.witness {
-        Witness::Absent(why) => (Some(format!("there is no independent count of execs: {why}")), String::new()),
+        Witness::Absent(why) => {
+            (Some(format!("there is no independent count of execs: {why}")), String::new())
+        }
         Witness::Counted(counted) if *counted != expected => (
             Some(format!(
                 "the kernel's own counter saw {counted} execs, the recording has {expected} that it could see"
@@ -236,11 +251,17 @@ fn canaries(concern: Concern, end: &End) -> Requirement {
             .filter(|kind| canary.seen.get(*kind) != Some(&true))
             .collect();
         (!missing.is_empty()).then(|| {
-            format!("the canary at the {when} was not seen by: {} (the probe does not fire)", missing.join(", "))
+            format!(
+                "the canary at the {when} was not seen by: {} (the probe does not fire)",
+                missing.join(", ")
+            )
         })
     };
     let failures: Vec<String> =
-        [check(CanaryPhase::Start, "start"), check(CanaryPhase::End, "end")].into_iter().flatten().collect();
+        [check(CanaryPhase::Start, "start"), check(CanaryPhase::End, "end")]
+            .into_iter()
+            .flatten()
+            .collect();
     Requirement::new(
         name,
         concern,
@@ -272,7 +293,10 @@ fn ledger(story: &Story, end: &End) -> Requirement {
     } else {
         None
     };
-    let good = format!("{counted} execs of {} files in the kernel's ledger, all recorded", end.ledger.len());
+    let good = format!(
+        "{counted} execs of {} files in the kernel's ledger, all recorded",
+        end.ledger.len()
+    );
     Requirement::new("ledger", Concern::Programs, failure, good)
 }
 
@@ -287,7 +311,10 @@ fn drained(story: &Story, end: &End, survivors_allowed: bool) -> Requirement {
             end.survivors.len()
         ))
     } else if !names.is_empty() && !survivors_allowed {
-        Some(format!("still running when tracing ended, and free to do anything since: {}", names.join(", ")))
+        Some(format!(
+            "still running when tracing ended, and free to do anything since: {}",
+            names.join(", ")
+        ))
     } else {
         None
     };

@@ -158,7 +158,10 @@ mod tests {
         check(&format!("name = 'x'\n{claim}programs = []"), "`programs` is empty");
         check(&format!("name = 'x'\n{claim}programs = ['@me']"), "`@me` is no program");
         check(&format!("name = 'x'\n{claim}programs = ['a/b']"), "relative path");
-        check(&format!("name = 'x'\n{claim}programs = ['a']\nallow = [{{argv = []}}]"), "empty `argv`");
+        check(
+            &format!("name = 'x'\n{claim}programs = ['a']\nallow = [{{argv = []}}]"),
+            "empty `argv`",
+        );
         check("name = 'x'\n[[claim]]\nkind = 'never'\nprograms = ['a']", "never-runs");
         assert!(matches!(load("no-such"), Err(PolicyError::Unknown { .. })));
         assert!(matches!(load("./no-such"), Err(PolicyError::Io { .. })));

@@ -52,7 +52,9 @@ pub(super) fn runs(exec: &Exec, program: &str, copies: &[KnownCopy]) -> Option<S
     }
     let program = catalogue::program(program);
     let named = |name: Option<&Bytes>| {
-        name.is_some_and(|name| program.file_names.iter().any(|file| file.as_bytes() == name.base_name()))
+        name.is_some_and(|name| {
+            program.file_names.iter().any(|file| file.as_bytes() == name.base_name())
+        })
     };
     if named(exec.filename.as_ref()) {
         return Some("by the name it was executed under".into());
@@ -74,7 +76,8 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
     let path = exec.file.as_ref().and_then(|file| file.path.as_ref()).or(exec.filename.as_ref())?;
     let name = String::from_utf8_lossy(path.base_name()).into_owned();
     let python = name.starts_with("python") || name.starts_with("pypy");
-    let other = ["perl", "ruby", "node", "bash", "dash", "sh", "zsh", "busybox"].contains(&name.as_str())
+    let other = ["perl", "ruby", "node", "bash", "dash", "sh", "zsh", "busybox"]
+        .contains(&name.as_str())
         || name.starts_with("ld-linux")
         || name.starts_with("ld-musl")
         || name == "ld.so";
@@ -85,13 +88,16 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
     while let Some(argument) = arguments.next() {
         let text = argument.lossy();
         if !text.starts_with('-') {
-            let named = program.file_names.iter().any(|file| file.as_bytes() == argument.base_name());
+            let named =
+                program.file_names.iter().any(|file| file.as_bytes() == argument.base_name());
             return named.then(|| format!("{name} was given {text}"));
         }
         if !python {
             continue;
         }
-        let module_of = |text: &str| program.python_modules.iter().find(|module| text.contains(*module)).cloned();
+        let module_of = |text: &str| {
+            program.python_modules.iter().find(|module| text.contains(*module)).cloned()
+        };
         // `-m MODULE` and `-c CODE`, joined or apart, possibly behind other one-letter options.
         if let Some(at) = text.find(['m', 'c']).filter(|_| !text.starts_with("--")) {
             let joined = text[at + 1..].to_owned();
@@ -109,7 +115,9 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
 /// What keeps an exec from being identified.
 pub(super) fn unidentified(exec: &Exec) -> Option<String> {
     if exec.memfd {
-        return Some("it executed an anonymous memory file, whose content no name identifies".into());
+        return Some(
+            "it executed an anonymous memory file, whose content no name identifies".into(),
+        );
     }
     if exec.unlinked {
         return Some("the executed file had no name left in any directory".into());

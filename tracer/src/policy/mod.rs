@@ -9,6 +9,8 @@ mod identity;
 mod verdict;
 
 pub use completeness::{Concern, Requirement, completeness};
-pub use file::{AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins, load};
+pub use file::{
+    AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins, load,
+};
 pub use identity::find_copies;
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge};

@@ -81,7 +81,12 @@ pub fn judge(story: &Story, policies: &[Policy]) -> Option<Verdict> {
     Some(Verdict { overall, claims, completeness: completeness(story, survivors_allowed) })
 }
 
-fn judge_claim(story: &Story, policy: &Policy, claim: &Claim, statement: &[Requirement]) -> ClaimVerdict {
+fn judge_claim(
+    story: &Story,
+    policy: &Policy,
+    claim: &Claim,
+    statement: &[Requirement],
+) -> ClaimVerdict {
     let mut verdict = ClaimVerdict {
         policy: policy.name.clone(),
         claim: words(claim),
@@ -151,10 +156,10 @@ fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
 /// nothing here: only the file does.
 fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
     let own = command_files(story);
-    let file = exec.script.as_ref().map_or_else(
-        || exec.file.as_ref().map(|file| file.id()),
-        |script| script.file,
-    )?;
+    let file = exec
+        .script
+        .as_ref()
+        .map_or_else(|| exec.file.as_ref().map(|file| file.id()), |script| script.file)?;
     let listed = claim.programs.iter().any(|program| {
         if program == "@command" {
             own_program(exec, &own)
@@ -192,7 +197,11 @@ fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
         let mut actual = args.iter().skip(from);
         let first = actual.next().map(|arg| arg.base_name());
         first == allowed.argv.first().map(String::as_bytes)
-            && actual.map(|arg| arg.0.as_slice()).eq(allowed.argv.iter().skip(1).map(String::as_bytes))
+            && actual.map(|arg| arg.0.as_slice()).eq(allowed
+                .argv
+                .iter()
+                .skip(1)
+                .map(String::as_bytes))
     })
 }
 

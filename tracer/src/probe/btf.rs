@@ -41,7 +41,11 @@ impl Offsets {
         let bytes = std::fs::read(path)
             .map_err(|source| BtfError::Unreadable { path: name.clone(), source })?;
         let btf = Btf::parse(&bytes).map_err(|at| BtfError::Malformed { path: name, at })?;
-        FIELDS.iter().map(|field| Ok((field.global, btf.resolve(field)?))).collect::<Result<_, _>>().map(Offsets)
+        FIELDS
+            .iter()
+            .map(|field| Ok((field.global, btf.resolve(field)?)))
+            .collect::<Result<_, _>>()
+            .map(Offsets)
     }
 }
 
@@ -85,12 +89,8 @@ impl<'a> Btf<'a> {
         };
         let (types_at, strings_at) = (section(8)?, section(16)?);
         let void = Type { kind: 0, size_or_type: 0, members_at: 0, members: 0, bitfields: false };
-        let mut btf = Btf {
-            bytes,
-            strings: &bytes[strings_at],
-            types: vec![void],
-            structs: HashMap::new(),
-        };
+        let mut btf =
+            Btf { bytes, strings: &bytes[strings_at], types: vec![void], structs: HashMap::new() };
         let mut at = types_at.start;
         while at < types_at.end {
             let (name, info) = (word(at)?, word(at + 4)?);
@@ -120,7 +120,8 @@ impl<'a> Btf<'a> {
     }
 
     fn resolve(&self, field: &Field) -> Result<u32, BtfError> {
-        let found = field.spellings.iter().find_map(|(structure, path)| self.offset(structure, path));
+        let found =
+            field.spellings.iter().find_map(|(structure, path)| self.offset(structure, path));
         let (structure, member) = field.spellings[0];
         match found {
             Some(offset) if offset != ABSENT => Ok(offset),

@@ -22,8 +22,7 @@ use super::{
 use crate::record::schema::SensorState;
 
 /// The eBPF object that `cargo xtask build` made.
-static OBJECT: &[u8] =
-    aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
+static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
 
 #[derive(Debug, thiserror::Error)]
 pub enum LoadError {
@@ -154,7 +153,11 @@ impl Loaded {
                 .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))?;
             RingBuf::try_from(map).map_err(|error| LoadError::Object(error.to_string()))
         };
-        Ok(Rings { process: ring("PROCESS_RING")?, argv: ring("ARGV_RING")?, net: ring("NET_RING")? })
+        Ok(Rings {
+            process: ring("PROCESS_RING")?,
+            argv: ring("ARGV_RING")?,
+            net: ring("NET_RING")?,
+        })
     }
 
     /// What a process needs to enrol itself.
@@ -258,12 +261,13 @@ impl Attached {
         let stats = PerCpuArray::<_, Plain<Stats>>::try_from(ebpf.map("STATS").ok_or_else(no_map)?)
             .and_then(|stats| stats.get(&0, 0))
             .map_err(object)?;
-        let ledger = HashMap::<_, Plain<FileKey>, u64>::try_from(ebpf.map("LEDGER").ok_or_else(no_map)?)
-            .map_err(object)?
-            .iter()
-            .map(|row| row.map(|(Plain(file), count)| (file, count)))
-            .collect::<Result<_, _>>()
-            .map_err(object)?;
+        let ledger =
+            HashMap::<_, Plain<FileKey>, u64>::try_from(ebpf.map("LEDGER").ok_or_else(no_map)?)
+                .map_err(object)?
+                .iter()
+                .map(|row| row.map(|(Plain(file), count)| (file, count)))
+                .collect::<Result<_, _>>()
+                .map_err(object)?;
         let mut skipped_runs = BTreeMap::new();
         for (_, hook) in hooks() {
             let program = self.loaded.program(hook.program)?;
@@ -346,7 +350,8 @@ fn tree_entries() -> u32 {
 
 /// How often the kernel skipped the program because it was already running on that CPU (5.12+).
 fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
     let (_, rest) = info.split_once("recursion_misses:")?;
     rest.split_whitespace().next()?.parse().ok()
 }
@@ -365,12 +370,12 @@ fn load_error(error: aya::EbpfError) -> LoadError {
     }
 }
 
-/// The error's own words when it is a missing privilege.
+/// The error's own words when it is a missing privilege. EACCES is not: the verifier uses it.
 fn permission(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<io::Error>()
-            && io.kind() == io::ErrorKind::PermissionDenied
+            && io.raw_os_error() == Some(libc::EPERM)
         {
             return Some(io.to_string());
         }
@@ -379,7 +384,7 @@ fn permission(error: &(dyn std::error::Error + 'static)) -> Option<String> {
     None
 }
 
-/// An error and its causes.
+/// An error and its causes. Of a verifier log, the end: that is where the reason stands.
 fn chain(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -390,7 +395,14 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         cause = error.source();
     }
-    text
+    const LINES_MAX: usize = 12;
+    let lines: Vec<&str> = text.lines().collect();
+    match lines.len().checked_sub(LINES_MAX) {
+        Some(skipped) if skipped > 1 => {
+            format!("{}\n  [{} lines]\n{}", lines[0], skipped - 1, lines[skipped..].join("\n"))
+        }
+        _ => text,
+    }
 }
 
 #[cfg(feature = "debug-log")]

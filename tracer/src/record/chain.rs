@@ -33,7 +33,9 @@ pub(super) struct Chain {
 pub(super) enum ChainError {
     #[error("the line does not end with a chain digest: it was cut or is not a recording's")]
     NoDigest,
-    #[error("the digest does not fit: this line was edited, or one before it edited, moved, inserted or dropped")]
+    #[error(
+        "the digest does not fit: this line was edited, or one before it edited, moved, inserted or dropped"
+    )]
     Mismatch,
 }
 

@@ -33,7 +33,10 @@ pub enum Integrity {
     /// No end record: tracer was killed, the disk was full, or the file was cut.
     CutShort,
     /// The first line that does not fit, and why. Nothing from there on is used.
-    Broken { line: usize, reason: String },
+    Broken {
+        line: usize,
+        reason: String,
+    },
 }
 
 /// A recording, as far as it could be read.

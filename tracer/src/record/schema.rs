@@ -256,7 +256,10 @@ pub struct ConnectResult {
 pub enum Outcome {
     Established,
     /// `errno` as the socket has it; named where it has a name.
-    Failed { errno: u32, name: String },
+    Failed {
+        errno: u32,
+        name: String,
+    },
     /// The program closed the socket before there was an outcome.
     Abandoned,
     /// It ended without a connection, and the reason could not be read.

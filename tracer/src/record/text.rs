@@ -17,10 +17,8 @@ impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => {
-                BytesForm::Raw { lossy: self.lossy().into_owned(), hex: to_hex(&self.0) }
-                    .serialize(serializer)
-            }
+            Err(_) => BytesForm::Raw { lossy: self.lossy().into_owned(), hex: to_hex(&self.0) }
+                .serialize(serializer),
         }
     }
 }
@@ -132,7 +130,8 @@ mod tests {
 
     #[test]
     fn bytes_round_trip_whatever_they_are() {
-        for bytes in [&b"plain"[..], b"", b"\x1b[31m\n\"\\", "snow \u{2603}".as_bytes(), b"\xff\x00a"]
+        for bytes in
+            [&b"plain"[..], b"", b"\x1b[31m\n\"\\", "snow \u{2603}".as_bytes(), b"\xff\x00a"]
         {
             let json = serde_json::to_string(&Bytes::from(bytes)).unwrap();
             assert_eq!(serde_json::from_str::<Bytes>(&json).unwrap().0, bytes, "{json}");

@@ -45,7 +45,8 @@ pub(super) fn seen(
     before: &BTreeMap<&'static str, u64>,
     now: &BTreeMap<&'static str, u64>,
 ) -> BTreeMap<String, bool> {
-    let count = |counts: &BTreeMap<_, u64>, kind: Kind| counts.get(kind.name()).copied().unwrap_or(0);
+    let count =
+        |counts: &BTreeMap<_, u64>, kind: Kind| counts.get(kind.name()).copied().unwrap_or(0);
     KINDS
         .iter()
         .map(|kind| {

@@ -3,7 +3,10 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::{fd::AsRawFd, fd::RawFd, unix::process::ExitStatusExt as _},
+    os::{
+        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        unix::process::ExitStatusExt as _,
+    },
     process::{Child, ExitStatus},
     time::Duration,
 };
@@ -35,6 +38,9 @@ use crate::{
     session::Story,
 };
 
+/// Version and commit.
+pub(crate) const VERSION: &str = env!("TRACER_VERSION");
+
 /// Events are handled in batches this far apart under load: a wake-up per event would cost more
 /// than the event.
 const BATCH: Duration = Duration::from_millis(2);
@@ -50,7 +56,9 @@ const IMPATIENT_AFTER: u32 = 3;
 pub enum RunError {
     #[error(transparent)]
     Load(#[from] LoadError),
-    #[error("the canary at the start was not seen by the probe of: {0}. It is attached and does not fire, so nothing could be proven; the command was not started")]
+    #[error(
+        "the canary at the start was not seen by the probe of: {0}. It is attached and does not fire, so nothing could be proven; the command was not started"
+    )]
     SilentProbe(String),
     #[error("the canary at the start failed: {0}; the command was not started")]
     Canary(String),
@@ -93,7 +101,9 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let (status, witness) = match launched {
         Some(launched) => session.follow(launched, settings.linger, settings.progress).await?,
         None => (
-            CommandStatus::NotStarted(launch_error.as_ref().map(ToString::to_string).unwrap_or_default()),
+            CommandStatus::NotStarted(
+                launch_error.as_ref().map(ToString::to_string).unwrap_or_default(),
+            ),
             Witness::Absent("the command was not started".into()),
         ),
     };
@@ -102,20 +112,11 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
 
-/// A ring's descriptor, to wait on. The ring itself stays with the collector.
-struct Readiness(RawFd);
-
-impl AsRawFd for Readiness {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0
-    }
-}
-
 struct Session {
     collector: Collector,
     attached: Attached,
     signals: Signals,
-    readiness: [AsyncFd<Readiness>; 2],
+    readiness: [AsyncFd<OwnedFd>; 2],
     canaries: Vec<Canary>,
     interrupted: bool,
     impatience: u32,
@@ -123,10 +124,15 @@ struct Session {
 
 impl Session {
     fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
-        let wait_on = |fd: RawFd| AsyncFd::with_interest(Readiness(fd), Interest::READABLE);
+        // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
+        let wait_on = |ring: BorrowedFd<'_>| {
+            let fd = ring.try_clone_to_owned()?;
+            // SAFETY: AsyncFd owns the descriptor until it is dropped.
+            Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
+        };
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
-        let readiness = [wait_on(rings.process.as_raw_fd())?, wait_on(rings.net.as_raw_fd())?];
+        let readiness = [wait_on(rings.process.as_fd())?, wait_on(rings.net.as_fd())?];
         Ok(Session {
             collector,
             attached,
@@ -155,7 +161,9 @@ impl Session {
                 self.collector.round();
                 seen = canary::seen(&before, &self.collector.fold.canary_events);
                 ended = child.try_wait()?;
-                if (ended.is_some() && seen.values().all(|seen| *seen)) || Instant::now() >= deadline {
+                if (ended.is_some() && seen.values().all(|seen| *seen))
+                    || Instant::now() >= deadline
+                {
                     break;
                 }
                 // SIGCHLD is not waited for here: it comes before the exit event is drained.
@@ -226,7 +234,11 @@ impl Session {
     }
 
     /// Until there is something to do: events (a batch of them), a signal, or the end of lingering.
-    async fn wait(&mut self, child: &Child, ended: &mut Option<(ExitStatus, Instant)>) -> io::Result<()> {
+    async fn wait(
+        &mut self,
+        child: &Child,
+        ended: &mut Option<(ExitStatus, Instant)>,
+    ) -> io::Result<()> {
         let deadline = ended.map(|(_, deadline)| deadline);
         let end_of_linger = async {
             match deadline {
@@ -370,7 +382,7 @@ impl Session {
 }
 
 /// Until a ring has something.
-async fn any_readable([process, net]: &[AsyncFd<Readiness>; 2]) -> io::Result<()> {
+async fn any_readable([process, net]: &[AsyncFd<OwnedFd>; 2]) -> io::Result<()> {
     tokio::select! {
         ready = process.readable() => ready?.clear_ready(),
         ready = net.readable() => ready?.clear_ready(),
@@ -446,7 +458,7 @@ fn start_record(
         .collect();
     Ok(Start {
         schema: SCHEMA,
-        tracer: version(),
+        tracer: VERSION.into(),
         t_ns,
         wall_offset_ns: clock_ns(libc::CLOCK_REALTIME)? - t_ns.cast_signed(),
         host: Host {
@@ -467,12 +479,4 @@ fn start_record(
         policies: settings.policies.clone(),
         known_programs,
     })
-}
-
-/// Version and commit.
-pub(crate) fn version() -> String {
-    match env!("TRACER_GIT_COMMIT") {
-        "" => env!("CARGO_PKG_VERSION").into(),
-        commit => format!("{} ({commit})", env!("CARGO_PKG_VERSION")),
-    }
 }

@@ -22,12 +22,12 @@ const ENROL_FAILED: i32 = libc::EKEYREJECTED;
 const USER_FAILED: i32 = libc::EKEYREVOKED;
 
 #[derive(Debug)]
-pub struct Launched {
-    pub child: Child,
+pub(super) struct Launched {
+    pub(super) child: Child,
     /// Or why there is none.
-    pub witness: Result<ExecWitness, String>,
+    pub(super) witness: Result<ExecWitness, String>,
     /// Keeps the thread alive that the witness was opened on.
-    pub anchor: mpsc::Sender<()>,
+    pub(super) anchor: mpsc::Sender<()>,
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -36,7 +36,9 @@ pub enum LaunchError {
     NotFound(String),
     #[error("the command `{0}` could not be started: {1}")]
     NotStarted(String, io::Error),
-    #[error("the command was not started, because the kernel did not take it into the traced tree; `tracer doctor` shows what this kernel allows")]
+    #[error(
+        "the command was not started, because the kernel did not take it into the traced tree; `tracer doctor` shows what this kernel allows"
+    )]
     NotEnrolled,
     #[error("the command was not started, because its process could not become the calling user")]
     NotTheUser,
@@ -44,7 +46,7 @@ pub enum LaunchError {
     NoThread(io::Error),
 }
 
-pub fn launch(
+pub(super) fn launch(
     command: &[OsString],
     enroller: Enroller,
     user: Option<CallingUser>,

@@ -7,13 +7,13 @@ use std::{
 };
 
 use crate::{
-    model::{Bytes, Device, FileId},
     model::ExecEvent,
+    model::{Bytes, Device, FileId},
     session::{Machine, ScriptFile},
 };
 
 #[derive(Debug)]
-pub struct LiveMachine {
+pub(super) struct LiveMachine {
     /// Inode of the pid namespace that /proc shows.
     own_pid_ns: Option<u32>,
 }
@@ -22,7 +22,7 @@ pub struct LiveMachine {
 const INITIAL_PID_NS: u32 = 0xeffffffc;
 
 impl LiveMachine {
-    pub fn new() -> LiveMachine {
+    pub(super) fn new() -> LiveMachine {
         let own_pid_ns = std::fs::metadata("/proc/self/ns/pid")
             .ok()
             .and_then(|metadata| u32::try_from(metadata.ino()).ok());
@@ -52,7 +52,8 @@ impl Machine for LiveMachine {
         if let Ok(descriptor) = name.strip_prefix("/dev/fd") {
             return look_up(&folder?.join("fd").join(descriptor));
         }
-        let absolute = if name.is_absolute() { name.to_owned() } else { exec.cwd.as_path().join(name) };
+        let absolute =
+            if name.is_absolute() { name.to_owned() } else { exec.cwd.as_path().join(name) };
         if !absolute.is_absolute() {
             return None;
         }

@@ -6,6 +6,7 @@
 
 pub mod canary;
 mod collector;
+mod doctor;
 mod engine;
 mod launch;
 mod machine;
@@ -14,6 +15,9 @@ mod signals;
 mod user;
 mod witness;
 
+pub use doctor::{Diagnosis, diagnose};
+pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};
+pub use launch::LaunchError;
 pub use settings::Settings;
 pub use user::CallingUser;

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsRawFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd, RawFd},
 };
 
 use tokio::io::unix::AsyncFd;
@@ -16,15 +16,15 @@ const HANDLED: [libc::c_int; 5] =
     [libc::SIGCHLD, libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
 
 #[derive(Clone, Copy, Debug)]
-pub struct Received {
-    pub signal: libc::c_int,
+pub(super) struct Received {
+    pub(super) signal: libc::c_int,
     /// A process sent it to tracer alone; otherwise the terminal sent it to the command too.
-    pub from_process: bool,
+    pub(super) from_process: bool,
 }
 
 /// The mask tracer was started with.
 #[derive(Clone, Copy)]
-pub struct OriginalMask(libc::sigset_t);
+pub(super) struct OriginalMask(libc::sigset_t);
 
 impl std::fmt::Debug for OriginalMask {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -34,25 +34,19 @@ impl std::fmt::Debug for OriginalMask {
 
 impl OriginalMask {
     /// Async-signal-safe.
-    pub fn restore(&self) -> io::Result<()> {
+    pub(super) fn restore(&self) -> io::Result<()> {
         // SAFETY: the set is initialised and outlives the call.
-        match unsafe { libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut()) } {
+        match unsafe {
+            libc::sigprocmask(libc::SIG_SETMASK, &raw const self.0, std::ptr::null_mut())
+        } {
             0 => Ok(()),
             _ => Err(io::Error::last_os_error()),
         }
     }
 }
 
-struct Descriptor(OwnedFd);
-
-impl AsRawFd for Descriptor {
-    fn as_raw_fd(&self) -> RawFd {
-        self.0.as_raw_fd()
-    }
-}
-
-pub struct Signals {
-    descriptor: AsyncFd<Descriptor>,
+pub(super) struct Signals {
+    descriptor: AsyncFd<OwnedFd>,
 }
 
 impl std::fmt::Debug for Signals {
@@ -63,7 +57,7 @@ impl std::fmt::Debug for Signals {
 
 impl Signals {
     /// Blocks the signals in this thread and those it starts. Needs a running tokio runtime.
-    pub fn block() -> io::Result<(Signals, OriginalMask)> {
+    pub(super) fn block() -> io::Result<(Signals, OriginalMask)> {
         // SAFETY: all zeroes is a valid signal set.
         let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
         // SAFETY: the set is writable.
@@ -80,16 +74,19 @@ impl Signals {
             return Err(io::Error::from_raw_os_error(error));
         }
         // SAFETY: the set is initialised; -1 asks for a new descriptor.
-        let fd = unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
+        let fd =
+            unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
         if fd < 0 {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel just returned this descriptor and nobody else has it.
-        let descriptor = AsyncFd::new(Descriptor(unsafe { OwnedFd::from_raw_fd(fd) }))?;
+        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        // SAFETY: AsyncFd owns the descriptor until it is dropped.
+        let descriptor = unsafe { AsyncFd::register(fd) }?;
         Ok((Signals { descriptor }, OriginalMask(before)))
     }
 
-    pub async fn next(&mut self) -> io::Result<Received> {
+    pub(super) async fn next(&mut self) -> io::Result<Received> {
         loop {
             let mut ready = self.descriptor.readable().await?;
             match ready.try_io(|descriptor| read_one(descriptor.as_raw_fd())) {

@@ -1,6 +1,10 @@
 //! Who called tracer, behind sudo.
 
-use std::{ffi::{CString, OsString}, io, path::PathBuf};
+use std::{
+    ffi::{CString, OsString},
+    io,
+    path::PathBuf,
+};
 
 /// The user a command runs as, when that is not the user tracer runs as.
 #[derive(Clone, Debug)]

@@ -12,13 +12,13 @@ use std::{
 
 /// Counts execs of the descendants of the thread that opened it.
 #[derive(Debug)]
-pub struct ExecWitness {
+pub(super) struct ExecWitness {
     event: File,
 }
 
 impl ExecWitness {
     /// Opens the counter on the calling thread.
-    pub fn open() -> io::Result<ExecWitness> {
+    pub(super) fn open() -> io::Result<ExecWitness> {
         /// `struct perf_event_attr`, its first published size (PERF_ATTR_SIZE_VER0).
         #[repr(C)]
         #[derive(Default)]
@@ -56,13 +56,14 @@ impl ExecWitness {
                 PERF_FLAG_FD_CLOEXEC,
             )
         };
-        let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
+        let fd =
+            i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
         // SAFETY: the kernel just returned this descriptor and nobody else has it.
         Ok(ExecWitness { event: unsafe { File::from_raw_fd(fd) } })
     }
 
     /// Execs counted so far, in the tasks that are alive and in those that have exited.
-    pub fn read(&mut self) -> io::Result<u64> {
+    pub(super) fn read(&mut self) -> io::Result<u64> {
         let mut count = [0; 8];
         self.event.read_exact(&mut count)?;
         Ok(u64::from_ne_bytes(count))

@@ -144,12 +144,11 @@ impl Fold {
             memfd: event.flags & exec_flag::MEMFD != 0,
             unlinked: event.flags & exec_flag::UNLINKED != 0,
             witness_detached: event.flags & exec_flag::WITNESS_DETACHED != 0,
-            credentials: known(&header, unread::CREDENTIALS, Credentials {
-                uid: event.uid,
-                euid: event.euid,
-                gid: event.gid,
-                egid: event.egid,
-            }),
+            credentials: known(
+                &header,
+                unread::CREDENTIALS,
+                Credentials { uid: event.uid, euid: event.euid, gid: event.gid, egid: event.egid },
+            ),
             cgroup_id: event.cgroup_id,
             ns_pid: known(&header, unread::NS_PID, event.ns_pid),
             pid_ns_inum: known(&header, unread::NS_PID, event.pid_ns_inum),

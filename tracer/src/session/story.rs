@@ -203,9 +203,7 @@ impl Story {
     /// All execs, in the order of the recording: a process's own in order, and a child's after the
     /// fork that made it.
     pub fn execs_in_order(&self) -> impl Iterator<Item = &Exec> {
-        self.exec_order
-            .iter()
-            .filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
+        self.exec_order.iter().filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
     }
 
     pub fn execs_of(&self, file: FileId) -> u64 {
@@ -242,9 +240,10 @@ impl Story {
         loop {
             let Some(process) = self.processes.get(&of) else { break };
             if let Some(exec) = process.execs.last() {
-                let name = exec.filename.as_ref().map(|name| {
-                    String::from_utf8_lossy(name.base_name()).into_owned()
-                });
+                let name = exec
+                    .filename
+                    .as_ref()
+                    .map(|name| String::from_utf8_lossy(name.base_name()).into_owned());
                 return format!("{} (pid {})", name.unwrap_or_else(|| "?".into()), key.pid);
             }
             let Some(creator) = process.creator else { break };

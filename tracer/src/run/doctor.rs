@@ -1,0 +1,93 @@
+//! `tracer doctor`: what this machine allows.
+
+use std::fmt::Write as _;
+
+use super::{engine, witness::ExecWitness};
+use crate::probe::{self, Loaded, Lockdown, sensors::SENSORS};
+
+/// The findings, and whether `tracer run` can work.
+#[derive(Debug)]
+pub struct Diagnosis {
+    pub text: String,
+    pub usable: bool,
+}
+
+/// Tries everything `run` needs, and leaves nothing attached.
+pub fn diagnose(options: &probe::Options) -> Diagnosis {
+    let mut text = String::new();
+    let mut line = |what: &str, finding: &str| {
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "{what:<22} {finding}");
+    };
+    line("tracer", engine::VERSION);
+    line("kernel", &format!("{} ({})", probe::kernel_release(), std::env::consts::ARCH));
+    line(
+        "lockdown",
+        &match probe::lockdown() {
+            Lockdown::Mode(mode) => mode,
+            Lockdown::Unknown => {
+                "unknown (securityfs is not mounted, or the kernel has none)".into()
+            }
+        },
+    );
+    // SAFETY: geteuid cannot fail and has no precondition.
+    let euid = unsafe { libc::geteuid() };
+    line(
+        "running as",
+        if euid == 0 { "root" } else { "no root: loading probes will most likely be refused" },
+    );
+    let mut usable = true;
+    match probe::Offsets::of_kernel(&options.btf) {
+        Ok(offsets) => line(
+            "type information",
+            &format!("{}: all {} fields found", options.btf.display(), offsets.0.len()),
+        ),
+        Err(error) => {
+            usable = false;
+            line("type information", &format!("NO: {error}"));
+        }
+    }
+    match ExecWitness::open() {
+        Ok(_) => line("exec witness", "inherited perf counter on sched:sched_process_exec"),
+        Err(error) => line(
+            "exec witness",
+            &format!("NO: {error}; without it no claim over programs can be proven"),
+        ),
+    }
+    let attached = Loaded::new(options).and_then(|mut loaded| {
+        let instructions = loaded.verified_instructions()?;
+        Ok((instructions, loaded.attach()?))
+    });
+    match attached {
+        Ok((instructions, _attached)) => {
+            for sensor in SENSORS {
+                let Some(hook) = sensor.hooks.first() else { continue };
+                let verified = instructions.get(hook.program).copied().unwrap_or(0);
+                line(
+                    &format!("sensor {}", sensor.name),
+                    &format!(
+                        "{} ({verified} instructions verified): {}",
+                        hook.attach.describe(),
+                        sensor.purpose
+                    ),
+                );
+                if !hook.cannot_see.is_empty() {
+                    line("", &format!("cannot see: {}", hook.cannot_see));
+                }
+            }
+        }
+        Err(error) => {
+            usable = false;
+            line("sensors", &format!("NO: {error}"));
+        }
+    }
+    line(
+        "verdict",
+        if usable {
+            "tracer run works here"
+        } else {
+            "tracer run does not work here: see the lines with NO"
+        },
+    );
+    Diagnosis { text, usable }
+}
