@@ -10,6 +10,7 @@ mod env;
 mod layout;
 mod run;
 mod setup;
+mod steps;
 mod tally;
 mod test;
 mod tidy;
@@ -56,7 +57,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::task(&layout, &options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::task(&layout, &options),
         Task::Test => test::task(&layout),
-        Task::Tidy => tidy::task(&layout).map(|()| ExitCode::SUCCESS),
+        Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {
         show(&error);

@@ -9,7 +9,7 @@ use std::{
     path::PathBuf,
     process::{Command, ExitCode, Stdio},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -20,7 +20,8 @@ use crate::{
     command::{self, IfFails},
     elevate::elevated,
     layout::Layout,
-    setup, show,
+    setup,
+    steps::{Steps, counting_nothing},
     tally::Tally,
     tidy,
 };
@@ -45,59 +46,11 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
             })
             .is_some()
     {
-        steps.step("formatting", || counting_nothing(tidy::formatting(layout)?));
-        steps.step("lints", || counting_nothing(tidy::lints(layout)?));
-        steps.step("lints of the kernel side", || {
-            let linted = tidy::kernel_side_lints(layout, &tools.toolchain)?;
-            Ok(((), if linted { Tally::NOTHING } else { Tally::ONE_SKIPPED }))
-        });
+        tidy::checks(layout, &tools.toolchain, &mut steps);
         steps.step("unit tests", || unit_tests(layout));
         steps.step("integration tests", || integration_tests(layout));
     }
-    Ok(steps.end())
-}
-
-/// The steps so far.
-struct Steps {
-    started: Instant,
-    tally: Tally,
-}
-
-impl Steps {
-    fn begin() -> Self {
-        Self { started: Instant::now(), tally: Tally::NOTHING }
-    }
-
-    /// Runs one step and prints how long it took. `None` if it failed.
-    fn step<T>(&mut self, name: &str, work: impl FnOnce() -> Result<(T, Tally)>) -> Option<T> {
-        println!("== {name}");
-        let started = Instant::now();
-        let (value, mut tally) = match work() {
-            Ok((value, tally)) if tally.failed == 0 => (Some(value), tally),
-            Ok((_, tally)) => (None, tally),
-            Err(error) => {
-                show(&error);
-                // Tests counted before the error are lost only together with the run's success.
-                (None, Tally::ONE_FAILED)
-            }
-        };
-        tally.failed = tally.failed.max(u64::from(value.is_none()));
-        let outcome = if value.is_some() { "done" } else { "FAILED" };
-        let counts = if tally == Tally::NOTHING { String::new() } else { format!(" ({tally})") };
-        println!("== {name}: {outcome} in {:.1} s{counts}", started.elapsed().as_secs_f64());
-        self.tally += tally;
-        value
-    }
-
-    fn end(self) -> ExitCode {
-        println!("== all steps took {:.1} s", self.started.elapsed().as_secs_f64());
-        println!("{}", self.tally);
-        if self.tally.failed == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-    }
-}
-
-fn counting_nothing<T>(value: T) -> Result<(T, Tally)> {
-    Ok((value, Tally::NOTHING))
+    Ok(steps.end_with_tally())
 }
 
 /// In the development profile, where arithmetic that overflows and failing debug assertions are
@@ -112,11 +65,12 @@ fn unit_tests(layout: &Layout) -> Result<((), Tally)> {
 fn integration_tests(layout: &Layout) -> Result<((), Tally)> {
     let mut tally = Tally::NOTHING;
     for program in elevated_programs(layout)? {
-        // As cargo would start it, but with the kernel's privileges and a limit.
-        let mut command = elevated(layout, "timeout".as_ref())?;
-        let limit = LONGEST_ELEVATED_RUN.as_secs();
-        command.arg("--kill-after=10").arg(limit.to_string()).arg(&program);
-        command.current_dir(layout.tests()).env("CARGO_MANIFEST_DIR", layout.tests());
+        // As cargo would start it, but with the kernel's privileges and a limit. The variable goes
+        // by env(1), since sudo would drop it.
+        let mut command = elevated(layout, "/usr/bin/env".as_ref())?;
+        command.arg(format!("CARGO_MANIFEST_DIR={}", layout.tests().display()));
+        command.args(["timeout", "--kill-after=10", &LONGEST_ELEVATED_RUN.as_secs().to_string()]);
+        command.arg(&program).current_dir(layout.tests());
         tally += count(&mut command)?;
     }
     Ok(((), tally))
@@ -231,13 +185,5 @@ mod tests {
             "echo 'skipped: no' >&2; echo 'test result: ok. 1 passed; 0 failed'",
             "0 passed, 0 failed, 1 skipped",
         );
-    }
-
-    #[test]
-    fn a_failed_step_always_shows() {
-        let mut steps = Steps::begin();
-        assert_eq!(steps.step("good", || Ok((7, Tally { passed: 2, ..Tally::NOTHING }))), Some(7));
-        assert_eq!(steps.step("bad", || Err::<((), Tally), _>(anyhow!("no"))), None);
-        assert_eq!(steps.tally.to_string(), "2 passed, 1 failed, 0 skipped");
     }
 }
