@@ -48,7 +48,15 @@ pub(super) fn runs(exec: &Exec, program: &str, copies: &[KnownCopy]) -> Option<S
         }
     }
     if program.starts_with('/') {
-        return None;
+        // The file may have come into being after the start, so its name counts too.
+        let path = exec.file.as_ref().and_then(|file| file.path.as_ref());
+        let script = script.and_then(|script| script.resolved_path.as_ref());
+        let named = [exec.filename.as_ref(), path, script];
+        return named
+            .into_iter()
+            .flatten()
+            .any(|name| name.0 == program.as_bytes())
+            .then(|| "by its path".into());
     }
     let program = catalogue::program(program);
     let named = |name: Option<&Bytes>| {

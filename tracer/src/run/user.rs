@@ -74,8 +74,10 @@ impl CallingUser {
         let result = action();
         // SAFETY: as above.
         unsafe { libc::setfsuid(before.cast_unsigned()) };
-        // SAFETY: as above; tracer is root with root's group here, see `from_environment`.
-        unsafe { libc::setfsgid(libc::getegid()) };
+        // SAFETY: getegid cannot fail and has no precondition.
+        let own_group = unsafe { libc::getegid() };
+        // SAFETY: as above.
+        unsafe { libc::setfsgid(own_group) };
         result
     }
 }

@@ -235,19 +235,17 @@ impl Story {
 
     /// What a process is called in messages: its program and pid.
     pub fn label(&self, key: ProcessKey) -> String {
-        let mut of = key;
         // A process that has not executed anything runs its creator's program.
-        loop {
-            let Some(process) = self.processes.get(&of) else { break };
+        let mut of = Some(key);
+        while let Some(process) = of.and_then(|of| self.processes.get(&of)) {
             if let Some(exec) = process.execs.last() {
-                let name = exec
-                    .filename
-                    .as_ref()
-                    .map(|name| String::from_utf8_lossy(name.base_name()).into_owned());
-                return format!("{} (pid {})", name.unwrap_or_else(|| "?".into()), key.pid);
+                let name = exec.filename.as_ref().map_or_else(
+                    || "?".into(),
+                    |name| String::from_utf8_lossy(name.base_name()).into_owned(),
+                );
+                return format!("{name} (pid {})", key.pid);
             }
-            let Some(creator) = process.creator else { break };
-            of = creator;
+            of = process.creator;
         }
         format!("pid {}", key.pid)
     }
