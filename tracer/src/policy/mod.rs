@@ -6,6 +6,8 @@
 mod completeness;
 mod file;
 mod identity;
+#[cfg(test)]
+mod tests;
 mod verdict;
 
 pub use completeness::{Concern, Requirement, completeness};
@@ -13,4 +15,6 @@ pub use file::{
     AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins, load,
 };
 pub use identity::find_copies;
+#[cfg(test)]
+pub(crate) use tests::start as test_start;
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge};

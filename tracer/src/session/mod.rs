@@ -6,6 +6,8 @@
 mod errno;
 mod fold;
 mod story;
+#[cfg(test)]
+mod tests;
 
 pub use fold::{Fold, Machine, ScriptFile};
 pub use story::{Connection, Process, Story};

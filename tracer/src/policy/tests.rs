@@ -1,0 +1,364 @@
+//! Verdicts over made-up stories: one per way in which `proven` must not come out.
+
+use std::collections::BTreeMap;
+
+use super::{Policy, Ruling, judge, load};
+use crate::{
+    model::{Bytes, Device, FileId, ProcessKey},
+    record::schema::*,
+    session::Story,
+};
+
+const ROOT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
+const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
+const AWS: u64 = 77;
+
+fn file(inode: u64) -> FileId {
+    FileId { device: Device::new(8, 1), inode }
+}
+
+fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -> Record {
+    Record::Exec(Box::new(Exec {
+        t_ns: 5,
+        process,
+        thread: None,
+        filename: Some(path.into()),
+        argv: Argv {
+            args: argv.iter().map(|arg| Bytes::from(*arg)).collect(),
+            total_bytes: 0,
+            complete: true,
+        },
+        cwd: Some("/".into()),
+        file: Some(ExecutedFile {
+            path: Some(path.into()),
+            path_cut: false,
+            device: Device::new(8, 1),
+            inode,
+            size_bytes: 1,
+            mtime_ns: 0,
+            ctime_ns: 0,
+            mode: 0o100_755,
+        }),
+        script: None,
+        memfd: false,
+        unlinked: false,
+        witness_detached: false,
+        credentials: None,
+        cgroup_id: 1,
+        ns_pid: None,
+        pid_ns_inum: None,
+        unread: Vec::new(),
+    }))
+}
+
+fn exit(process: ProcessKey) -> Record {
+    Record::Exit(Exit {
+        t_ns: 9,
+        process,
+        code: Some(0),
+        signal: None,
+        duration_ns: 8,
+        unread: Vec::new(),
+    })
+}
+
+/// A command that starts one child, which executes what the test says.
+fn events(child: &[Record]) -> Vec<Record> {
+    let mut records = vec![
+        Record::Root(Root {
+            t_ns: 1,
+            process: ROOT,
+            ns_pid: None,
+            parent_pid: None,
+            unread: Vec::new(),
+        }),
+        exec(ROOT, "/usr/bin/node", 1, &["node"]),
+        Record::Fork(Fork {
+            t_ns: 2,
+            process: ROOT,
+            child: CHILD,
+            child_ns_pid: None,
+            child_parent_pid: None,
+            untracked: false,
+            unread: Vec::new(),
+        }),
+    ];
+    records.extend_from_slice(child);
+    records.extend([exit(CHILD), exit(ROOT)]);
+    records
+}
+
+/// An end that agrees with the events in everything.
+fn good_end(records: &[Record]) -> End {
+    let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut ledger: BTreeMap<FileId, u64> = BTreeMap::new();
+    for record in records {
+        *counts.entry(record.name()).or_default() += 1;
+        if let Record::Exec(exec) = record
+            && let Some(file) = &exec.file
+        {
+            *ledger.entry(file.id()).or_default() += 1;
+        }
+    }
+    let seen = ["root", "fork", "exec", "exit", "connect", "connect-result"];
+    let canary = |phase| Canary {
+        phase,
+        seen: seen.iter().map(|kind| ((*kind).to_owned(), true)).collect(),
+        failed: None,
+    };
+    End {
+        t_ns: 10,
+        command_status: CommandStatus::Exited(0),
+        interrupted: false,
+        counters: counts
+            .iter()
+            .map(|(kind, count)| CounterRow {
+                cpu: 0,
+                kind: (*kind).to_owned(),
+                produced: *count,
+                lost: 0,
+                read: *count,
+            })
+            .collect(),
+        canary_events: BTreeMap::new(),
+        faults: BTreeMap::new(),
+        skipped_runs: BTreeMap::new(),
+        damaged_records: 0,
+        witness: Witness::Counted(counts.get("exec").copied().unwrap_or(0)),
+        canaries: vec![canary(CanaryPhase::Start), canary(CanaryPhase::End)],
+        ledger: ledger.into_iter().map(|(file, execs)| LedgerRow { file, execs }).collect(),
+        survivors: Vec::new(),
+        verdict: None,
+    }
+}
+
+pub(crate) fn start(policy: &Policy) -> Start {
+    Start {
+        schema: SCHEMA,
+        tracer: "test".into(),
+        t_ns: 0,
+        wall_offset_ns: 0,
+        host: Host {
+            name: "h".into(),
+            kernel: "k".into(),
+            machine: "m".into(),
+            boot_id: "b".into(),
+            cpus: 1,
+        },
+        command: vec!["node".into()],
+        cwd: "/".into(),
+        uid: 0,
+        gid: 0,
+        armed_before_first_instruction: true,
+        sensors: Vec::new(),
+        policies: vec![policy.clone()],
+        known_programs: BTreeMap::from([(
+            "aws".to_owned(),
+            vec![KnownCopy { path: "/usr/bin/aws".into(), file: file(AWS) }],
+        )]),
+    }
+}
+
+/// Judges the events with an end that `spoil` may change, and returns the ruling and all reasons.
+fn ruling(
+    policy: &str,
+    child: &[Record],
+    spoil: impl FnOnce(&mut Start, &mut End),
+) -> (Ruling, String) {
+    let policy = load(policy).unwrap();
+    let records = events(child);
+    let mut end = good_end(&records);
+    let mut start = start(&policy);
+    spoil(&mut start, &mut end);
+    let mut story = Story::new(start);
+    for record in records.into_iter().chain([Record::End(Box::new(end))]) {
+        story.add(record);
+    }
+    let verdict = judge(&story, &[policy]).unwrap();
+    let claim = &verdict.claims[0];
+    let mut text = claim.reasons.clone();
+    text.extend(claim.violations.iter().map(|violation| violation.detail.clone()));
+    (verdict.overall, text.join("\n"))
+}
+
+fn git() -> Record {
+    exec(CHILD, "/usr/bin/git", 2, &["git", "status"])
+}
+
+#[track_caller]
+fn check(actual: (Ruling, String), ruling: Ruling, words: &str) {
+    assert_eq!(actual.0, ruling, "{}", actual.1);
+    assert!(actual.1.contains(words), "`{words}` is not in:\n{}", actual.1);
+}
+
+#[test]
+fn a_complete_recording_without_the_program_is_proven() {
+    check(ruling("no-aws-cli", &[git()], |_, _| {}), Ruling::Proven, "");
+}
+
+#[test]
+fn every_gap_makes_it_inconclusive_and_says_so() {
+    let gap = |spoil: fn(&mut Start, &mut End), words: &str| {
+        check(ruling("no-aws-cli", &[git()], spoil), Ruling::Inconclusive, words);
+    };
+    gap(|start, _| start.armed_before_first_instruction = false, "before the probes were attached");
+    gap(|_, end| end.counters[0].lost = 1, "were lost");
+    gap(|_, end| end.counters[0].produced += 1, "CPU 0 produced");
+    gap(|_, end| (end.counters[0].produced, end.counters[0].read) = (9, 9), "the recording has");
+    gap(|_, end| end.faults.extend([("tree-insert".into(), 2)]), "could not be tracked");
+    gap(|_, end| end.damaged_records = 1, "could not be decoded");
+    gap(|_, end| end.skipped_runs.extend([("exec".into(), 3)]), "skipped 3 runs of the probe exec");
+    gap(|_, end| end.witness = Witness::Counted(3), "counter saw 3 execs");
+    gap(|_, end| end.witness = Witness::Absent("no tracefs".into()), "no tracefs");
+    gap(|_, end| end.canaries.truncate(1), "no canary ran at the end");
+    gap(|_, end| end.canaries[0].failed = Some("x".into()), "canary at the start failed");
+    gap(|_, end| end.canaries[1].seen.extend([("exec".into(), false)]), "does not fire");
+    gap(|_, end| end.ledger[0].execs += 1, "was executed 2 times and recorded 1 times");
+    gap(|_, end| end.ledger.truncate(1), "ledger has 1 execs, the recording 2");
+    gap(|_, end| end.interrupted = true, "interrupted");
+    gap(|_, end| end.survivors.push(CHILD), "listed as still running");
+    gap(
+        |_, end| end.command_status = CommandStatus::NotStarted("x".into()),
+        "could not be started",
+    );
+}
+
+#[test]
+fn loss_of_connections_does_not_touch_claims_over_programs() {
+    let spoil = |_: &mut Start, end: &mut End| {
+        end.counters.push(CounterRow {
+            cpu: 0,
+            kind: "connect".into(),
+            produced: 1,
+            lost: 1,
+            read: 0,
+        });
+        end.skipped_runs.insert("sock_state".into(), 1);
+    };
+    check(ruling("no-aws-cli", &[git()], spoil), Ruling::Proven, "");
+}
+
+#[test]
+fn a_missing_end_is_inconclusive() {
+    let policy = load("no-aws-cli").unwrap();
+    let mut story = Story::new(start(&policy));
+    events(&[git()]).into_iter().for_each(|record| story.add(record));
+    let verdict = judge(&story, &[policy]).unwrap();
+    assert_eq!(verdict.overall, Ruling::Inconclusive);
+    assert!(verdict.claims[0].reasons[0].contains("no end record"));
+}
+
+#[test]
+fn the_program_is_found_under_each_of_its_names() {
+    let violated = |record: Record, words: &str| {
+        check(ruling("no-aws-cli", &[record], |_, _| {}), Ruling::Violated, words);
+    };
+    violated(exec(CHILD, "/opt/aws", 3, &["aws", "s3"]), "by the name it was executed under");
+    violated(exec(CHILD, "/tmp/x", AWS, &["x"]), "same inode");
+    violated(exec(CHILD, "/tmp/x", 3, &["aws"]), "by its argv[0]");
+    let interpreter = |path, argv: &[&str]| exec(CHILD, path, 4, argv);
+    violated(interpreter("/usr/bin/python3.11", &["python3", "/opt/aws", "s3"]), "was given");
+    violated(
+        interpreter("/usr/bin/python3.11", &["python3", "-u", "-m", "awscli"]),
+        "module awscli",
+    );
+    violated(interpreter("/usr/bin/python3.11", &["python3", "-Imawscli"]), "module awscli");
+    violated(
+        interpreter("/usr/bin/python3", &["python3", "-c", "import awscli.x"]),
+        "module awscli",
+    );
+    violated(interpreter("/lib64/ld-linux-x86-64.so.2", &["ld.so", "/opt/aws"]), "was given");
+    let by_script = {
+        let Record::Exec(mut exec) = exec(CHILD, "/tmp/x", 4, &["sh", "/tmp/x"]) else {
+            unreachable!()
+        };
+        exec.script =
+            Some(Script { interpreter: None, file: Some(file(AWS)), resolved_path: None });
+        Record::Exec(exec)
+    };
+    violated(by_script, "the script is");
+}
+
+#[test]
+fn ordinary_words_are_no_alarm() {
+    for argv in [
+        &["git", "commit", "-m", "aws"][..],
+        &["grep", "-rn", "aws", "."],
+        &["node", "app.js", "aws"],
+        &["python3", "-m", "pytest", "aws"],
+        &["sh", "-c", "echo aws"],
+    ] {
+        let path = format!("/usr/bin/{}", argv[0]);
+        check(ruling("no-aws-cli", &[exec(CHILD, &path, 5, argv)], |_, _| {}), Ruling::Proven, "");
+    }
+}
+
+#[test]
+fn what_cannot_be_identified_is_inconclusive() {
+    let unknown = |change: fn(&mut Exec), words: &str| {
+        let Record::Exec(mut exec) = git() else { unreachable!() };
+        change(&mut exec);
+        check(ruling("no-aws-cli", &[Record::Exec(exec)], |_, _| {}), Ruling::Inconclusive, words);
+    };
+    unknown(|exec| exec.memfd = true, "anonymous memory file");
+    unknown(|exec| exec.unlinked = true, "no name left");
+    unknown(|exec| exec.file = None, "could not read which file");
+    unknown(|exec| exec.filename = None, "could not read the name");
+    unknown(|exec| exec.argv.complete = false, "argv is not complete");
+    unknown(
+        |exec| exec.script = Some(Script { interpreter: None, file: None, resolved_path: None }),
+        "was gone before",
+    );
+}
+
+#[test]
+fn execs_the_witness_cannot_see_are_inconclusive() {
+    let Record::Exec(mut exec) = git() else { unreachable!() };
+    exec.witness_detached = true;
+    let records = [Record::Exec(exec), git()];
+    let blind = |_: &mut Start, end: &mut End| end.witness = Witness::Counted(1);
+    check(ruling("no-aws-cli", &records, blind), Ruling::Inconclusive, "could not see the other 2");
+}
+
+#[test]
+fn the_ledger_alone_can_violate() {
+    let spoil = |_: &mut Start, end: &mut End| {
+        end.ledger.push(LedgerRow { file: file(AWS), execs: 1 });
+        let row = end.counters.iter_mut().find(|row| row.kind == "exec").unwrap();
+        (row.produced, row.lost) = (row.produced + 1, 1);
+    };
+    check(
+        ruling("no-aws-cli", &[git()], spoil),
+        Ruling::Violated,
+        "ledger counts 1 execs of /usr/bin/aws",
+    );
+}
+
+#[test]
+fn only_listed_files_may_run() {
+    check(ruling("no-shell-outs", &[git()], |_, _| {}), Ruling::Violated, "not listed");
+    let again = exec(CHILD, "/usr/bin/node", 1, &["node", "worker.js"]);
+    check(ruling("no-shell-outs", &[again], |_, _| {}), Ruling::Proven, "");
+    let disguised = exec(CHILD, "/usr/bin/node", 9, &["node"]);
+    check(ruling("no-shell-outs", &[disguised], |_, _| {}), Ruling::Violated, "not listed");
+}
+
+#[test]
+fn an_allowed_argv_is_listed_and_does_not_violate() {
+    let mut policy = load("no-aws-cli").unwrap();
+    policy.claims[0].allow =
+        vec![super::AllowedExec { argv: vec!["aws".into(), "--version".into()] }];
+    let judge_argv = |argv: &[&str]| {
+        let records = events(&[exec(CHILD, "/usr/bin/aws", AWS, argv)]);
+        let end = good_end(&records);
+        let mut story = Story::new(start(&policy));
+        for record in records.into_iter().chain([Record::End(Box::new(end))]) {
+            story.add(record);
+        }
+        judge(&story, std::slice::from_ref(&policy)).unwrap()
+    };
+    let verdict = judge_argv(&["/usr/bin/aws", "--version"]);
+    assert_eq!(verdict.overall, Ruling::Proven);
+    assert_eq!(verdict.claims[0].allowed.len(), 1);
+    assert_eq!(judge_argv(&["aws", "--version", "s3"]).overall, Ruling::Violated);
+}

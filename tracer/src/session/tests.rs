@@ -1,0 +1,182 @@
+//! Event in, record out, with a machine that knows one script.
+
+use tracer_ebpf::abi::{ExecFile, exec_flag, header_flag, unread};
+
+use super::{Fold, Machine, ScriptFile, Story};
+use crate::{
+    model::*,
+    record::schema::{Outcome, Record},
+};
+
+const PARENT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
+const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
+
+struct OneScript;
+
+impl Machine for OneScript {
+    fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile> {
+        (exec.filename == Bytes::from("/s")).then(|| ScriptFile {
+            file: FileId { device: Device::new(8, 1), inode: 5 },
+            resolved_path: "/real/s".into(),
+        })
+    }
+}
+
+fn header(process: ProcessKey, time_ns: u64) -> EventHeader {
+    EventHeader { time_ns, process, tid: process.pid, cpu: 0, flags: 0, unread: 0 }
+}
+
+fn fork() -> Event {
+    Event::Fork(ForkEvent {
+        header: header(PARENT, 2),
+        child: CHILD,
+        child_ns_pid: 11,
+        child_parent_pid: 10,
+        untracked: false,
+    })
+}
+
+fn exec(argv: &[u8]) -> ExecEvent {
+    ExecEvent {
+        header: header(CHILD, 3),
+        file: ExecFile::default(),
+        flags: 0,
+        old_tid: CHILD.pid,
+        ns_pid: 11,
+        pid_ns_inum: 1,
+        uid: 0,
+        euid: 0,
+        gid: 0,
+        egid: 0,
+        cgroup_id: 1,
+        argc: 1,
+        argv_inline: argv.to_vec(),
+        argv_len: argv.len() as u64,
+        argv_chunks: 0,
+        filename: "/s".into(),
+        interpreter: Bytes::default(),
+        path: "/bin/sh".into(),
+        cwd: "/".into(),
+    }
+}
+
+fn piece(offset_bytes: u64, bytes: &[u8]) -> Event {
+    Event::ArgvPiece(ArgvPiece { header: header(CHILD, 3), offset_bytes, bytes: bytes.to_vec() })
+}
+
+/// The argv that comes out, and whether it is complete.
+fn argv(pieces: Vec<Event>, exec: ExecEvent) -> (Vec<String>, bool) {
+    let mut fold = Fold::default();
+    for piece in pieces {
+        assert_eq!(fold.apply(piece, &mut OneScript), None, "a piece waits for its exec");
+    }
+    let Some(Record::Exec(exec)) = fold.apply(Event::Exec(exec), &mut OneScript) else {
+        panic!("an exec gives a record");
+    };
+    assert_eq!(fold.unclaimed_argv(), 0);
+    let args = exec.argv.args.iter().map(|arg| arg.lossy().into_owned()).collect();
+    (args, exec.argv.complete)
+}
+
+#[test]
+fn argv_is_complete_only_with_every_byte() {
+    let words = |words: &[&str]| words.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    assert_eq!(argv(vec![], exec(b"a\0\0b\0")), (words(&["a", "", "b"]), true));
+    assert_eq!(argv(vec![], exec(b"")), (words(&[]), true));
+
+    let long = || ExecEvent { argv_len: 6, ..exec(b"a\0") };
+    assert_eq!(
+        argv(vec![piece(4, b"c\0"), piece(2, b"b\0")], long()),
+        (words(&["a", "b", "c"]), true)
+    );
+    assert_eq!(argv(vec![piece(4, b"c\0")], long()), (words(&["a"]), false), "the middle is lost");
+    assert_eq!(argv(vec![], long()), (words(&["a"]), false));
+
+    let mut unread = exec(b"a\0");
+    unread.header.unread = unread::ARGV;
+    assert_eq!(argv(vec![], unread), (words(&["a"]), false));
+}
+
+#[test]
+fn a_script_gets_its_own_file() {
+    let mut fold = Fold::default();
+    let event =
+        ExecEvent { flags: exec_flag::SCRIPT, interpreter: "/bin/sh".into(), ..exec(b"sh\0/s\0") };
+    let Some(Record::Exec(found)) = fold.apply(Event::Exec(event.clone()), &mut OneScript) else {
+        panic!("an exec gives a record");
+    };
+    assert_eq!(found.script.unwrap().file.unwrap().inode, 5);
+    let gone = ExecEvent { filename: "/gone".into(), ..event };
+    let Some(Record::Exec(gone)) = fold.apply(Event::Exec(gone), &mut OneScript) else {
+        panic!("an exec gives a record");
+    };
+    assert_eq!(gone.script.unwrap().file, None);
+}
+
+#[test]
+fn canaries_are_counted_and_not_recorded() {
+    let mut fold = Fold::default();
+    let mut event = exec(b"a\0");
+    event.header.flags = header_flag::CANARY;
+    assert_eq!(fold.apply(Event::Exec(event), &mut OneScript), None);
+    assert_eq!(fold.canary_events.get("exec"), Some(&1));
+}
+
+fn connect(time_ns: u64, id: u64) -> Event {
+    Event::Connect(ConnectEvent {
+        header: header(CHILD, time_ns),
+        id,
+        cookie: 0,
+        destination: None,
+        net_ns_inum: 1,
+    })
+}
+
+fn result(time_ns: u64, id: u64, established: bool, errno: u32) -> Event {
+    Event::ConnectResult(ConnectResultEvent {
+        header: header(CHILD, time_ns),
+        id,
+        source: None,
+        established,
+        errno,
+    })
+}
+
+#[test]
+fn connections_wait_for_their_process() {
+    let mut fold = Fold::default();
+    assert_eq!(fold.apply(connect(5, 1), &mut OneScript), None);
+    assert!(fold.take_early(false).is_empty(), "its process has not come");
+    assert!(fold.apply(fork(), &mut OneScript).is_some());
+    assert_eq!(fold.take_early(false).len(), 1);
+    assert!(fold.take_early(true).is_empty(), "each is taken once");
+}
+
+#[test]
+fn outcomes_and_times_are_joined() {
+    let mut fold = Fold::default();
+    fold.apply(fork(), &mut OneScript);
+    let mut outcome = |established, errno| {
+        fold.apply(connect(5, 1), &mut OneScript);
+        match fold.apply(result(7, 1, established, errno), &mut OneScript) {
+            Some(Record::ConnectResult(result)) => (result.outcome, result.connect_ns),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(outcome(true, 0), (Outcome::Established, Some(2)));
+    let refused = Outcome::Failed { errno: 111, name: "ECONNREFUSED".into() };
+    assert_eq!(outcome(false, 111), (refused, Some(2)));
+    assert_eq!(outcome(false, 0), (Outcome::Abandoned, Some(2)));
+}
+
+#[test]
+fn an_event_of_an_unknown_process_is_an_orphan() {
+    let policy = crate::policy::load("no-aws-cli").unwrap();
+    let mut story = Story::new(crate::policy::test_start(&policy));
+    let mut fold = Fold::default();
+    let Some(record) = fold.apply(Event::Exec(exec(b"a\0")), &mut OneScript) else {
+        panic!("an exec gives a record");
+    };
+    story.add(record);
+    assert_eq!((story.orphans, story.execs), (1, 1));
+}
