@@ -1,19 +1,16 @@
 //! Debian's compiler as a private toolchain, for machines where rustup's nightly cannot be had.
 //!
-//! The packages are downloaded by apt-get and unpacked below the tools folder, never installed, so
-//! that no other compiler of the machine is touched (they conflict with rustup's and Debian's own
-//! `rustc`). apt's lists are kept there too, so none of this needs root.
+//! The packages are unpacked below the tools folder, never installed, so that no other compiler of
+//! the machine is touched (they conflict with rustup's and Debian's own `rustc`).
 
-use std::{
-    collections::BTreeSet,
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf};
 
 use anyhow::{Context as _, Result, bail};
 
-use super::stamp::{Stamp, replace_if_different};
+use super::{
+    apt::{self, Apt},
+    stamp::{Stamp, replace_if_different},
+};
 use crate::{
     command::{self, IfFails},
     layout::Layout,
@@ -24,10 +21,6 @@ const PACKAGES: [&str; 2] = ["rustc-web", "rust-web-src"];
 
 /// The first version with what the kernel side and the pinned bpf-linker need (LLVM 21 or later).
 const OLDEST_RUSTC: (u32, u32) = (1, 94);
-
-/// Any machine that links programs has these, and a second C library would only do harm.
-const OF_EVERY_MACHINE: [&str; 7] =
-    ["binutils", "gcc", "gcc-12-base", "libc6", "libc6-dev", "libgcc-s1", "libstdc++6"];
 
 const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
     it_means: "the compiler of the kernel side cannot be had from Debian's packages",
@@ -46,17 +39,8 @@ impl Unpacked {
         self.folder.join("rustc")
     }
 
-    /// `usr/lib/x86_64-linux-gnu` and `lib/x86_64-linux-gnu`: Debian 12 has libraries in both.
     pub(crate) fn library_folders(&self) -> Vec<PathBuf> {
-        let mut folders: Vec<_> = ["usr/lib", "lib"]
-            .iter()
-            .filter_map(|parent| fs::read_dir(self.folder.join(parent)).ok())
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|path| path.to_string_lossy().ends_with("-linux-gnu"))
-            .collect();
-        folders.sort();
-        folders
+        apt::library_folders(&self.folder)
     }
 }
 
@@ -68,24 +52,9 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<Unpacked> {
         eprintln!("ok: Debian's compiler with the sources of core");
         return Ok(unpacked);
     }
-    for tool in ["apt-get", "apt-cache", "dpkg-deb", "dpkg-query"] {
-        if command::on_path(tool).is_none() {
-            bail!("{tool} is not on PATH: this is no Debian system\n{IF_DEBIAN_FAILS}");
-        }
-    }
     eprintln!("setup: unpack Debian's compiler below {}", unpacked.folder.display());
-    if unpacked.folder.exists() {
-        fs::remove_dir_all(&unpacked.folder)
-            .with_context(|| format!("cannot remove {}", unpacked.folder.display()))?;
-    }
-    let apt = Apt::with_fresh_lists(layout)?;
-    for file in apt.download(layout, &apt.wanted(layout)?)? {
-        let mut dpkg = command::program(layout, "dpkg-deb");
-        command::capture(dpkg.arg("-x").arg(&file).arg(&unpacked.folder), IF_DEBIAN_FAILS)?;
-        fs::remove_file(&file).with_context(|| format!("cannot remove {}", file.display()))?;
-    }
-    fs::remove_dir_all(&apt.folder)
-        .with_context(|| format!("cannot remove {}", apt.folder.display()))?;
+    let apt = Apt::with_fresh_lists(layout, IF_DEBIAN_FAILS)?;
+    apt.unpack(&apt.with_dependencies(&PACKAGES)?, &unpacked.folder)?;
     write_wrapper(&unpacked)?;
     check_version(layout, &unpacked)?;
     stamp.write()?;
@@ -122,111 +91,9 @@ fn rustc_version(text: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// apt with lists and cache of its own. Which archives to ask stays as the machine has it.
-struct Apt {
-    folder: PathBuf,
-}
-
-impl Apt {
-    fn with_fresh_lists(layout: &Layout) -> Result<Self> {
-        let apt = Self { folder: layout.tools().join("apt") };
-        for folder in ["state/lists/partial", "cache/archives/partial"] {
-            let folder = apt.folder.join(folder);
-            fs::create_dir_all(&folder)
-                .with_context(|| format!("cannot create {}", folder.display()))?;
-        }
-        eprintln!("setup: read Debian's package lists");
-        command::capture(apt.command(layout, "apt-get").arg("update"), IF_DEBIAN_FAILS)?;
-        Ok(apt)
-    }
-
-    fn command(&self, layout: &Layout, tool: &str) -> Command {
-        let mut command = command::program(layout, tool);
-        let option = |name: &str, folder: &str| {
-            format!("-oDir::{name}={}", self.folder.join(folder).display())
-        };
-        command.arg(option("State", "state")).arg(option("Cache", "cache"));
-        // As root apt would drop to a user who cannot write here, and warn about it.
-        command.args(["-oAPT::Sandbox::User=", "-qq"]);
-        command
-    }
-
-    /// The packages, and what they depend on as far as the machine lacks it.
-    fn wanted(&self, layout: &Layout) -> Result<BTreeSet<String>> {
-        let mut wanted = BTreeSet::new();
-        let mut open: Vec<String> = PACKAGES.iter().map(ToString::to_string).collect();
-        while let Some(package) = open.pop() {
-            if !wanted.insert(package.clone()) {
-                continue;
-            }
-            let mut apt_cache = self.command(layout, "apt-cache");
-            apt_cache.args(["depends", "--important", &package]);
-            let depends = command::stdout(&mut apt_cache, IF_DEBIAN_FAILS)?;
-            open.extend(dependencies(&depends).into_iter().filter(|name| {
-                !OF_EVERY_MACHINE.contains(&name.as_str()) && !is_installed(layout, name)
-            }));
-        }
-        Ok(wanted)
-    }
-
-    fn download(&self, layout: &Layout, packages: &BTreeSet<String>) -> Result<Vec<PathBuf>> {
-        let names: Vec<_> = packages.iter().map(String::as_str).collect();
-        eprintln!("setup: download {} from Debian", names.join(", "));
-        let folder = self.folder.join("packages");
-        if folder.exists() {
-            fs::remove_dir_all(&folder)
-                .with_context(|| format!("cannot remove {}", folder.display()))?;
-        }
-        fs::create_dir_all(&folder)
-            .with_context(|| format!("cannot create {}", folder.display()))?;
-        let mut apt_get = self.command(layout, "apt-get");
-        apt_get.arg("download").args(names).current_dir(&folder);
-        command::capture(&mut apt_get, IF_DEBIAN_FAILS)?;
-        files_in(&folder)
-    }
-}
-
-/// Only libraries may come from the machine. An installed compiler or LLVM is not counted on: it
-/// could be of another version than the one that is downloaded.
-fn is_installed(layout: &Layout, package: &str) -> bool {
-    let is_part_of_compiler = package.contains("rust") || package.contains("llvm");
-    let mut dpkg = command::program(layout, "dpkg-query");
-    dpkg.args(["-W", "-f=${db:Status-Status}", package]);
-    !is_part_of_compiler
-        && dpkg.output().is_ok_and(|output| output.stdout.starts_with(b"installed"))
-}
-
-/// The names in the output of `apt-cache depends`: alternatives too, virtual packages (`<name>`)
-/// not.
-fn dependencies(text: &str) -> Vec<String> {
-    text.lines()
-        .filter_map(|line| line.trim().trim_start_matches('|').strip_prefix("Depends: "))
-        .filter(|name| !name.starts_with('<'))
-        .map(ToString::to_string)
-        .collect()
-}
-
-fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
-    let mut files = Vec::new();
-    for entry in
-        fs::read_dir(folder).with_context(|| format!("cannot list {}", folder.display()))?
-    {
-        files.push(entry?.path());
-    }
-    files.sort();
-    Ok(files)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn names_of_dependencies() {
-        let text = "libllvm22\n  Depends: libc6\n |Depends: libedit2\n  Depends: <libfoo>\n    libx\n  \
-                    Conflicts: rustc\n  Recommends: cargo\n";
-        assert_eq!(dependencies(text), ["libc6", "libedit2"]);
-    }
 
     #[test]
     fn versions() {

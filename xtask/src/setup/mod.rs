@@ -4,6 +4,7 @@
 //! do, `setup: ...` for what it does now. To standard error: with `cargo xtask run -- ARGS`, standard
 //! output is tracer's.
 
+mod apt;
 mod awscli;
 mod debian;
 mod linker;
