@@ -31,6 +31,10 @@ macro_rules! kernel_fields {
             TASK_THREAD_PID: "task_struct" "thread_pid";
             TASK_CRED: "task_struct" "cred";
             TASK_FS: "task_struct" "fs";
+            TASK_FILES: "task_struct" "files";
+            FILES_TABLE: "files_struct" "fdt";
+            TABLE_SLOTS: "fdtable" "max_fds";
+            TABLE_FILES: "fdtable" "fd";
             SIGNAL_LIVE: "signal_struct" "live";
             SIGNAL_FLAGS: "signal_struct" "flags";
             SIGNAL_GROUP_EXIT_CODE: "signal_struct" "group_exit_code";

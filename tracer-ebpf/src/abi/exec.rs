@@ -34,7 +34,9 @@ pub mod exec_flag {
 }
 
 /// The file the kernel executed, from its inode.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
 #[repr(C)]
 pub struct ExecFile {
     pub key: FileKey,

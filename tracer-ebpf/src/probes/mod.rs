@@ -5,3 +5,4 @@ mod enrol;
 mod exec;
 mod exit;
 mod fork;
+mod identify;

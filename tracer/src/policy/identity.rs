@@ -4,35 +4,34 @@
 //! program if any name says so *or* its file is one of the copies found on this machine, and what
 //! cannot be told is a reason for `inconclusive`, never a "no".
 
-use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
 
 use crate::{
     catalogue::{self, Program},
-    model::{Bytes, Device, FileId},
+    model::{Bytes, FileId},
     record::schema::{Exec, KnownCopy},
 };
 
 /// Copies of a program on this machine: in the directories of `path_variable`, or the file itself
-/// when `program` is an absolute path. Symbolic links are followed.
-pub fn find_copies(program: &str, path_variable: &[u8]) -> Vec<KnownCopy> {
-    let copy = |path: Bytes| {
-        let metadata = std::fs::metadata(path.as_path()).ok().filter(std::fs::Metadata::is_file)?;
-        let device = Device::from_stat(metadata.dev());
-        Some(KnownCopy { path, file: FileId { device, inode: metadata.ino() } })
-    };
+/// when `program` is an absolute path. `identify` follows symbolic links.
+pub fn find_copies(
+    program: &str,
+    path_variable: &[u8],
+    identify: &dyn Fn(&Path) -> Option<FileId>,
+) -> Vec<KnownCopy> {
+    let copy = |path: Bytes| identify(path.as_path()).map(|file| KnownCopy { path, file });
     if program.starts_with('/') {
         return copy(program.into()).into_iter().collect();
     }
     let names = catalogue::program(program).file_names;
-    let mut copies: Vec<KnownCopy> = path_variable
-        .split(|byte| *byte == b':')
-        .filter(|directory| !directory.is_empty())
-        .flat_map(|directory| {
-            names.iter().map(move |name| Bytes([directory, b"/", name.as_bytes()].concat()))
-        })
-        .filter_map(copy)
-        .collect();
-    copies.dedup_by(|a, b| a.file == b.file);
+    let directories = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
+    let mut copies: Vec<KnownCopy> = Vec::new();
+    for directory in directories {
+        for name in &names {
+            let found = copy(Bytes([directory, b"/", name.as_bytes()].concat()));
+            copies.extend(found.filter(|found| copies.iter().all(|copy| copy.file != found.file)));
+        }
+    }
     copies
 }
 

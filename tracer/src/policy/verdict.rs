@@ -167,7 +167,12 @@ fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
             copies(story, program).iter().any(|copy| copy.file == file)
         }
     });
-    (!listed).then(|| "runs a program that is not listed".into())
+    (!listed).then(|| {
+        let script = exec.script.as_ref().and_then(|script| script.resolved_path.as_ref());
+        let path = script.or_else(|| exec.file.as_ref().and_then(|file| file.path.as_ref()));
+        let name = path.map_or("a file without a path".into(), |path| path.lossy());
+        format!("runs {name}, which is not listed")
+    })
 }
 
 /// The file, and the script if it is one, of the command's first exec.

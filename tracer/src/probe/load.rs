@@ -13,11 +13,12 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{RawTracePoint, links::FdLink, raw_trace_point::RawTracePointLink},
 };
-use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Role, Stats};
+use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Stats};
 
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
-    sensors::{Attach, Hook, SENSORS},
+    enlist::{Enroller, Identifier},
+    sensors::{Attach, Hook, SENSORS, UNATTACHED},
 };
 use crate::record::schema::SensorState;
 
@@ -130,7 +131,7 @@ impl Loaded {
         #[cfg(feature = "debug-log")]
         let ebpf = with_log(ebpf)?;
         let mut loaded = Loaded { ebpf, debug: options.debug.clone() };
-        for program in ["enrol"].into_iter().chain(hooks().map(|(_, hook)| hook.program)) {
+        for program in programs() {
             loaded.program(program)?.load().map_err(|error| refused(program, &error))?;
         }
         Ok(loaded)
@@ -162,20 +163,31 @@ impl Loaded {
 
     /// What a process needs to enrol itself.
     pub fn enroller(&mut self) -> Result<Enroller, LoadError> {
-        let program = self.program("enrol")?;
-        let fd = program.fd().map_err(|error| refused("enrol", &error))?;
-        let fd = fd
+        Ok(Enroller::new(self.descriptor("enrol")?))
+    }
+
+    /// What tells files apart as the kernel does. Can be taken once.
+    pub fn take_identifier(&mut self) -> Result<Identifier, LoadError> {
+        let program = self.descriptor("identify")?;
+        let map = self
+            .ebpf
+            .take_map("IDENTIFIED")
+            .ok_or_else(|| LoadError::Object("the object has no map `IDENTIFIED`".into()))?;
+        Identifier::new(program, map).map_err(|error| LoadError::Object(error.to_string()))
+    }
+
+    fn descriptor(&mut self, program: &'static str) -> Result<OwnedFd, LoadError> {
+        self.program(program)?
+            .fd()
+            .map_err(|error| refused(program, &error))?
             .as_fd()
             .try_clone_to_owned()
-            .map_err(|error| LoadError::Object(error.to_string()))?;
-        Ok(Enroller { fd })
+            .map_err(|error| LoadError::Object(error.to_string()))
     }
 
     /// Instructions the verifier walked, by program.
     pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
-        ["enrol"]
-            .into_iter()
-            .chain(hooks().map(|(_, hook)| hook.program))
+        programs()
             .map(|name| {
                 let info = self.program(name)?.info().map_err(|error| refused(name, &error))?;
                 Ok((name, info.verified_instruction_count().unwrap_or(0)))
@@ -282,56 +294,9 @@ impl Attached {
     }
 }
 
-/// Lets the calling process put itself into the tree.
-#[derive(Debug)]
-pub struct Enroller {
-    fd: OwnedFd,
-}
-
-impl Enroller {
-    /// Runs the `enrol` program in the calling process. Async-signal-safe: it allocates nothing,
-    /// so it may run between fork and exec.
-    pub fn enrol(&self, role: Role) -> io::Result<()> {
-        /// `struct { ... } test` of `union bpf_attr`, include/uapi/linux/bpf.h.
-        #[repr(C)]
-        #[derive(Default)]
-        struct TestRun {
-            prog_fd: u32,
-            retval: u32,
-            data_size_in: u32,
-            data_size_out: u32,
-            data_in: u64,
-            data_out: u64,
-            repeat: u32,
-            duration: u32,
-            ctx_size_in: u32,
-            ctx_size_out: u32,
-            ctx_in: u64,
-            ctx_out: u64,
-            flags: u32,
-            cpu: u32,
-            batch_size: u32,
-            padding: u32,
-        }
-        const BPF_PROG_TEST_RUN: libc::c_long = 10;
-        let arguments = [role as u64];
-        let mut attr = TestRun {
-            prog_fd: self.fd.as_raw_fd().cast_unsigned(),
-            ctx_size_in: size_of_val(&arguments) as u32,
-            ctx_in: arguments.as_ptr() as u64,
-            ..TestRun::default()
-        };
-        // SAFETY: `attr` has the layout that this command reads and writes, `ctx_in` points to
-        // `ctx_size_in` bytes that outlive the call.
-        let result = unsafe {
-            libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>())
-        };
-        if result != 0 {
-            return Err(io::Error::last_os_error());
-        }
-        // The program returns 0 when the process is in the tree.
-        if attr.retval != 0 { Err(io::Error::from_raw_os_error(libc::ENOSPC)) } else { Ok(()) }
-    }
+/// Every program of the object.
+fn programs() -> impl Iterator<Item = &'static str> {
+    UNATTACHED.iter().copied().chain(hooks().map(|(_, hook)| hook.program))
 }
 
 /// All hooks that are attached, with their sensor's name.

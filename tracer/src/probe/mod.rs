@@ -4,10 +4,12 @@
 //! line of a recording and the completeness statement read it.
 
 mod btf;
+mod enlist;
 mod kernel;
 mod load;
 pub mod sensors;
 
 pub use btf::{BtfError, Offsets};
+pub use enlist::{Enroller, Identifier};
 pub use kernel::{Lockdown, kernel_release, lockdown};
-pub use load::{Attached, Debug, Enroller, FinalCounters, LoadError, Loaded, Options, Rings};
+pub use load::{Attached, Debug, FinalCounters, LoadError, Loaded, Options, Rings};

@@ -38,6 +38,9 @@ impl Attach {
 /// Needed for bpf_loop (5.17), tracing programs with every map type (6.1) and stable tracepoint arguments.
 pub const MINIMUM_KERNEL: &str = "6.1";
 
+/// Programs that are run on demand, in the context of the process that asks.
+pub(super) const UNATTACHED: &[&str] = &["enrol", "identify"];
+
 pub const SENSORS: &[Sensor] = &[
     Sensor {
         name: "fork",

@@ -25,13 +25,18 @@ pub(super) struct Collector {
 }
 
 impl Collector {
-    pub(super) fn new(rings: Rings, start: Start, writer: Option<Writer>) -> Collector {
+    pub(super) fn new(
+        rings: Rings,
+        machine: LiveMachine,
+        start: Start,
+        writer: Option<Writer>,
+    ) -> Collector {
         let mut collector = Collector {
             drain: Drain::default(),
             fold: Fold::default(),
             story: Story::new(start.clone()),
             rings,
-            machine: LiveMachine::new(),
+            machine,
             writer,
             write_error: None,
         };

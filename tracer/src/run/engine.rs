@@ -7,6 +7,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
+    path::Path,
     process::{Child, ExitStatus},
     time::Duration,
 };
@@ -21,13 +22,14 @@ use super::{
     Settings, canary,
     collector::Collector,
     launch::{self, LaunchError, Launched},
+    machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
     user::CallingUser,
 };
 use crate::{
     model::{Bytes, Device, FileId},
     policy::{self, Verdict},
-    probe::{Attached, FinalCounters, LoadError, Loaded},
+    probe::{Attached, FinalCounters, Identifier, LoadError, Loaded},
     record::{
         Record, Writer,
         schema::{
@@ -83,13 +85,19 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let (signals, mask) = Signals::block()?;
     let mut loaded = Loaded::new(&settings.probes)?;
     let rings = loaded.take_rings()?;
+    let identifier = loaded.take_identifier()?;
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
     let attached = loaded.attach()?;
     let user = CallingUser::from_environment();
-    let start = start_record(&settings, &attached, user.as_ref())?;
-    let collector = Collector::new(rings, start, settings.output.map(Writer::new));
+    let start = start_record(&settings, &attached, &identifier, user.as_ref())?;
+    let collector = Collector::new(
+        rings,
+        LiveMachine::new(identifier),
+        start,
+        settings.output.map(Writer::new),
+    );
     let mut session = Session::new(collector, attached, signals)?;
 
     session.canary(CanaryPhase::Start, enroll_canary, mask).await?;
@@ -439,6 +447,7 @@ fn boottime_ns() -> io::Result<u64> {
 fn start_record(
     settings: &Settings,
     attached: &Attached,
+    identifier: &Identifier,
     user: Option<&CallingUser>,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
@@ -448,13 +457,17 @@ fn start_record(
             .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
     };
     let path_variable = std::env::var_os("PATH").unwrap_or_default();
+    let identify = |path: &Path| identifier.file_at(path);
     let known_programs = settings
         .policies
         .iter()
         .flat_map(|policy| &policy.claims)
         .flat_map(|claim| &claim.programs)
         .filter(|program| !program.starts_with('@'))
-        .map(|program| (program.clone(), policy::find_copies(program, path_variable.as_bytes())))
+        .map(|program| {
+            let copies = policy::find_copies(program, path_variable.as_bytes(), &identify);
+            (program.clone(), copies)
+        })
         .collect();
     Ok(Start {
         schema: SCHEMA,

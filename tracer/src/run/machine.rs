@@ -1,14 +1,13 @@
 //! What the fold asks of the machine it runs on.
 
 use std::{
-    io,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
     path::{Path, PathBuf},
 };
 
 use crate::{
-    model::ExecEvent,
-    model::{Bytes, Device, FileId},
+    model::{Bytes, ExecEvent},
+    probe::Identifier,
     session::{Machine, ScriptFile},
 };
 
@@ -16,17 +15,24 @@ use crate::{
 pub(super) struct LiveMachine {
     /// Inode of the pid namespace that /proc shows.
     own_pid_ns: Option<u32>,
+    identifier: Identifier,
 }
 
 /// The initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_PID_NS: u32 = 0xeffffffc;
 
 impl LiveMachine {
-    pub(super) fn new() -> LiveMachine {
+    pub(super) fn new(identifier: Identifier) -> LiveMachine {
         let own_pid_ns = std::fs::metadata("/proc/self/ns/pid")
             .ok()
             .and_then(|metadata| u32::try_from(metadata.ino()).ok());
-        LiveMachine { own_pid_ns }
+        LiveMachine { own_pid_ns, identifier }
+    }
+
+    fn look_up(&self, path: &Path) -> Option<ScriptFile> {
+        let file = self.identifier.file_at(path)?;
+        let resolved = std::fs::canonicalize(path).ok()?;
+        Some(ScriptFile { file, resolved_path: Bytes::from(resolved.as_path()) })
     }
 
     /// The /proc folder of the process that executed, if this /proc shows it.
@@ -50,7 +56,7 @@ impl Machine for LiveMachine {
         let name = exec.filename.as_path();
         // fexecve: the kernel spells the script /dev/fd/N.
         if let Ok(descriptor) = name.strip_prefix("/dev/fd") {
-            return look_up(&folder?.join("fd").join(descriptor));
+            return self.look_up(&folder?.join("fd").join(descriptor));
         }
         let absolute =
             if name.is_absolute() { name.to_owned() } else { exec.cwd.as_path().join(name) };
@@ -59,7 +65,7 @@ impl Machine for LiveMachine {
         }
         let inside = |folder: PathBuf| {
             let root = folder.join("root");
-            look_up(&root.join(absolute.strip_prefix("/").ok()?)).map(|mut found| {
+            self.look_up(&root.join(absolute.strip_prefix("/").ok()?)).map(|mut found| {
                 let prefix = root.as_os_str().as_bytes();
                 if let Some(rest) = found.resolved_path.0.strip_prefix(prefix) {
                     found.resolved_path = rest.into();
@@ -67,19 +73,6 @@ impl Machine for LiveMachine {
                 found
             })
         };
-        folder.and_then(inside).or_else(|| look_up(&absolute))
+        folder.and_then(inside).or_else(|| self.look_up(&absolute))
     }
-}
-
-fn look_up(path: &Path) -> Option<ScriptFile> {
-    let found = || -> io::Result<ScriptFile> {
-        let resolved = std::fs::canonicalize(path)?;
-        let metadata = std::fs::metadata(path)?;
-        let device = Device::from_stat(metadata.dev());
-        Ok(ScriptFile {
-            file: FileId { device, inode: metadata.ino() },
-            resolved_path: Bytes::from(resolved.as_path()),
-        })
-    };
-    found().ok()
 }

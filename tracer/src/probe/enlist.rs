@@ -1,0 +1,127 @@
+//! Programs that a process runs on itself.
+//!
+//! `BPF_PROG_TEST_RUN` executes a raw tracepoint program in the context of the caller (5.10+), so
+//! what such a program learns about "the current task" needs no pid and no path.
+
+use std::{
+    fs::OpenOptions,
+    io,
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::fs::OpenOptionsExt as _,
+    },
+    path::Path,
+};
+
+use aya::{
+    Pod,
+    maps::{Array, Map, MapData, MapError},
+};
+use tracer_ebpf::abi::{ExecFile, Role};
+
+use crate::model::{Device, FileId};
+
+/// Lets the calling process put itself into the tree.
+#[derive(Debug)]
+pub struct Enroller {
+    program: OwnedFd,
+}
+
+impl Enroller {
+    pub(super) fn new(program: OwnedFd) -> Enroller {
+        Enroller { program }
+    }
+
+    /// Async-signal-safe: it allocates nothing, so it may run between fork and exec.
+    pub fn enrol(&self, role: Role) -> io::Result<()> {
+        match run(&self.program, role as u64)? {
+            0 => Ok(()),
+            // The tree is full, or the process's own ids could not be read.
+            _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
+        }
+    }
+}
+
+/// Tells files apart as the exec probe does.
+pub struct Identifier {
+    program: OwnedFd,
+    answer: Array<MapData, PlainFile>,
+}
+
+impl std::fmt::Debug for Identifier {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Identifier").field("program", &self.program).finish_non_exhaustive()
+    }
+}
+
+#[derive(Clone, Copy)]
+#[repr(transparent)]
+struct PlainFile(ExecFile);
+
+// SAFETY: repr(C) integers without padding (zerocopy's IntoBytes holds for ExecFile), for which any
+// bytes are a value.
+unsafe impl Pod for PlainFile {}
+
+impl Identifier {
+    pub(super) fn new(program: OwnedFd, map: Map) -> Result<Identifier, MapError> {
+        Ok(Identifier { program, answer: Array::try_from(map)? })
+    }
+
+    /// The regular file at a path, symbolic links followed. The file is not read, so it need not be
+    /// readable.
+    pub fn file_at(&self, path: &Path) -> Option<FileId> {
+        let file = OpenOptions::new()
+            .read(true)
+            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
+            .open(path)
+            .ok()?;
+        if !file.metadata().ok()?.is_file() {
+            return None;
+        }
+        let descriptor = u64::try_from(file.as_raw_fd()).ok()?;
+        if run(&self.program, descriptor).ok()? != 0 {
+            return None;
+        }
+        let PlainFile(found) = self.answer.get(&0, 0).ok()?;
+        Some(FileId { device: Device(found.key.device), inode: found.key.inode })
+    }
+}
+
+/// Runs a raw tracepoint program here and now; returns what it returned.
+fn run(program: &OwnedFd, argument: u64) -> io::Result<u32> {
+    /// `struct { ... } test` of `union bpf_attr`, include/uapi/linux/bpf.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct TestRun {
+        prog_fd: u32,
+        retval: u32,
+        data_size_in: u32,
+        data_size_out: u32,
+        data_in: u64,
+        data_out: u64,
+        repeat: u32,
+        duration: u32,
+        ctx_size_in: u32,
+        ctx_size_out: u32,
+        ctx_in: u64,
+        ctx_out: u64,
+        flags: u32,
+        cpu: u32,
+        batch_size: u32,
+        padding: u32,
+    }
+    const BPF_PROG_TEST_RUN: libc::c_long = 10;
+    let arguments = [argument];
+    let mut attr = TestRun {
+        prog_fd: program.as_raw_fd().cast_unsigned(),
+        ctx_size_in: size_of_val(&arguments) as u32,
+        ctx_in: arguments.as_ptr() as u64,
+        ..TestRun::default()
+    };
+    // SAFETY: `attr` has the layout that this command reads and writes, and `ctx_in` points to
+    // `ctx_size_in` bytes that outlive the call.
+    let result = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_TEST_RUN, &raw mut attr, size_of::<TestRun>())
+    };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(attr.retval) }
+}
