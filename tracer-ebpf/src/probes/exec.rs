@@ -29,6 +29,8 @@ use crate::kernel::{
 fn exec(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
         on_exec(&process, ctx.arg::<u32>(1), KernelPtr(ctx.arg(2)));
+        #[cfg(feature = "debug-log")]
+        aya_log_ebpf::debug!(&ctx, "exec: tgid {} tid {}", process.tgid, process.tid);
     }
     0
 }

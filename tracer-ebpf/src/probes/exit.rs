@@ -17,6 +17,8 @@ use crate::kernel::{
 fn exit(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
         on_exit(&process);
+        #[cfg(feature = "debug-log")]
+        aya_log_ebpf::debug!(&ctx, "exit: tgid {} tid {}", process.tgid, process.tid);
     }
     0
 }

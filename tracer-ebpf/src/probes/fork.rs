@@ -17,6 +17,8 @@ use crate::kernel::{
 fn fork(ctx: RawTracePointContext) -> i32 {
     if let Some(parent) = tree::current(&ctx) {
         on_fork(&parent, Task(KernelPtr(ctx.arg(1))));
+        #[cfg(feature = "debug-log")]
+        aya_log_ebpf::debug!(&ctx, "fork: tgid {} tid {}", parent.tgid, parent.tid);
     }
     0
 }

@@ -128,12 +128,12 @@ impl Loaded {
         }
         loader.map_max_entries("TREE", tree_entries());
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
-        #[cfg(feature = "debug-log")]
-        let ebpf = with_log(ebpf)?;
         let mut loaded = Loaded { ebpf, debug: options.debug.clone() };
         for program in programs() {
             loaded.program(program)?.load().map_err(|error| refused(program, &error))?;
         }
+        #[cfg(feature = "debug-log")]
+        super::debug_log::start(&mut loaded.ebpf).map_err(LoadError::Object)?;
         Ok(loaded)
     }
 
@@ -368,10 +368,4 @@ fn chain(error: &dyn std::error::Error) -> String {
         }
         _ => text,
     }
-}
-
-#[cfg(feature = "debug-log")]
-fn with_log(mut ebpf: Ebpf) -> Result<Ebpf, LoadError> {
-    aya_log::EbpfLogger::init(&mut ebpf).map_err(|error| LoadError::Object(error.to_string()))?;
-    Ok(ebpf)
 }

@@ -4,6 +4,8 @@
 //! line of a recording and the completeness statement read it.
 
 mod btf;
+#[cfg(feature = "debug-log")]
+mod debug_log;
 mod enlist;
 mod kernel;
 mod load;
