@@ -164,11 +164,10 @@ pub(crate) fn record<T: FromZeros + 'static>(kind: Kind, fill: impl FnOnce(&mut 
         return;
     };
     let slot = entry.as_mut_ptr();
-    // SAFETY: the ring handed out room for one `T`, aligned to eight bytes, and `T: FromZeros`.
-    fill(unsafe {
-        core::ptr::write_bytes(slot, 0, 1);
-        &mut *slot
-    });
+    // SAFETY: the ring handed out room for one `T`, aligned to eight bytes.
+    unsafe { core::ptr::write_bytes(slot, 0, 1) };
+    // SAFETY: as above, and all zeroes is a valid `T: FromZeros`.
+    fill(unsafe { &mut *slot });
     entry.submit(0);
 }
 

@@ -14,12 +14,12 @@ use tracer_ebpf::abi::{ARGV_INLINE_MAX, Exec, NAME_MAX_BYTES};
 
 use super::field::KernelPtr;
 
-/// The longest single append.
-const APPEND_MAX: usize = 4096;
-const _: () = assert!(NAME_MAX_BYTES <= APPEND_MAX && ARGV_INLINE_MAX <= APPEND_MAX);
+/// The longest single append, in bytes.
+const APPEND_MAX: u64 = 4096;
+const _: () = assert!(NAME_MAX_BYTES as u64 <= APPEND_MAX && ARGV_INLINE_MAX as u64 <= APPEND_MAX);
 
 /// filename, interpreter, path, cwd and argv, and slack so that one check per append suffices.
-const CAPACITY: usize = 6 * APPEND_MAX;
+const CAPACITY: u64 = 6 * APPEND_MAX;
 
 #[repr(C)]
 pub(crate) struct Scratch {
@@ -31,7 +31,7 @@ pub(crate) struct Scratch {
     len: u64,
     /// The record: its fixed part, then, right behind it, what was appended.
     pub(crate) exec: Exec,
-    bytes: [u8; CAPACITY],
+    bytes: [u8; CAPACITY as usize],
 }
 
 /// What the chunk loop has left to do.
@@ -48,6 +48,13 @@ pub(crate) struct ArgvCopy {
 
 #[map]
 static SCRATCH: PerCpuArray<Scratch> = PerCpuArray::with_max_entries(1, 0);
+
+/// Whether `lower <= value <= upper`, checked where the verifier sees it: LLVM drops a comparison
+/// that it can prove itself. A negative number in a u64 is out of bounds.
+#[inline(always)]
+pub(crate) fn in_bounds(value: u64, lower: u64, upper: u64) -> bool {
+    check_bounds_signed(value.cast_signed(), lower.cast_signed(), upper.cast_signed())
+}
 
 /// This CPU's work area. Only the exec probe uses it: it cannot be interrupted by itself.
 #[inline(always)]
@@ -70,8 +77,8 @@ impl Scratch {
     /// Room for one append, if there is any.
     #[inline(always)]
     fn room(&mut self) -> Option<*mut u8> {
-        let len = self.len as i64;
-        if !check_bounds_signed(len, 0, (CAPACITY - APPEND_MAX) as i64) {
+        let len = self.len;
+        if !in_bounds(len, 0, CAPACITY - APPEND_MAX) {
             return None;
         }
         // SAFETY: the position was just checked to lie APPEND_MAX before the end.
@@ -86,10 +93,11 @@ impl Scratch {
         let Some(room) = self.room() else { return 0 };
         // SAFETY: `room` has APPEND_MAX bytes and `max` is no more; the helper checks the source.
         let written = unsafe { bpf_probe_read_kernel_str(room.cast(), max, source.0 as *const _) };
-        if !check_bounds_signed(written, 1, APPEND_MAX as i64) {
+        let written = written.cast_unsigned();
+        if !in_bounds(written, 1, APPEND_MAX) {
             return 0;
         }
-        self.len += written as u64;
+        self.len += written;
         written as u32
     }
 
@@ -98,23 +106,22 @@ impl Scratch {
     #[inline(always)]
     pub(crate) fn append_user(&mut self, source: u64, len: u64) -> u32 {
         let Some(room) = self.room() else { return 0 };
-        let len = len as i64;
-        if !check_bounds_signed(len, 1, APPEND_MAX as i64) {
+        if !in_bounds(len, 1, APPEND_MAX) {
             return 0;
         }
         // SAFETY: `room` has APPEND_MAX bytes and `len` is no more; the helper checks the source.
         if unsafe { bpf_probe_read_user(room.cast(), len as u32, source as *const _) } != 0 {
             return 0;
         }
-        self.len += len as u64;
+        self.len += len;
         len as u32
     }
 
     /// The whole record.
     #[inline(always)]
     pub(crate) fn record(&self) -> Option<&[u8]> {
-        let len = self.len as i64;
-        if !check_bounds_signed(len, 0, CAPACITY as i64) {
+        let len = self.len;
+        if !in_bounds(len, 0, CAPACITY) {
             return None;
         }
         // SAFETY: `Scratch` is repr(C), so `bytes` follows `exec` (whose size is a multiple of its

@@ -254,24 +254,17 @@ unsafe extern "C" fn argv_chunk(_: u64, _: *mut c_void) -> i64 {
     let mut header = scratch.exec.header;
     header.kind = Kind::ArgvChunk as u32;
     let emitted = emit::record_with(Kind::ArgvChunk, |slot: *mut ArgvChunk| {
-        let len = if aya_ebpf::check_bounds_signed(len as i64, 0, ARGV_CHUNK_BYTES as i64) {
-            len
-        } else {
-            0
-        };
-        // SAFETY: the ring handed out room for one ArgvChunk; all fields but the unused end of
-        // `bytes` are written, and the collector reads `len` bytes of it only.
-        unsafe {
-            (*slot).header = header;
-            (*slot).offset_bytes = copy.offset_bytes;
-            (*slot).len = len as u32;
-            (*slot).padding = 0;
-            failed = bpf_probe_read_user(
-                (&raw mut (*slot).bytes).cast(),
-                len as u32,
-                (copy.address + copy.offset_bytes) as *const c_void,
-            );
-        }
+        // SAFETY: the ring handed out room for one ArgvChunk, aligned to eight bytes. Its fixed
+        // part is written here, of `bytes` as much as `len` says, and the collector reads no more.
+        let chunk = unsafe { &mut *slot };
+        let len = if scratch::in_bounds(len, 0, ARGV_CHUNK_BYTES as u64) { len as u32 } else { 0 };
+        chunk.header = header;
+        chunk.offset_bytes = copy.offset_bytes;
+        chunk.len = len;
+        chunk.padding = 0;
+        let from = (copy.address + copy.offset_bytes) as *const c_void;
+        // SAFETY: `bytes` has ARGV_CHUNK_BYTES bytes and `len` is no more; the helper checks `from`.
+        failed = unsafe { bpf_probe_read_user(chunk.bytes.as_mut_ptr().cast(), len, from) };
     });
     scratch.argv.emitted = copy.emitted + u32::from(emitted);
     if failed != 0 || !emitted {
