@@ -1,0 +1,103 @@
+//! A network namespace of a test's own, with nothing but loopback, and peers to connect to.
+
+use std::{
+    fs,
+    io::{Read as _, Write as _},
+    net::{SocketAddr, TcpListener},
+    os::fd::AsRawFd as _,
+    thread,
+};
+
+use anyhow::{Context as _, Result, anyhow};
+use rustix::thread::UnshareFlags;
+
+/// A proof of being on the thread that [`in_private_network`] made.
+#[derive(Debug)]
+pub(crate) struct Network(());
+
+/// Runs `test` on a thread that has a new network namespace; the processes it starts are in it
+/// too. The namespace ends with the last of them.
+pub(crate) fn in_private_network<T: Send>(
+    test: impl FnOnce(&Network) -> Result<T> + Send,
+) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            // SAFETY: UnshareFlags::FILES, the one that could pull descriptors away under their
+            // owners, is not among the flags.
+            unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+                .context("cannot make a network namespace")?;
+            bring_up_loopback()?;
+            test(&Network(()))
+        });
+        thread.join().map_err(|_| anyhow!("the test panicked"))?
+    })
+}
+
+impl Network {
+    /// Connections opened in this namespace so far, as the kernel counts them.
+    pub(crate) fn active_opens(&self) -> Result<u64> {
+        let text = fs::read_to_string("/proc/thread-self/net/snmp")?;
+        active_opens_of(&text)
+    }
+
+    /// Listens on an address, port 0 for any.
+    pub(crate) fn listen(&self, address: &str) -> Result<(TcpListener, SocketAddr)> {
+        let listener =
+            TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        let address = listener.local_addr()?;
+        Ok((listener, address))
+    }
+}
+
+/// From the text of `/proc/net/snmp`.
+pub(crate) fn active_opens_of(snmp: &str) -> Result<u64> {
+    let mut rows = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+    let (names, values) = rows.next().zip(rows.next()).context("no Tcp rows")?;
+    let (_, value) =
+        names.zip(values).find(|(name, _)| *name == "ActiveOpens").context("no ActiveOpens")?;
+    Ok(value.parse()?)
+}
+
+/// What the other side of a connection does.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Peer {
+    pub(crate) receives: u64,
+    pub(crate) sends: usize,
+    /// Closes at once; otherwise waits until the client has closed.
+    pub(crate) closes_first: bool,
+}
+
+impl Peer {
+    /// Serves `count` connections, one after another, on a thread of its own. Ends with the process
+    /// at the latest.
+    pub(crate) fn serve(self, listener: TcpListener, count: usize) {
+        thread::spawn(move || {
+            for stream in listener.incoming().take(count) {
+                let Ok(mut stream) = stream else { return };
+                let mut received = Vec::new();
+                let _ = (&mut stream).take(self.receives).read_to_end(&mut received);
+                let _ = stream.write_all(&vec![b'p'; self.sends]);
+                if !self.closes_first {
+                    let _ = stream.read_to_end(&mut received);
+                }
+            }
+        });
+    }
+}
+
+fn bring_up_loopback() -> Result<()> {
+    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    // SAFETY: ifreq is plain data, for which all zeroes is a value.
+    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
+    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
+        *to = from.cast_signed();
+    }
+    // IFF_UP is 1 in every ABI, so it fits the field.
+    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
+    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
+    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
+    if status != 0 {
+        return Err(std::io::Error::last_os_error()).context("cannot bring up loopback");
+    }
+    Ok(())
+}

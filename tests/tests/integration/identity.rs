@@ -1,0 +1,198 @@
+//! Disguises of a forbidden program. A stand-in named `aws` is on PATH; whatever runs it under
+//! another name must end as violated, or where it cannot be known as inconclusive.
+
+use std::{
+    ffi::OsString,
+    os::unix::fs::symlink,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tracer::policy::Ruling;
+
+use crate::{
+    Test,
+    harness::{Run, Scratch, on_path, program, skip},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("nothing_forbidden", nothing_forbidden),
+    ("direct", direct),
+    ("symbolic_link", symbolic_link),
+    ("hard_link", hard_link),
+    ("spelled_paths", spelled_paths),
+    ("other_argv0", other_argv0),
+    ("shell_and_wrappers", shell_and_wrappers),
+    ("script_of_that_name", script_of_that_name),
+    ("python_script", python_script),
+    ("python_module", python_module),
+    ("loader", loader),
+    ("symbolic_link_to_script", symbolic_link_to_script),
+    ("memfd_and_deleted", memfd_and_deleted),
+];
+
+/// The stand-in, in a folder that comes first on PATH.
+fn stand_in(scratch: &Scratch) -> Result<PathBuf> {
+    let folder = scratch.folder("bin")?;
+    let aws = folder.join("aws");
+    if !aws.exists() {
+        std::fs::copy(program(scratch, "stand-in")?, &aws)?;
+    }
+    Ok(aws)
+}
+
+fn traced(scratch: &Scratch, command: &[OsString]) -> Result<Run> {
+    let mut path = scratch.file("bin").into_os_string();
+    path.push(":");
+    path.push(std::env::var_os("PATH").unwrap_or_default());
+    scratch.run(command).policy("no-aws-cli").env("PATH", path).record()
+}
+
+/// The command must end as violated, for a reason with these words.
+fn check(scratch: &Scratch, command: &[impl Into<OsString> + Clone], how: &str) -> Result<Run> {
+    stand_in(scratch)?;
+    let command: Vec<OsString> = command.iter().cloned().map(Into::into).collect();
+    let run = traced(scratch, &command).with_context(|| format!("{command:?}"))?;
+    run.rules(Ruling::Violated)
+        .and_then(|run| run.because(&["runs aws", how]))
+        .with_context(|| format!("{command:?}"))?;
+    ensure!(run.output.code() == 10, "{}", run.output.code());
+    Ok(run)
+}
+
+fn text(path: &Path) -> String {
+    path.to_string_lossy().into_owned()
+}
+
+/// The control: the stand-in being there is no violation.
+fn nothing_forbidden(scratch: &Scratch) -> Result<()> {
+    let aws = stand_in(scratch)?;
+    for command in [
+        vec!["true".into()],
+        vec!["ls".into(), text(&aws)],
+        vec!["sh".into(), "-c".into(), "test -x aws || :".into()],
+    ] {
+        let command: Vec<OsString> = command.into_iter().map(OsString::from).collect();
+        traced(scratch, &command)?.proven()?;
+    }
+    Ok(())
+}
+
+fn direct(scratch: &Scratch) -> Result<()> {
+    let aws = stand_in(scratch)?;
+    check(scratch, &["aws", "sts", "get-caller-identity"], "same inode")?;
+    check(scratch, &[text(&aws)], "same inode")?;
+    Ok(())
+}
+
+fn symbolic_link(scratch: &Scratch) -> Result<()> {
+    let link = scratch.file("harmless");
+    symlink(stand_in(scratch)?, &link)?;
+    check(scratch, &[text(&link)], "same inode")?;
+    Ok(())
+}
+
+fn hard_link(scratch: &Scratch) -> Result<()> {
+    let link = scratch.file("harmless");
+    std::fs::hard_link(stand_in(scratch)?, &link)?;
+    check(scratch, &[text(&link)], "same inode")?;
+    Ok(())
+}
+
+fn spelled_paths(scratch: &Scratch) -> Result<()> {
+    let aws = text(&stand_in(scratch)?);
+    scratch.folder("bin/below")?;
+    check(scratch, &["bin/below/../aws"], "same inode")?;
+    check(scratch, &["./bin/./aws"], "same inode")?;
+    check(scratch, &[format!("/proc/self/root{aws}")], "same inode")?;
+    check(scratch, &["/proc/self/cwd/bin/aws"], "same inode")?;
+    Ok(())
+}
+
+fn other_argv0(scratch: &Scratch) -> Result<()> {
+    let aws = text(&stand_in(scratch)?);
+    on_path("bash")?;
+    check(scratch, &["bash", "-c", &format!("exec -a harmless {aws}")], "same inode")?;
+    check(scratch, &["bash", "-c", &format!("exec -a '' {aws}")], "same inode")?;
+    // The other way round: any program that is told it is aws.
+    check(scratch, &["bash", "-c", "exec -a /opt/aws true"], "argv[0]")?;
+    Ok(())
+}
+
+fn shell_and_wrappers(scratch: &Scratch) -> Result<()> {
+    for command in [
+        &["sh", "-c", "aws"][..],
+        &["sh", "-c", "true; aws; true"],
+        &["sh", "-c", "echo $(aws)"],
+        &["env", "X=1", "aws"],
+        &["nice", "aws"],
+        &["nohup", "aws"],
+        &["timeout", "30", "aws"],
+        &["setsid", "--wait", "aws"],
+        &["env", "nice", "timeout", "30", "sh", "-c", "aws"],
+        &["sh", "-c", "echo x | xargs aws"],
+    ] {
+        check(scratch, command, "same inode")?;
+    }
+    Ok(())
+}
+
+fn script_of_that_name(scratch: &Scratch) -> Result<()> {
+    scratch.folder("elsewhere")?;
+    let script = scratch.script("elsewhere/aws", "#!/bin/sh\nexit 0\n")?;
+    check(scratch, &[text(&script)], "name it was executed under")?;
+    Ok(())
+}
+
+fn symbolic_link_to_script(scratch: &Scratch) -> Result<()> {
+    scratch.folder("elsewhere")?;
+    let script = scratch.script("elsewhere/aws", "#!/bin/sh\nexit 0\n")?;
+    let link = scratch.file("harmless");
+    symlink(script, &link)?;
+    check(scratch, &[text(&link)], "path of the script")?;
+    Ok(())
+}
+
+/// Not the shim of a version manager, which is a shell script.
+fn python() -> Result<String> {
+    let python = Path::new("/usr/bin/python3");
+    if python.is_file() { Ok(text(python)) } else { skip("there is no /usr/bin/python3") }
+}
+
+fn python_script(scratch: &Scratch) -> Result<()> {
+    scratch.folder("elsewhere")?;
+    let script = text(&scratch.write("elsewhere/aws", "print('not really')\n")?);
+    check(scratch, &[python()?, script.clone()], "was given")?;
+    check(scratch, &[python()?, "-I".into(), "-B".into(), script], "was given")?;
+    Ok(())
+}
+
+fn python_module(scratch: &Scratch) -> Result<()> {
+    check(scratch, &[&python()?, "-m", "awscli", "--version"], "awscli")?;
+    check(scratch, &[&python()?, "-Imawscli"], "awscli")?;
+    check(scratch, &[&python()?, "-c", "import awscli.clidriver"], "awscli")?;
+    Ok(())
+}
+
+fn loader(scratch: &Scratch) -> Result<()> {
+    let aws = text(&stand_in(scratch)?);
+    let loader = ["/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"];
+    let Some(loader) = loader.into_iter().find(|path| Path::new(path).is_file()) else {
+        return skip("there is no ELF loader at a known place");
+    };
+    check(scratch, &[loader, &aws], "was given")?;
+    Ok(())
+}
+
+fn memfd_and_deleted(scratch: &Scratch) -> Result<()> {
+    let aws = stand_in(scratch)?;
+    let copy = scratch.copy(&aws, "harmless")?;
+    for command in [[program(scratch, "memfd")?, aws.clone()], [program(scratch, "deleted")?, copy]]
+    {
+        let command = command.map(PathBuf::into_os_string);
+        let run = traced(scratch, &command)?;
+        let overall = run.verdict.as_ref().map(|verdict| verdict.overall);
+        ensure!(overall > Some(Ruling::Proven), "{command:?} ended as {overall:?}");
+    }
+    Ok(())
+}

@@ -1,0 +1,88 @@
+//! tracer as a program, on this machine's kernel.
+//!
+//! Each test is a function over a [`Scratch`]: a directory, the traced command, and what is left of
+//! it are gone afterwards, also when the test fails. `TRACER_BIN` names another tracer than the
+//! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat.
+
+mod connect;
+mod contract;
+mod exec;
+mod harness;
+mod identity;
+mod loss;
+mod node;
+mod recording;
+mod session;
+mod terminal;
+mod thousand;
+
+use std::process::ExitCode;
+
+use harness::{Scratch, Skip, tracer_program};
+use libtest_mimic::{Arguments, Completion, Failed, Trial};
+
+/// A test: its name and what it does.
+type Test = (&'static str, fn(&Scratch) -> anyhow::Result<()>);
+
+fn main() -> ExitCode {
+    let mut arguments = Arguments::from_args();
+    // The long ones come first, one on each of two threads.
+    arguments.test_threads.get_or_insert(2);
+    let why_none = why_none();
+    let modules: [(&str, &[Test]); 10] = [
+        ("thousand", thousand::TESTS),
+        ("exec", exec::TESTS),
+        ("node", node::TESTS),
+        ("connect", connect::TESTS),
+        ("loss", loss::TESTS),
+        ("recording", recording::TESTS),
+        ("contract", contract::TESTS),
+        ("terminal", terminal::TESTS),
+        ("session", session::TESTS),
+        ("identity", identity::TESTS),
+    ];
+    let trials = modules.iter().flat_map(|(module, tests)| {
+        let why_none = why_none.clone();
+        tests.iter().map(move |(name, test)| {
+            let name = format!("{module}::{name}");
+            let why_none = why_none.clone();
+            Trial::ignorable_test(name.clone(), move || run(&name, *test, why_none))
+        })
+    });
+    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+}
+
+/// What keeps this machine from running any of the tests.
+fn why_none() -> Option<String> {
+    if !rustix::process::geteuid().is_root() {
+        return Some("it traces with the kernel's probes, which needs root".into());
+    }
+    let tracer = tracer_program();
+    (!tracer.is_file()).then(|| format!("there is no tracer at {}", tracer.display()))
+}
+
+fn run(
+    name: &str,
+    test: fn(&Scratch) -> anyhow::Result<()>,
+    why_none: Option<String>,
+) -> Result<Completion, Failed> {
+    let result = match why_none {
+        Some(reason) => Err(Skip(reason).into()),
+        None => Scratch::new().and_then(|scratch| test(&scratch)),
+    };
+    match result {
+        Ok(()) => Ok(Completion::Completed),
+        Err(error) => match error.downcast::<Skip>() {
+            Ok(Skip(reason)) => {
+                // Indented: a line that begins with `skipped: ` stands for a test that its runner
+                // counts as passed, and this one is counted as ignored.
+                println!("  skipped: {name}: {reason}");
+                Ok(Completion::ignored_with(reason))
+            }
+            Err(error) => {
+                let causes: Vec<String> = error.chain().map(ToString::to_string).collect();
+                Err(Failed::from(causes.join("\n")))
+            }
+        },
+    }
+}
