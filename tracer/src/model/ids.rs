@@ -2,6 +2,8 @@
 
 use std::{fmt, net::IpAddr};
 
+use tracer_ebpf::abi::ExecFile;
+
 /// A process: a pid is reused, a pid with its start time is not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ProcessKey {
@@ -48,6 +50,29 @@ impl fmt::Display for Device {
 pub struct FileId {
     pub device: Device,
     pub inode: u64,
+}
+
+/// A file as it was at one moment: whoever changes its content changes its ctime.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct FileVersion {
+    pub id: FileId,
+    pub size_bytes: u64,
+    pub ctime_ns: i64,
+}
+
+impl From<&ExecFile> for FileVersion {
+    fn from(file: &ExecFile) -> FileVersion {
+        FileVersion {
+            id: FileId { device: Device(file.key.device), inode: file.key.inode },
+            size_bytes: file.size_bytes,
+            ctime_ns: nanoseconds(file.ctime_s, file.ctime_ns),
+        }
+    }
+}
+
+/// Seconds and the rest as one number.
+pub(crate) fn nanoseconds(seconds: i64, rest: u32) -> i64 {
+    seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest))
 }
 
 /// One end of a connection.

@@ -9,4 +9,5 @@ pub use event::{
     ArgvPiece, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader, ExecEvent,
     ExitEvent, ForkEvent, RootEvent,
 };
-pub use ids::{Device, Endpoint, FileId, ProcessKey};
+pub(crate) use ids::nanoseconds;
+pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

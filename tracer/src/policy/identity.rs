@@ -1,15 +1,17 @@
 //! Which program an exec is.
 //!
 //! Names come from the caller and prove little; the inode comes from the kernel. An exec is a
-//! program if any name says so *or* its file is one of the copies found on this machine, and what
-//! cannot be told is a reason for `inconclusive`, never a "no".
+//! program if any name says so, *or* its file is one of the copies found on this machine, *or* it has
+//! the content of one. What cannot be told is a reason for `inconclusive`, never a "no".
 
 use std::path::Path;
 
+use super::ClaimKind;
 use crate::{
     catalogue::{self, Program},
-    model::{Bytes, FileId},
+    model::{Bytes, FileVersion},
     record::schema::{Exec, KnownCopy},
+    session::Story,
 };
 
 /// Copies of a program on this machine: in the directories of `path_variable`, or the file itself
@@ -17,40 +19,90 @@ use crate::{
 pub fn find_copies(
     program: &str,
     path_variable: &[u8],
-    identify: &dyn Fn(&Path) -> Option<FileId>,
+    identify: &dyn Fn(&Path) -> Option<FileVersion>,
 ) -> Vec<KnownCopy> {
-    let copy = |path: Bytes| identify(path.as_path()).map(|file| KnownCopy { path, file });
     if program.starts_with('/') {
-        return copy(program.into()).into_iter().collect();
+        let path = Bytes::from(program);
+        let names = [String::from_utf8_lossy(path.base_name()).into_owned()];
+        let copy = identify(path.as_path()).map(|version| {
+            let multi_call = is_multi_call(path.as_path(), &version, &names, identify);
+            KnownCopy { path, file: version.id, multi_call }
+        });
+        return copy.into_iter().collect();
     }
     let names = catalogue::program(program).file_names;
     let directories = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
     let mut copies: Vec<KnownCopy> = Vec::new();
     for directory in directories {
         for name in &names {
-            let found = copy(Bytes([directory, b"/", name.as_bytes()].concat()));
-            copies.extend(found.filter(|found| copies.iter().all(|copy| copy.file != found.file)));
+            let path = Bytes([directory, b"/", name.as_bytes()].concat());
+            let Some(version) = identify(path.as_path()) else { continue };
+            if copies.iter().all(|copy| copy.file != version.id) {
+                let multi_call = is_multi_call(path.as_path(), &version, &names, identify);
+                copies.push(KnownCopy { path, file: version.id, multi_call });
+            }
         }
     }
     copies
 }
 
+/// Whether a neighbour with a name of another program is the same file or has the same content.
+fn is_multi_call(
+    path: &Path,
+    version: &FileVersion,
+    names: &[String],
+    identify: &dyn Fn(&Path) -> Option<FileVersion>,
+) -> bool {
+    /// Shims are small; a large file with a twin is a multi-call binary, which links share.
+    const COMPARED_BYTES_MAX: u64 = 64 * 1024;
+    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok());
+    entries.into_iter().flatten().flatten().any(|entry| {
+        let name = entry.file_name();
+        if names.iter().any(|own| name.to_str().is_some_and(|name| name.starts_with(own.as_str())))
+        {
+            return false;
+        }
+        let neighbour = entry.path();
+        let Some(other) = identify(&neighbour) else { return false };
+        other.id == version.id
+            || (other.size_bytes == version.size_bytes
+                && version.size_bytes <= COMPARED_BYTES_MAX
+                && std::fs::read(path)
+                    .is_ok_and(|own| std::fs::read(&neighbour).is_ok_and(|theirs| theirs == own)))
+    })
+}
+
 /// Whether an exec runs `program`, and what says so.
-pub(super) fn runs(exec: &Exec, program: &str, copies: &[KnownCopy]) -> Option<String> {
-    let script = exec.script.as_ref();
-    for (what, file) in [
-        ("executed file", exec.file.as_ref().map(|file| file.id())),
-        ("script", script.and_then(|script| script.file)),
-    ] {
-        if let Some(copy) = copies.iter().find(|copy| Some(copy.file) == file) {
-            return Some(format!("the {what} is {} (same inode)", copy.path.lossy()));
+pub(super) fn runs(
+    exec: &Exec,
+    program: &str,
+    copies: &[KnownCopy],
+    story: &Story,
+) -> Option<String> {
+    let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
+    let files = [
+        ("executed file", exec.file.as_ref().map(|file| file.version())),
+        ("script", script.map(|script| script.version())),
+    ];
+    for (what, version) in files {
+        let Some(version) = version else { continue };
+        for copy in copies.iter().filter(|copy| !copy.multi_call) {
+            if copy.file == version.id {
+                return Some(format!("the {what} is {} (same inode)", copy.path.lossy()));
+            }
+            let content = story.content(&version).ok();
+            if story.contents_of(copy.file).any(|known| Some(known) == content) {
+                return Some(format!(
+                    "the {what} is a copy of {} (same content)",
+                    copy.path.lossy()
+                ));
+            }
         }
     }
     if program.starts_with('/') {
         // The file may have come into being after the start, so its name counts too.
         let path = exec.file.as_ref().and_then(|file| file.path.as_ref());
-        let script = script.and_then(|script| script.resolved_path.as_ref());
-        let named = [exec.filename.as_ref(), path, script];
+        let named = [exec.filename.as_ref(), path, script.map(|script| &script.path)];
         return named
             .into_iter()
             .flatten()
@@ -69,7 +121,7 @@ pub(super) fn runs(exec: &Exec, program: &str, copies: &[KnownCopy]) -> Option<S
     if named(exec.file.as_ref().and_then(|file| file.path.as_ref())) {
         return Some("by the path of the executed file".into());
     }
-    if named(script.and_then(|script| script.resolved_path.as_ref())) {
+    if named(script.map(|script| &script.path)) {
         return Some("by the path of the script".into());
     }
     if named(exec.argv.args.first()) {
@@ -119,8 +171,25 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
     None
 }
 
+/// Whether an exec runs one of a program's copies, by the file alone; of a multi-call file the name
+/// it was called by must be the copy's too.
+pub(super) fn is_copy(exec: &Exec, copies: &[KnownCopy]) -> bool {
+    let script = exec.script.as_ref();
+    let file = match script {
+        Some(script) => script.file.as_ref().map(|file| file.id),
+        None => exec.file.as_ref().map(|file| file.id()),
+    };
+    let called_as = |name: &[u8]| {
+        let argv0 = if script.is_some() { None } else { exec.argv.args.first() };
+        [exec.filename.as_ref(), argv0].into_iter().flatten().all(|own| own.base_name() == name)
+    };
+    copies.iter().any(|copy| {
+        Some(copy.file) == file && (!copy.multi_call || called_as(copy.path.base_name()))
+    })
+}
+
 /// What keeps an exec from being identified.
-pub(super) fn unidentified(exec: &Exec) -> Option<String> {
+pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Option<String> {
     if exec.memfd {
         return Some(
             "it executed an anonymous memory file, whose content no name identifies".into(),
@@ -129,17 +198,30 @@ pub(super) fn unidentified(exec: &Exec) -> Option<String> {
     if exec.unlinked {
         return Some("the executed file had no name left in any directory".into());
     }
-    if exec.file.is_none() {
+    let Some(file) = &exec.file else {
         return Some("the kernel could not read which file was executed".into());
-    }
+    };
     if exec.filename.is_none() {
         return Some("the kernel could not read the name it was executed under".into());
     }
     if !exec.argv.complete {
         return Some("its argv is not complete".into());
     }
-    if exec.script.as_ref().is_some_and(|script| script.file.is_none()) {
+    let script = exec.script.as_ref().map(|script| script.file.as_ref());
+    if script == Some(None) {
         return Some("the script it ran was gone before its file could be identified".into());
     }
-    None
+    match kind {
+        // The inode decides, whatever it contains.
+        ClaimKind::RunsOnly => None,
+        ClaimKind::NeverRuns => [
+            ("executed file", Some(file.version())),
+            ("script", script.flatten().map(|script| script.version())),
+        ]
+        .into_iter()
+        .find_map(|(what, version)| {
+            let why = story.content(&version?).err()?;
+            Some(format!("the content of the {what} is not known: {why}"))
+        }),
+    }
 }

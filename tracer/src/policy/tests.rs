@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{Policy, Ruling, judge, load};
 use crate::{
-    model::{Bytes, Device, FileId, ProcessKey},
+    model::{Bytes, Device, FileId, FileVersion, ProcessKey},
     record::schema::*,
     session::Story,
 };
@@ -85,7 +85,38 @@ fn events(child: &[Record]) -> Vec<Record> {
     ];
     records.extend_from_slice(child);
     records.extend([exit(CHILD), exit(ROOT)]);
+    // Every executed file was read; its content is as different as its inode.
+    let contents: Vec<Record> = records
+        .iter()
+        .filter_map(|record| {
+            let Record::Exec(exec) = record else { return None };
+            Some(exec.file.as_ref()?.version())
+        })
+        .chain([script().version(), AWS_VERSION])
+        .map(|version| content(version, Ok(&version.id.inode.to_string())))
+        .collect();
+    records.extend(contents);
     records
+}
+
+const AWS_VERSION: FileVersion = FileVersion {
+    id: FileId { device: Device(8 << 20 | 1), inode: AWS },
+    size_bytes: 1,
+    ctime_ns: 0,
+};
+
+fn script() -> ScriptFile {
+    ScriptFile { id: file(60), size_bytes: 1, ctime_ns: 0, path: "/tmp/x".into() }
+}
+
+fn content(version: FileVersion, result: Result<&str, &str>) -> Record {
+    Record::Content(Content {
+        file: version.id,
+        size_bytes: version.size_bytes,
+        ctime_ns: version.ctime_ns,
+        sha256: result.ok().map(str::to_owned),
+        unread: result.err().map(str::to_owned),
+    })
 }
 
 /// An end that agrees with the events in everything.
@@ -93,7 +124,9 @@ fn good_end(records: &[Record]) -> End {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut ledger: BTreeMap<FileId, u64> = BTreeMap::new();
     for record in records {
-        *counts.entry(record.name()).or_default() += 1;
+        if !matches!(record, Record::Content(_)) {
+            *counts.entry(record.name()).or_default() += 1;
+        }
         if let Record::Exec(exec) = record
             && let Some(file) = &exec.file
         {
@@ -154,7 +187,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         policies: vec![policy.clone()],
         known_programs: BTreeMap::from([(
             "aws".to_owned(),
-            vec![KnownCopy { path: "/usr/bin/aws".into(), file: file(AWS) }],
+            vec![KnownCopy { path: "/usr/bin/aws".into(), file: file(AWS), multi_call: false }],
         )]),
     }
 }
@@ -272,11 +305,46 @@ fn the_program_is_found_under_each_of_its_names() {
         let Record::Exec(mut exec) = exec(CHILD, "/tmp/x", 4, &["sh", "/tmp/x"]) else {
             unreachable!()
         };
-        exec.script =
-            Some(Script { interpreter: None, file: Some(file(AWS)), resolved_path: None });
+        exec.script = Some(Script {
+            interpreter: None,
+            file: Some(ScriptFile { id: file(AWS), ..script() }),
+        });
         Record::Exec(exec)
     };
     violated(by_script, "the script is");
+}
+
+#[test]
+fn a_copy_is_found_by_its_content() {
+    let copy = exec(CHILD, "/tmp/x", 9, &["x"]);
+    let Record::Exec(executed) = &copy else { unreachable!() };
+    let version = executed.file.as_ref().unwrap().version();
+    let same = content(version, Ok(&AWS.to_string()));
+    // Content comes after the exec, and a later line for the same version counts.
+    let judged = |records: &[Record], spoil: fn(&mut Start)| {
+        let policy = load("no-aws-cli").unwrap();
+        let all: Vec<Record> =
+            events(std::slice::from_ref(&copy)).into_iter().chain(records.to_vec()).collect();
+        let mut start = start(&policy);
+        spoil(&mut start);
+        let mut story = Story::new(start);
+        let end = good_end(&all);
+        for record in all.into_iter().chain([Record::End(Box::new(end))]) {
+            story.add(record);
+        }
+        let claim = judge(&story, &[policy]).unwrap().claims.remove(0);
+        let violations = claim.violations.into_iter().map(|violation| violation.detail);
+        (claim.ruling, violations.chain(claim.reasons).collect::<Vec<_>>().join("\n"))
+    };
+    check(judged(std::slice::from_ref(&same), |_| {}), Ruling::Violated, "same content");
+    check(judged(&[], |_| {}), Ruling::Proven, "");
+    let unread = content(version, Err("gone"));
+    check(judged(&[unread], |_| {}), Ruling::Inconclusive, "is not known: gone");
+    // A shim shares its content with those of other programs: it proves nothing by itself.
+    let shim = |start: &mut Start| {
+        start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
+    };
+    check(judged(&[same], shim), Ruling::Proven, "");
 }
 
 #[test]
@@ -305,10 +373,7 @@ fn what_cannot_be_identified_is_inconclusive() {
     unknown(|exec| exec.file = None, "could not read which file");
     unknown(|exec| exec.filename = None, "could not read the name");
     unknown(|exec| exec.argv.complete = false, "argv is not complete");
-    unknown(
-        |exec| exec.script = Some(Script { interpreter: None, file: None, resolved_path: None }),
-        "was gone before",
-    );
+    unknown(|exec| exec.script = Some(Script { interpreter: None, file: None }), "was gone before");
 }
 
 #[test]

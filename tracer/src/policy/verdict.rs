@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Claim, ClaimKind, Policy, Requirement, SurvivorRule, completeness,
-    identity::{runs, unidentified},
+    identity::{is_copy, runs, unidentified},
 };
 use crate::{
     model::{FileId, ProcessKey},
@@ -107,7 +107,7 @@ fn judge_claim(
             } else {
                 verdict.violations.push(violation);
             }
-        } else if let Some(why) = unidentified(exec) {
+        } else if let Some(why) = unidentified(exec, claim.kind, story) {
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         }
     }
@@ -148,27 +148,28 @@ fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
             let own = command_files(story);
             return own_program(exec, &own).then(|| "runs the traced command's own program".into());
         }
-        runs(exec, program, copies(story, program)).map(|how| format!("runs {program}: {how}"))
+        runs(exec, program, copies(story, program), story)
+            .map(|how| format!("runs {program}: {how}"))
     })
 }
 
 /// Whether the exec runs something that is not one of the claim's programs. Names count for
 /// nothing here: only the file does.
 fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
+    let script = exec.script.as_ref().map(|script| script.file.is_some());
+    if !script.unwrap_or(exec.file.is_some()) {
+        return None; // unidentified, which is a reason of its own
+    }
     let own = command_files(story);
-    let file = exec
-        .script
-        .as_ref()
-        .map_or_else(|| exec.file.as_ref().map(|file| file.id()), |script| script.file)?;
     let listed = claim.programs.iter().any(|program| {
         if program == "@command" {
             own_program(exec, &own)
         } else {
-            copies(story, program).iter().any(|copy| copy.file == file)
+            is_copy(exec, copies(story, program))
         }
     });
     (!listed).then(|| {
-        let script = exec.script.as_ref().and_then(|script| script.resolved_path.as_ref());
+        let script = exec.script.as_ref().and_then(|script| Some(&script.file.as_ref()?.path));
         let path = script.or_else(|| exec.file.as_ref().and_then(|file| file.path.as_ref()));
         let name = path.map_or("a file without a path".into(), |path| path.lossy());
         format!("runs {name}, which is not listed")
@@ -178,13 +179,15 @@ fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
 /// The file, and the script if it is one, of the command's first exec.
 fn command_files(story: &Story) -> (Option<FileId>, Option<FileId>) {
     let first = story.execs_in_order().next();
-    let script = first.and_then(|exec| exec.script.as_ref()).and_then(|script| script.file);
+    let script = first
+        .and_then(|exec| exec.script.as_ref())
+        .and_then(|script| Some(script.file.as_ref()?.id));
     (first.and_then(|exec| exec.file.as_ref()).map(|file| file.id()), script)
 }
 
 fn own_program(exec: &Exec, own: &(Option<FileId>, Option<FileId>)) -> bool {
     let file = exec.file.as_ref().map(|file| file.id());
-    let script = exec.script.as_ref().and_then(|script| script.file);
+    let script = exec.script.as_ref().and_then(|script| Some(script.file.as_ref()?.id));
     file.is_some() && (file, script) == *own
 }
 

@@ -4,7 +4,7 @@
 //! what such a program learns about "the current task" needs no pid and no path.
 
 use std::{
-    fs::OpenOptions,
+    fs::{File, OpenOptions},
     io,
     os::{
         fd::{AsRawFd as _, OwnedFd},
@@ -19,7 +19,7 @@ use aya::{
 };
 use tracer_ebpf::abi::{ExecFile, Role};
 
-use crate::model::{Device, FileId};
+use crate::model::FileVersion;
 
 /// Lets the calling process put itself into the tree.
 #[derive(Debug)]
@@ -67,14 +67,18 @@ impl Identifier {
         Ok(Identifier { program, answer: Array::try_from(map)? })
     }
 
-    /// The regular file at a path, symbolic links followed. The file is not read, so it need not be
-    /// readable.
-    pub fn file_at(&self, path: &Path) -> Option<FileId> {
-        let file = OpenOptions::new()
-            .read(true)
-            .custom_flags(libc::O_PATH | libc::O_CLOEXEC)
-            .open(path)
-            .ok()?;
+    /// The regular file at a path, symbolic links followed.
+    pub fn file_at(&self, path: &Path) -> Option<FileVersion> {
+        self.version_of(&Identifier::open(path).ok()?)
+    }
+
+    /// A descriptor that names the file and does nothing else, so the file need not be readable.
+    pub fn open(path: &Path) -> io::Result<File> {
+        OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)
+    }
+
+    /// The version of an open regular file.
+    pub fn version_of(&self, file: &File) -> Option<FileVersion> {
         if !file.metadata().ok()?.is_file() {
             return None;
         }
@@ -83,7 +87,7 @@ impl Identifier {
             return None;
         }
         let PlainFile(found) = self.answer.get(&0, 0).ok()?;
-        Some(FileId { device: Device(found.key.device), inode: found.key.inode })
+        Some(FileVersion::from(&found))
     }
 }
 

@@ -12,4 +12,5 @@ mod writer;
 
 pub use reader::{Integrity, ReadError, Recording, read};
 pub use schema::Record;
+pub(crate) use text::to_hex as hex;
 pub use writer::{Writer, create_output};

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    model::{Bytes, Device, Endpoint, FileId, ProcessKey},
+    model::{Bytes, Device, Endpoint, FileId, FileVersion, ProcessKey},
     policy::{Policy, Verdict},
 };
 
@@ -24,6 +24,7 @@ pub enum Record {
     Root(Root),
     Fork(Fork),
     Exec(Box<Exec>),
+    Content(Content),
     Exit(Exit),
     Connect(Connect),
     ConnectResult(ConnectResult),
@@ -39,6 +40,7 @@ impl Record {
             Record::Root(_) => "root",
             Record::Fork(_) => "fork",
             Record::Exec(_) => "exec",
+            Record::Content(_) => "content",
             Record::Exit(_) => "exit",
             Record::Connect(_) => "connect",
             Record::ConnectResult(_) => "connect-result",
@@ -92,6 +94,31 @@ pub struct SensorState {
 pub struct KnownCopy {
     pub path: Bytes,
     pub file: FileId,
+    /// Other names lead to the same file or content (a multi-call program or a version manager's
+    /// shim), so only the name it is called by tells which program it is.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub multi_call: bool,
+}
+
+/// What a version of an executed or known file contains. Comes once per version, some time after
+/// the exec.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Content {
+    #[serde(flatten)]
+    pub file: FileId,
+    pub size_bytes: u64,
+    pub ctime_ns: i64,
+    /// Hexadecimal.
+    pub sha256: Option<String>,
+    /// Why there is none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
+}
+
+impl Content {
+    pub fn version(&self) -> FileVersion {
+        FileVersion { id: self.file, size_bytes: self.size_bytes, ctime_ns: self.ctime_ns }
+    }
 }
 
 /// A process at the root of the traced tree.
@@ -183,6 +210,10 @@ impl ExecutedFile {
     pub fn id(&self) -> FileId {
         FileId { device: self.device, inode: self.inode }
     }
+
+    pub fn version(&self) -> FileVersion {
+        FileVersion { id: self.id(), size_bytes: self.size_bytes, ctime_ns: self.ctime_ns }
+    }
 }
 
 /// The `#!` file that was executed through an interpreter.
@@ -191,9 +222,22 @@ pub struct Script {
     /// The interpreter as the script names it.
     pub interpreter: Option<Bytes>,
     /// The script's own file, looked up by name right after the exec; absent when it was gone.
-    pub file: Option<FileId>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub resolved_path: Option<Bytes>,
+    pub file: Option<ScriptFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ScriptFile {
+    #[serde(flatten)]
+    pub id: FileId,
+    pub size_bytes: u64,
+    pub ctime_ns: i64,
+    pub path: Bytes,
+}
+
+impl ScriptFile {
+    pub fn version(&self) -> FileVersion {
+        FileVersion { id: self.id, size_bytes: self.size_bytes, ctime_ns: self.ctime_ns }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

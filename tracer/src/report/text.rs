@@ -215,7 +215,7 @@ fn blind_spots(story: &Story, out: &mut Vec<String>) {
         out.push(format!("  {} ({}): {}", sensor.sensor, sensor.hook, sensor.cannot_see));
     }
     out.push(
-        "  identity: programs are told apart by names and inodes; a changed copy under another name is not recognised"
+        "  identity: programs are told apart by names, inodes and content; a changed copy under another name is not recognised"
             .into(),
     );
     let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();

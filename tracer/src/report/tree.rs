@@ -112,7 +112,7 @@ fn program(exec: &Exec) -> String {
     }
     let file = exec.script.as_ref().map_or_else(
         || exec.file.as_ref().and_then(|file| file.path.as_ref()),
-        |script| script.resolved_path.as_ref(),
+        |script| script.file.as_ref().map(|file| &file.path),
     );
     let names_it = |file: &crate::model::Bytes| {
         exec.argv.args.iter().take(3).any(|arg| arg.base_name() == file.base_name())

@@ -7,7 +7,10 @@ use crate::{
     ingest::Drain,
     model::Event,
     probe::Rings,
-    record::{Record, Writer, schema::Start},
+    record::{
+        Record, Writer,
+        schema::{Content, Start},
+    },
     session::{Fold, Story},
 };
 
@@ -40,6 +43,9 @@ impl Collector {
             writer,
             write_error: None,
         };
+        for copy in start.known_programs.values().flatten() {
+            collector.machine.read_known(copy.path.as_path());
+        }
         collector.write(&Record::Start(Box::new(start)));
         collector.flush();
         collector
@@ -60,9 +66,18 @@ impl Collector {
         let count = drain.round(rings, &mut sink);
         if count > 0 {
             self.early(false);
+            let finished = self.machine.contents().finished();
+            self.contents(finished);
             self.flush();
         }
         count
+    }
+
+    fn contents(&mut self, finished: Vec<Content>) {
+        for content in finished {
+            let record = Record::Content(content);
+            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+        }
     }
 
     /// Net events that came before their process.
@@ -77,6 +92,8 @@ impl Collector {
     /// After the last round: nothing more will introduce a process.
     pub(super) fn settle(&mut self) {
         self.early(true);
+        let rest = self.machine.contents().rest();
+        self.contents(rest);
         self.flush();
     }
 

@@ -94,7 +94,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let start = start_record(&settings, &attached, &identifier, user.as_ref())?;
     let collector = Collector::new(
         rings,
-        LiveMachine::new(identifier),
+        LiveMachine::new(identifier)?,
         start,
         settings.output.map(Writer::new),
     );

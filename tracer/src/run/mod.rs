@@ -6,6 +6,7 @@
 
 pub mod canary;
 mod collector;
+mod content;
 mod doctor;
 mod engine;
 mod launch;

@@ -11,11 +11,11 @@ use super::errno;
 use crate::{
     model::{
         ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-        ExecEvent, ExitEvent, FileId, ForkEvent, ProcessKey, RootEvent,
+        ExecEvent, ExitEvent, ForkEvent, ProcessKey, RootEvent, nanoseconds,
     },
     record::schema::{
         Argv, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork, Outcome,
-        Record, Root, Script,
+        Record, Root, Script, ScriptFile,
     },
 };
 
@@ -23,12 +23,9 @@ use crate::{
 pub trait Machine {
     /// The file of a `#!` script that was just executed, if it can still be found.
     fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile>;
-}
 
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ScriptFile {
-    pub file: FileId,
-    pub resolved_path: Bytes,
+    /// A program was executed: the time to look at its file is now.
+    fn executed(&mut self, exec: &ExecEvent);
 }
 
 /// An open connection.
@@ -122,14 +119,11 @@ impl Fold {
     }
 
     fn exec(&mut self, mut event: ExecEvent, machine: &mut dyn Machine) -> Record {
+        machine.executed(&event);
         let argv = self.argv(&mut event);
-        let script = (event.flags & exec_flag::SCRIPT != 0).then(|| {
-            let found = machine.script_file(&event);
-            Script {
-                interpreter: known(&event.header, unread::INTERPRETER, event.interpreter.clone()),
-                file: found.as_ref().map(|found| found.file),
-                resolved_path: found.map(|found| found.resolved_path),
-            }
+        let script = (event.flags & exec_flag::SCRIPT != 0).then(|| Script {
+            interpreter: known(&event.header, unread::INTERPRETER, event.interpreter.clone()),
+            file: machine.script_file(&event),
         });
         let header = event.header;
         Record::Exec(Box::new(Exec {
@@ -270,9 +264,6 @@ fn fork(event: &ForkEvent) -> Record {
 
 fn executed_file(event: &ExecEvent) -> ExecutedFile {
     let file = &event.file;
-    let nanoseconds = |seconds: i64, rest: u32| {
-        seconds.saturating_mul(1_000_000_000).saturating_add(i64::from(rest))
-    };
     ExecutedFile {
         path: known(&event.header, unread::PATH, event.path.clone()),
         path_cut: event.flags & exec_flag::PATH_CUT != 0,

@@ -9,5 +9,5 @@ mod story;
 #[cfg(test)]
 mod tests;
 
-pub use fold::{Fold, Machine, ScriptFile};
+pub use fold::{Fold, Machine};
 pub use story::{Connection, Process, Story};

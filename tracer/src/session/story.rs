@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use tracer_ebpf::abi::Kind;
 
 use crate::{
-    model::{Endpoint, FileId, ProcessKey},
+    model::{Endpoint, FileId, FileVersion, ProcessKey},
     record::{
         Integrity, Recording,
         schema::{Close, ConnectResult, End, Exec, Exit, Outcome, Record, Start},
@@ -21,6 +21,8 @@ pub struct Story {
     pub connections: Vec<Connection>,
     /// Successful execs recorded.
     pub execs: u64,
+    /// Of executed and known files: SHA-256, or why there is none.
+    contents: BTreeMap<FileVersion, Result<String, String>>,
     /// Those of them that an inherited perf counter can see.
     pub witnessed_execs: u64,
     /// Events of processes that no root or fork record introduced.
@@ -75,6 +77,7 @@ impl Story {
             processes: BTreeMap::new(),
             connections: Vec::new(),
             execs: 0,
+            contents: BTreeMap::new(),
             witnessed_execs: 0,
             orphans: 0,
             alive: BTreeSet::new(),
@@ -111,6 +114,13 @@ impl Story {
                 self.introduce(fork.child, Some(fork.process), fork.t_ns);
             }
             Record::Exec(exec) => self.add_exec(*exec),
+            Record::Content(content) => {
+                let result = content
+                    .sha256
+                    .clone()
+                    .ok_or_else(|| content.unread.clone().unwrap_or_else(|| "no reason".into()));
+                self.contents.insert(content.version(), result);
+            }
             Record::Exit(exit) => {
                 self.alive.remove(&exit.process);
                 let (key, t_ns) = (exit.process, exit.t_ns);
@@ -204,6 +214,23 @@ impl Story {
     /// fork that made it.
     pub fn execs_in_order(&self) -> impl Iterator<Item = &Exec> {
         self.exec_order.iter().filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
+    }
+
+    /// SHA-256 of a version of a file, or why it is not known.
+    pub fn content(&self, version: &FileVersion) -> Result<&str, &str> {
+        match self.contents.get(version) {
+            Some(Ok(sha256)) => Ok(sha256),
+            Some(Err(why)) => Err(why),
+            None => Err("the recording does not say"),
+        }
+    }
+
+    /// SHA-256 of every version of a file that was read.
+    pub fn contents_of(&self, file: FileId) -> impl Iterator<Item = &str> {
+        let of = |size_bytes, ctime_ns| FileVersion { id: file, size_bytes, ctime_ns };
+        self.contents
+            .range(of(0, i64::MIN)..=of(u64::MAX, i64::MAX))
+            .filter_map(|(_, content)| content.as_deref().ok())
     }
 
     pub fn execs_of(&self, file: FileId) -> u64 {

@@ -2,10 +2,10 @@
 
 use tracer_ebpf::abi::{ExecFile, exec_flag, header_flag, unread};
 
-use super::{Fold, Machine, ScriptFile, Story};
+use super::{Fold, Machine, Story};
 use crate::{
     model::*,
-    record::schema::{Outcome, Record},
+    record::schema::{Outcome, Record, ScriptFile},
 };
 
 const PARENT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
@@ -16,10 +16,14 @@ struct OneScript;
 impl Machine for OneScript {
     fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile> {
         (exec.filename == Bytes::from("/s")).then(|| ScriptFile {
-            file: FileId { device: Device::new(8, 1), inode: 5 },
-            resolved_path: "/real/s".into(),
+            id: FileId { device: Device::new(8, 1), inode: 5 },
+            size_bytes: 1,
+            ctime_ns: 1,
+            path: "/real/s".into(),
         })
     }
+
+    fn executed(&mut self, _: &ExecEvent) {}
 }
 
 fn header(process: ProcessKey, time_ns: u64) -> EventHeader {
@@ -105,7 +109,7 @@ fn a_script_gets_its_own_file() {
     let Some(Record::Exec(found)) = fold.apply(Event::Exec(event.clone()), &mut OneScript) else {
         panic!("an exec gives a record");
     };
-    assert_eq!(found.script.unwrap().file.unwrap().inode, 5);
+    assert_eq!(found.script.unwrap().file.unwrap().id.inode, 5);
     let gone = ExecEvent { filename: "/gone".into(), ..event };
     let Some(Record::Exec(gone)) = fold.apply(Event::Exec(gone), &mut OneScript) else {
         panic!("an exec gives a record");
