@@ -30,7 +30,7 @@ fn check(scratch: &Scratch, name: &str, command: &[&str], execs: u64) -> Result<
         let seen = seen.with_context(|| format!("run {number} of {runs}"))?;
         ensure!(seen == execs, "run {number} of {runs} has {seen} execs, not {execs}");
     }
-    println!(
+    eprintln!(
         "  {name}: {runs} runs of {execs} execs, each proven, {} execs and none missed",
         runs * execs
     );
