@@ -87,6 +87,7 @@ macro_rules! kernel_fields {
             SOCK_NET: "sock" "__sk_common.skc_net.net";
             SOCK_ERROR: "sock" "sk_err";
             SOCK_PROTOCOL: "sock" "sk_protocol";
+            SOCK_FLAGS: "sock" "__sk_common.skc_flags";
             NET_INUM: "net" "ns.inum";
             TCP_BYTES_SENT: "tcp_sock" "bytes_sent";
             TCP_BYTES_RETRANSMITTED: "tcp_sock" "bytes_retrans";

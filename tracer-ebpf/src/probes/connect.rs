@@ -22,6 +22,8 @@ use crate::kernel::{
 const TCP_SYN_SENT: u32 = 2;
 const TCP_CLOSE: u32 = 7;
 const IPPROTO_TCP: u16 = 6;
+/// Number of a bit of `sk_flags` (include/net/sock.h).
+const SOCK_DONE: u32 = 1;
 
 /// A connection in progress, by the address of its sock: unique while the sock lives, and the
 /// entry goes when the sock reaches CLOSE.
@@ -146,7 +148,11 @@ fn fill_bytes(close: &mut Close, sock: KernelPtr) -> Option<()> {
     let sent: u64 = sock.read(&field::TCP_BYTES_SENT)?;
     let again: u64 = sock.read(&field::TCP_BYTES_RETRANSMITTED)?;
     close.sent_bytes = sent.saturating_sub(again);
-    close.received_bytes = sock.read(&field::TCP_BYTES_RECEIVED)?;
+    let received: u64 = sock.read(&field::TCP_BYTES_RECEIVED)?;
+    // The kernel adds up sequence numbers, and the other side's FIN takes one, so what was received
+    // in full is one too many. tcp_fin (net/ipv4/tcp_input.c) sets SOCK_DONE for every such FIN.
+    let fin = sock.read::<u64>(&field::SOCK_FLAGS)? >> SOCK_DONE & 1;
+    close.received_bytes = received.saturating_sub(fin);
     Some(())
 }
 
