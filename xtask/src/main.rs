@@ -14,6 +14,7 @@ mod steps;
 mod tally;
 mod test;
 mod tidy;
+mod vm;
 
 use std::process::ExitCode;
 
@@ -41,6 +42,8 @@ enum Task {
     Run(run::Options),
     /// Set up, build, then run every check and every test
     Test,
+    /// Set up, build, then check tracer on other kernels, in virtual machines
+    Vm(vm::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -49,7 +52,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let failure_status = match cli.task {
         Task::Run(_) => EXIT_TRACER_FAILED,
-        Task::Setup | Task::Build(_) | Task::Test | Task::Tidy => 1,
+        Task::Setup | Task::Build(_) | Task::Test | Task::Vm(_) | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
     let outcome = match cli.task {
@@ -57,6 +60,7 @@ fn main() -> ExitCode {
         Task::Build(options) => build::task(&layout, &options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::task(&layout, &options),
         Task::Test => test::task(&layout),
+        Task::Vm(options) => vm::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

@@ -23,7 +23,7 @@ use crate::{
     setup,
     steps::{Steps, counting_nothing},
     tally::Tally,
-    tidy,
+    tidy, vm,
 };
 
 /// Tests that need the kernel's privileges live in this package, all of them.
@@ -49,6 +49,7 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         tidy::checks(layout, &tools.toolchain, &mut steps);
         steps.step("unit tests", || unit_tests(layout));
         steps.step("integration tests", || integration_tests(layout));
+        steps.step("other kernels", || vm::step(layout));
     }
     Ok(steps.end_with_tally())
 }

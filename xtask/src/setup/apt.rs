@@ -58,6 +58,14 @@ impl<'a> Apt<'a> {
         command
     }
 
+    /// Names of packages that match a regular expression.
+    pub(crate) fn search(&self, pattern: &str) -> Result<Vec<String>> {
+        let mut apt_cache = self.command("apt-cache");
+        apt_cache.args(["search", "--names-only", pattern]);
+        let found = command::stdout(&mut apt_cache, self.if_fails)?;
+        Ok(found.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+    }
+
     /// The packages, and what they depend on as far as the machine lacks it.
     pub(crate) fn with_dependencies(&self, packages: &[&str]) -> Result<Vec<String>> {
         let mut wanted = BTreeSet::new();

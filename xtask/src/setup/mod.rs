@@ -19,7 +19,8 @@ use std::{
 
 use anyhow::{Context as _, Result};
 
-pub(crate) use self::stamp::replace_if_different;
+pub(crate) use self::apt::{Apt, library_folders};
+pub(crate) use self::stamp::{Stamp, replace_if_different};
 pub(crate) use self::toolchain::Toolchain;
 use crate::layout::Layout;
 
@@ -54,7 +55,7 @@ pub(crate) fn toolchain_only(layout: &Layout) -> Result<Toolchain> {
 }
 
 /// One setup at a time: two of them would unpack into each other's folders.
-fn lock(layout: &Layout) -> Result<File> {
+pub(crate) fn lock(layout: &Layout) -> Result<File> {
     let file = layout.tools().join(".lock");
     let context = || format!("cannot lock {}", file.display());
     fs::create_dir_all(layout.tools()).with_context(context)?;

@@ -1,0 +1,105 @@
+//! The emulator.
+
+use std::{
+    ffi::OsString,
+    fs::File,
+    path::{Path, PathBuf},
+    process::Command,
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::kernels::{Downloads, Kernel};
+use crate::{command, layout::Layout, setup};
+
+const PROGRAM: &str = "qemu-system-x86_64";
+const PACKAGE: &str = "qemu-system-x86";
+
+/// The options of every virtual machine. TCG, the emulation, because KVM is often missing or broken
+/// where tests run; `max` is every processor feature it can emulate. Two processors, so that events
+/// of one process come from several.
+const MACHINE: [&str; 11] =
+    ["-accel", "tcg", "-cpu", "max", "-smp", "2", "-m", "768M", "-nographic", "-no-reboot", "-nic"];
+
+/// Only errors on the console; a panic ends the machine at once instead of leaving it hanging.
+const KERNEL_COMMAND_LINE: &str = "console=ttyS0 quiet panic=-1";
+
+/// How a boot ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ending {
+    PoweredOff,
+    /// QEMU itself failed.
+    QemuFailed,
+    StoppedAfter(Duration),
+}
+
+#[derive(Debug)]
+pub(super) struct Qemu {
+    layout_root: PathBuf,
+    program: PathBuf,
+    /// Where its libraries and firmware are, when it is not installed.
+    unpacked: Option<PathBuf>,
+}
+
+impl Qemu {
+    pub(super) fn find_or_install(layout: &Layout, downloads: &mut Downloads<'_>) -> Result<Self> {
+        let layout_root = layout.root().to_owned();
+        if let Some(program) = command::on_path(PROGRAM) {
+            return Ok(Self { layout_root, program, unpacked: None });
+        }
+        let program = downloads
+            .package(PACKAGE, &[&format!("usr/bin/{PROGRAM}")])
+            .with_context(|| format!("{PROGRAM} is not on PATH and cannot be downloaded"))?;
+        Ok(Self { layout_root, program, unpacked: Some(layout.tools().join(PACKAGE)) })
+    }
+
+    pub(super) fn command(&self, kernel: &Kernel, initramfs: &Path) -> Command {
+        let mut qemu = Command::new(&self.program);
+        qemu.current_dir(&self.layout_root).stdin(std::process::Stdio::null());
+        if let Some(folder) = &self.unpacked {
+            let libraries = setup::library_folders(folder);
+            let joined: Vec<OsString> = libraries.into_iter().map(OsString::from).collect();
+            qemu.env("LD_LIBRARY_PATH", joined.join(std::ffi::OsStr::new(":")));
+            for firmware in ["usr/share/qemu", "usr/share/seabios"] {
+                qemu.arg("-L").arg(folder.join(firmware));
+            }
+        }
+        qemu.args(MACHINE).arg("none").arg("-kernel").arg(&kernel.image);
+        qemu.arg("-initrd").arg(initramfs).args(["-append", KERNEL_COMMAND_LINE]);
+        qemu
+    }
+
+    /// Runs the machine to its end, with the console going to a file.
+    pub(super) fn boot(
+        &self,
+        kernel: &Kernel,
+        initramfs: &Path,
+        console: &Path,
+        limit: Duration,
+    ) -> Result<Ending> {
+        const POLL: Duration = Duration::from_millis(100);
+        let context = || format!("cannot write {}", console.display());
+        let file = File::create(console).with_context(context)?;
+        let mut qemu = self.command(kernel, initramfs);
+        qemu.stdout(file.try_clone().with_context(context)?).stderr(file);
+        eprintln!("$ {} > {}", command::render(&qemu), console.display());
+        let mut child = qemu.spawn().with_context(|| {
+            format!("cannot start `{}`; remove target/tools/{PACKAGE}", self.program.display())
+        })?;
+        let deadline = Instant::now() + limit;
+        loop {
+            match child.try_wait()? {
+                Some(status) if status.success() => return Ok(Ending::PoweredOff),
+                Some(_) => return Ok(Ending::QemuFailed),
+                None if Instant::now() >= deadline => {
+                    child.kill()?;
+                    child.wait()?;
+                    return Ok(Ending::StoppedAfter(limit));
+                }
+                None => thread::sleep(POLL),
+            }
+        }
+    }
+}
