@@ -72,33 +72,62 @@ fn is_multi_call(
     })
 }
 
+/// What an exec has to do with a program.
+#[derive(Debug)]
+pub(super) enum Match {
+    /// It runs the program; the text says how that is known.
+    Runs(String),
+    /// It runs the file of a multi-call copy under another name. If the process then hands over to
+    /// another program, as a shim does, that one counts; if not, it may be the program.
+    SharesFile(String),
+}
+
 /// Whether an exec runs `program`, and what says so.
 pub(super) fn runs(
     exec: &Exec,
     program: &str,
     copies: &[KnownCopy],
     story: &Story,
-) -> Option<String> {
+) -> Option<Match> {
+    by_name(exec, program).map(Match::Runs).or_else(|| by_file(exec, copies, story))
+}
+
+fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
     let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
     let files = [
         ("executed file", exec.file.as_ref().map(|file| file.version())),
         ("script", script.map(|script| script.version())),
     ];
-    for (what, version) in files {
-        let Some(version) = version else { continue };
-        for copy in copies.iter().filter(|copy| !copy.multi_call) {
+    let found = files.iter().find_map(|(what, version)| {
+        let version = version.as_ref()?;
+        let content = story.content(version).ok();
+        copies.iter().find_map(|copy| {
+            let path = copy.path.lossy();
             if copy.file == version.id {
-                return Some(format!("the {what} is {} (same inode)", copy.path.lossy()));
+                return Some((copy, format!("the {what} is {path} (same inode)")));
             }
-            let content = story.content(&version).ok();
-            if story.contents_of(copy.file).any(|known| Some(known) == content) {
-                return Some(format!(
-                    "the {what} is a copy of {} (same content)",
-                    copy.path.lossy()
-                ));
-            }
-        }
-    }
+            let same = story.contents_of(copy.file).any(|known| Some(known) == content);
+            same.then(|| (copy, format!("the {what} is a copy of {path} (same content)")))
+        })
+    });
+    let (copy, how) = found?;
+    Some(if copy.multi_call { Match::SharesFile(how) } else { Match::Runs(how) })
+}
+
+/// Whether the process of a multi-call exec goes on to execute something else. Passing the same
+/// file on, as `#!/usr/bin/env` does, is not something else.
+pub(super) fn hands_over(exec: &Exec, story: &Story) -> bool {
+    let later = story.processes.get(&exec.process).map_or(&[][..], |process| &process.execs);
+    let name = exec.filename.as_ref();
+    later.iter().filter(|later| later.t_ns > exec.t_ns).any(|later| {
+        later.filename.as_ref() != name
+            && later.argv.complete
+            && later.argv.args.iter().all(|arg| Some(arg) != name)
+    })
+}
+
+fn by_name(exec: &Exec, program: &str) -> Option<String> {
+    let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
     if program.starts_with('/') {
         // The file may have come into being after the start, so its name counts too.
         let path = exec.file.as_ref().and_then(|file| file.path.as_ref());

@@ -340,11 +340,20 @@ fn a_copy_is_found_by_its_content() {
     check(judged(&[], |_| {}), Ruling::Proven, "");
     let unread = content(version, Err("gone"));
     check(judged(&[unread], |_| {}), Ruling::Inconclusive, "is not known: gone");
-    // A shim shares its content with those of other programs: it proves nothing by itself.
+    // A shim shares its content with those of other programs: what it hands over to counts.
     let shim = |start: &mut Start| {
         start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
     };
-    check(judged(&[same], shim), Ruling::Proven, "");
+    let then = |argv: &[&str]| {
+        let Record::Exec(mut exec) = exec(CHILD, "/usr/bin/pip", 30, argv) else { unreachable!() };
+        exec.t_ns += 1;
+        let content = content(exec.file.as_ref().unwrap().version(), Ok("30"));
+        [same.clone(), Record::Exec(exec), content]
+    };
+    let unclear = "did not hand over";
+    check(judged(std::slice::from_ref(&same), shim), Ruling::Inconclusive, unclear);
+    check(judged(&then(&["pip", "/tmp/x"]), shim), Ruling::Inconclusive, unclear);
+    check(judged(&then(&["pip", "list"]), shim), Ruling::Proven, "");
 }
 
 #[test]

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Claim, ClaimKind, Policy, Requirement, SurvivorRule, completeness,
-    identity::{is_copy, runs, unidentified},
+    identity::{Match, hands_over, is_copy, runs, unidentified},
 };
 use crate::{
     model::{FileId, ProcessKey},
@@ -98,15 +98,17 @@ fn judge_claim(
     for exec in story.execs_in_order() {
         let found = match claim.kind {
             ClaimKind::NeverRuns => forbidden(story, claim, exec),
-            ClaimKind::RunsOnly => not_listed(story, claim, exec),
+            ClaimKind::RunsOnly => not_listed(story, claim, exec).map(Finding::Violates),
         };
-        if let Some(detail) = found {
+        if let Some(Finding::Violates(detail)) = found {
             let violation = Violation { t_ns: exec.t_ns, process: exec.process, detail };
             if is_allowed(claim, exec) {
                 verdict.allowed.push(violation);
             } else {
                 verdict.violations.push(violation);
             }
+        } else if let Some(Finding::Unclear(why)) = found {
+            verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         } else if let Some(why) = unidentified(exec, claim.kind, story) {
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         }
@@ -141,15 +143,31 @@ fn copies<'a>(story: &'a Story, program: &str) -> &'a [KnownCopy] {
     story.start.known_programs.get(program).map_or(&[], Vec::as_slice)
 }
 
+enum Finding {
+    Violates(String),
+    Unclear(String),
+}
+
 /// Whether the exec runs one of the claim's programs.
-fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
-    claim.programs.iter().find_map(|program| {
+fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<Finding> {
+    let findings = claim.programs.iter().filter_map(|program| {
         if program == "@command" {
             let own = command_files(story);
-            return own_program(exec, &own).then(|| "runs the traced command's own program".into());
+            let text = "runs the traced command's own program";
+            return own_program(exec, &own).then(|| Finding::Violates(text.into()));
         }
-        runs(exec, program, copies(story, program), story)
-            .map(|how| format!("runs {program}: {how}"))
+        match runs(exec, program, copies(story, program), story)? {
+            Match::Runs(how) => Some(Finding::Violates(format!("runs {program}: {how}"))),
+            Match::SharesFile(_) if hands_over(exec, story) => None,
+            Match::SharesFile(how) => Some(Finding::Unclear(format!(
+                "it may run {program}: {how}, which goes by several names, and it did not hand over \
+                 to another program"
+            ))),
+        }
+    });
+    findings.min_by_key(|finding| match finding {
+        Finding::Violates(_) => 0,
+        Finding::Unclear(_) => 1,
     })
 }
 
