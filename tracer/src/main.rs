@@ -74,7 +74,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         .build()
         .context("cannot start the event loop")?;
     let finished = runtime.block_on(run::run(settings))?;
-    if !arguments.quiet {
+    if !arguments.quiet && finished.launch_error.is_none() {
         let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
         let paint = Paint::for_stream(&io::stderr());
         let summary = report::text(&finished.story, finished.verdict.as_ref(), detail, paint);
