@@ -4,6 +4,10 @@ use tracer_ebpf::abi::ExecFile;
 
 use super::field::{self, KernelPtr};
 
+/// Since 6.13 the kernel notes in the top bit of the nanoseconds that somebody has asked for them
+/// (I_CTIME_QUERIED, include/linux/fs.h); older ones never set it.
+const CTIME_QUERIED: u32 = 1 << 31;
+
 #[derive(Clone, Copy)]
 pub(crate) struct File(pub(crate) KernelPtr);
 
@@ -34,7 +38,7 @@ impl File {
         file.ctime_s = inode.read(&field::INODE_CTIME_S)?;
         // tv_nsec was eight bytes wide until 6.11; the value fits the lower four either way.
         file.mtime_ns = inode.read(&field::INODE_MTIME_NS)?;
-        file.ctime_ns = inode.read(&field::INODE_CTIME_NS)?;
+        file.ctime_ns = inode.read::<u32>(&field::INODE_CTIME_NS)? & !CTIME_QUERIED;
         file.mode = u32::from(inode.read::<u16>(&field::INODE_MODE)?);
         file.links = inode.read(&field::INODE_LINKS)?;
         Some(())
