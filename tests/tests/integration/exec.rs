@@ -23,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("argv_and_names_of_any_bytes", argv_and_names_of_any_bytes),
     ("argv_of_128_kib_in_one_word", argv_of_128_kib_in_one_word),
     ("argv_of_1900_kb", argv_of_1900_kb),
+    ("times_and_size_of_the_file", times_and_size_of_the_file),
     ("long_path", long_path),
     ("path_of_more_parts_than_are_read", path_of_more_parts_than_are_read),
     ("script", script),
@@ -158,6 +159,27 @@ fn argv_of_128_kib_in_one_word(scratch: &Scratch) -> Result<()> {
 fn argv_of_1900_kb(scratch: &Scratch) -> Result<()> {
     check_long_argv(scratch, 15, 126_000)?;
     check_long_argv(scratch, 30_000, 40)
+}
+
+fn times_and_size_of_the_file(scratch: &Scratch) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let copy = scratch.copy(Path::new("/bin/true"), "copy")?;
+    // The second time somebody has asked for the file's times, which newer kernels note in them.
+    for time in ["first", "second"] {
+        let run = scratch.run([&copy]).record()?;
+        let file = run.execs()[0].file.clone().context("no file")?;
+        let stat = fs::metadata(&copy)?;
+        let nanoseconds = |seconds: i64, rest: i64| seconds * 1_000_000_000 + rest;
+        let expected = (
+            stat.size(),
+            nanoseconds(stat.mtime(), stat.mtime_nsec()),
+            nanoseconds(stat.ctime(), stat.ctime_nsec()),
+            (stat.ino(), stat.mode()),
+        );
+        let recorded = (file.size_bytes, file.mtime_ns, file.ctime_ns, (file.inode, file.mode));
+        ensure!(recorded == expected, "the {time} time: {recorded:?}, not {expected:?}");
+    }
+    Ok(())
 }
 
 fn long_path(scratch: &Scratch) -> Result<()> {

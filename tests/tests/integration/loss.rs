@@ -135,7 +135,9 @@ fn ring_of_one_page(scratch: &Scratch) -> Result<()> {
     let witness = &end.witness;
     ensure!(ledger == 2001, "the ledger has {ledger} execs");
     ensure!(*witness == tracer::record::schema::Witness::Counted(2001), "{witness:?}");
-    eprintln!("  ring of one page: {lost} process records of 2,000 starts lost, each accounted for");
+    eprintln!(
+        "  ring of one page: {lost} process records of 2,000 starts lost, each accounted for"
+    );
     Ok(())
 }
 
