@@ -2,7 +2,8 @@
 
 use std::{
     ffi::CStr,
-    fs, io,
+    fs::{self, OpenOptions},
+    io::{self, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
     path::Path,
     process::Command,
@@ -15,9 +16,12 @@ use rustix::mount::{MountFlags, mount};
 pub(super) const ODD: &str = "/bin/odd";
 /// A file of the name that policy `no-aws-cli` is about.
 pub(super) const AWS: &str = "/opt/aws";
-/// Other names of it, in other folders than its own.
+/// Other names of it. Not in its own folder, where a second name would make it a program that goes by
+/// several.
 pub(super) const AWS_BY_SYMLINK: &str = "/tmp/helper";
-pub(super) const AWS_BY_HARD_LINK: &str = "/opt/tool";
+pub(super) const AWS_BY_HARD_LINK: &str = "/run/tool";
+/// Another file with the same content.
+pub(super) const AWS_BY_COPY: &str = "/tmp/copy";
 
 /// File systems by type and where they go.
 const MOUNTS: [(&str, &str); 7] = [
@@ -40,6 +44,9 @@ pub(super) fn set_up() -> Result<()> {
     run("/bin/ip", &["link", "set", "lo", "up"])?;
     fs::copy("/init", ODD).context(ODD)?;
     fs::copy(ODD, AWS).context(AWS)?;
+    // Of a content of its own, which no loader looks at behind a program's end.
+    OpenOptions::new().append(true).open(AWS)?.write_all(b"aws").context(AWS)?;
+    fs::copy(AWS, AWS_BY_COPY).context(AWS_BY_COPY)?;
     symlink(AWS, AWS_BY_SYMLINK).context(AWS_BY_SYMLINK)?;
     fs::hard_link(AWS, AWS_BY_HARD_LINK).context(AWS_BY_HARD_LINK)
 }

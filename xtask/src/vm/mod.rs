@@ -33,8 +33,8 @@ use crate::{
     tally::Tally,
 };
 
-/// Start to power-off takes under a minute on an idle machine, and several times that when it is
-/// busy. A kernel that hangs is stopped.
+/// Start to power-off takes about a minute, and twice that on a busy machine. A kernel that hangs is
+/// stopped.
 const LONGEST_BOOT: Duration = Duration::from_secs(5 * 60);
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
@@ -70,6 +70,7 @@ pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
         }
         Err(error) => {
             let reason = format!("{error:#}");
+            let reason = reason.split_whitespace().collect::<Vec<_>>().join(" ");
             for kernel in &wanted {
                 println!("skipped: the checks on kernel {kernel}: {reason}");
             }
