@@ -11,6 +11,7 @@ mod harness;
 mod identity;
 mod loss;
 mod node;
+mod readme;
 mod recording;
 mod session;
 mod terminal;
@@ -29,7 +30,7 @@ fn main() -> ExitCode {
     // The long ones come first, one on each of two threads.
     arguments.test_threads.get_or_insert(2);
     let why_none = why_none();
-    let modules: [(&str, &[Test]); 10] = [
+    let modules: [(&str, &[Test]); 11] = [
         ("thousand", thousand::TESTS),
         ("exec", exec::TESTS),
         ("node", node::TESTS),
@@ -40,6 +41,7 @@ fn main() -> ExitCode {
         ("terminal", terminal::TESTS),
         ("session", session::TESTS),
         ("identity", identity::TESTS),
+        ("readme", readme::TESTS),
     ];
     let trials = modules.iter().flat_map(|(module, tests)| {
         let why_none = why_none.clone();

@@ -20,7 +20,7 @@ pub(crate) const TESTS: &[Test] = &[
 ];
 
 /// Traces one session and holds its connections against the lab's own count.
-fn session(scratch: &Scratch, arguments: &[&str], options: &[&str]) -> Result<Run> {
+pub(crate) fn session(scratch: &Scratch, arguments: &[&str], options: &[&str]) -> Result<Run> {
     on_path("node")?;
     let agent = fixtures().join("agent");
     if !agent.join("node_modules").is_dir() {
