@@ -130,6 +130,11 @@ fn open_output(
     user: Option<&CallingUser>,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
+        anyhow::ensure!(
+            !run::stdout_was_closed(),
+            "cannot write the recording to standard output, which is closed; the command was not \
+             started. Give a file with --output"
+        );
         return Ok(Box::new(io::stdout()));
     }
     let open = || record::create_output(path);

@@ -11,7 +11,7 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Test,
-    harness::{NOBODY, Scratch, skip, tracer_program, wait_for},
+    harness::{NOBODY, Scratch, tracer_program, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -296,11 +296,7 @@ fn ignored_broken_pipe_unchanged(scratch: &Scratch) -> Result<()> {
     let line = ["grep", "SigIgn", "/proc/self/status"];
     let (traced, without) = with_and_without(scratch, &line, ignore)?;
     ensure!(ignored(&without)? & BROKEN_PIPE != 0, "{without}");
-    if ignored(&traced)? & BROKEN_PIPE == 0 {
-        return skip(
-            "tracer does not hand an ignored SIGPIPE on yet: the command gets the default",
-        );
-    }
+    ensure!(ignored(&traced)? & BROKEN_PIPE != 0, "with tracer: {traced}");
     Ok(())
 }
 
@@ -316,9 +312,6 @@ fn caller_that_ignores_its_children(scratch: &Scratch) -> Result<()> {
         unsafe { command.pre_exec(ignore) };
     };
     let output = scratch.run(["sh", "-c", "exit 3"]).set(ignore).output()?;
-    if output.code() == 125 && output.stderr.contains("No child processes") {
-        return skip("tracer does not work yet for a caller that ignores SIGCHLD");
-    }
     output.exits(3)?;
     Ok(())
 }

@@ -116,7 +116,10 @@ fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
     let recorded = story.recorded(kind);
     let uneven = rows().find(|row| row.produced != row.read + row.lost);
     let failure = if lost > 0 {
-        Some(format!("{lost} of {produced} {} events were lost: the ring was full", kind.name()))
+        Some(format!(
+            "{lost} of {produced} {} events were lost: there was no room in the ring",
+            kind.name()
+        ))
     } else if let Some(row) = uneven {
         Some(format!(
             "CPU {} produced {} {} events and {} were read",

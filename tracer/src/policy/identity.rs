@@ -180,6 +180,11 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
                 program.file_names.iter().any(|file| file.as_bytes() == argument.base_name());
             return named.then(|| format!("{name} was given {text}"));
         }
+        // `sh -c CODE`, `node -e CODE`: what follows is no path.
+        let code = !text.starts_with("--") && text.contains(['c', 'e']);
+        if !python && code {
+            return None;
+        }
         if !python {
             continue;
         }

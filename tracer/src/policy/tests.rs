@@ -364,6 +364,9 @@ fn ordinary_words_are_no_alarm() {
         &["node", "app.js", "aws"],
         &["python3", "-m", "pytest", "aws"],
         &["sh", "-c", "echo aws"],
+        &["sh", "-c", "ls bin/aws"],
+        &["bash", "-ec", "cat /etc/hostname # /x/aws"],
+        &["node", "-e", "require('/x/aws')"],
     ] {
         let path = format!("/usr/bin/{}", argv[0]);
         check(ruling("no-aws-cli", &[exec(CHILD, &path, 5, argv)], |_, _| {}), Ruling::Proven, "");

@@ -79,7 +79,7 @@ pub const SENSORS: &[Sensor] = &[
             program: "connect",
             attach: Attach::RawTracepoint("inet_sock_set_state"),
             since: MINIMUM_KERNEL,
-            cannot_see: "UDP, QUIC and unix sockets; connections accepted, inherited or received from another process",
+            cannot_see: "UDP, QUIC and unix sockets; connections that have no route; those accepted, inherited or received from another process",
         }],
     },
     Sensor {

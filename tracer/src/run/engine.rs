@@ -21,6 +21,7 @@ use tracer_ebpf::abi::{Fault, Kind};
 use super::{
     Settings, canary,
     collector::Collector,
+    inherited,
     launch::{self, LaunchError, Launched},
     machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
@@ -59,7 +60,7 @@ pub enum RunError {
     #[error(transparent)]
     Load(#[from] LoadError),
     #[error(
-        "the canary at the start was not seen by the probe of: {0}. It is attached and does not fire, so nothing could be proven; the command was not started"
+        "the canary at the start was not seen by the probe of: {0}. It is attached and does not fire, or its record was lost, so nothing could be proven; the command was not started"
     )]
     SilentProbe(String),
     #[error("the canary at the start failed: {0}; the command was not started")]
@@ -82,6 +83,7 @@ pub struct Finished {
 
 /// Traces the command to its end.
 pub async fn run(settings: Settings) -> Result<Finished, RunError> {
+    inherited::settle()?;
     let (signals, mask) = Signals::block()?;
     let mut loaded = Loaded::new(&settings.probes)?;
     let rings = loaded.take_rings()?;

@@ -14,7 +14,7 @@ use std::{
 
 use tracer_ebpf::abi::Role;
 
-use super::{signals::OriginalMask, user::CallingUser, witness::ExecWitness};
+use super::{inherited, signals::OriginalMask, user::CallingUser, witness::ExecWitness};
 use crate::probe::Enroller;
 
 /// What the child's own steps report when they fail, told apart from a failed exec.
@@ -67,7 +67,8 @@ pub(super) fn launch(
         if let Some(user) = &user {
             user.assume().map_err(refused(USER_FAILED))?;
         }
-        mask.restore()
+        mask.restore()?;
+        inherited::restore()
     };
     // SAFETY: the closure makes system calls only: no allocation, no lock.
     unsafe { prepared.pre_exec(in_child) };
