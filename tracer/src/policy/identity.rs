@@ -63,10 +63,13 @@ fn is_multi_call(
             return false;
         }
         let neighbour = entry.path();
+        // Whatever is the same has the same size, and asking for that is cheap.
+        if !std::fs::metadata(&neighbour).is_ok_and(|other| other.len() == version.size_bytes) {
+            return false;
+        }
         let Some(other) = identify(&neighbour) else { return false };
         other.id == version.id
-            || (other.size_bytes == version.size_bytes
-                && version.size_bytes <= COMPARED_BYTES_MAX
+            || (version.size_bytes <= COMPARED_BYTES_MAX
                 && std::fs::read(path)
                     .is_ok_and(|own| std::fs::read(&neighbour).is_ok_and(|theirs| theirs == own)))
     })
