@@ -31,6 +31,7 @@ macro_rules! kernel_fields {
             TASK_THREAD_PID: "task_struct" "thread_pid";
             TASK_CRED: "task_struct" "cred";
             TASK_FS: "task_struct" "fs";
+            TASK_WORKS: "task_struct" "task_works";
             TASK_FILES: "task_struct" "files";
             FILES_TABLE: "files_struct" "fdt";
             TABLE_SLOTS: "fdtable" "max_fds";
@@ -54,11 +55,15 @@ macro_rules! kernel_fields {
             BINPRM_INTERP: "linux_binprm" "interp";
             BINPRM_FILE: "linux_binprm" "file";
             BINPRM_ARGC: "linux_binprm" "argc";
+            BINPRM_EXECUTABLE: "linux_binprm" "executable";
+            FILE_FLAGS: "file" "f_flags";
+            FILE_TASK_WORK: "file" "f_task_work", "file" "f_rcuhead";
             FILE_INODE: "file" "f_inode";
             FILE_DENTRY: "file" "f_path.dentry";
             FILE_MOUNT: "file" "f_path.mnt";
             FS_PWD_DENTRY: "fs_struct" "pwd.dentry";
             FS_PWD_MOUNT: "fs_struct" "pwd.mnt";
+            DENTRY_INODE: "dentry" "d_inode";
             DENTRY_PARENT: "dentry" "d_parent";
             DENTRY_NAME: "dentry" "d_name.name";
             MOUNT_VFS: "mount" "mnt";

@@ -31,6 +31,8 @@ pub mod exec_flag {
     pub const PATH_CUT: u32 = 1 << 4;
     /// The same for `cwd`.
     pub const CWD_CUT: u32 = 1 << 5;
+    /// The same for `script_path`.
+    pub const SCRIPT_PATH_CUT: u32 = 1 << 6;
 }
 
 /// The file the kernel executed, from its inode.
@@ -49,16 +51,18 @@ pub struct ExecFile {
     pub links: u32,
 }
 
-/// [`super::Kind::Exec`]. Followed by `filename_len + interp_len + path_len + cwd_len + argv_inline_len`
-/// bytes, in that order.
+/// [`super::Kind::Exec`]. Followed by `filename_len + interp_len + path_len + cwd_len +
+/// script_path_len + argv_inline_len` bytes, in that order.
 ///
-/// `path` and `cwd` are written leaf first, each component ended by a NUL, because that is the
+/// `path`, `cwd` and `script_path` are written leaf first, each component ended by a NUL, because that is the
 /// order in which the kernel can walk them.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Exec {
     pub header: Header,
     pub file: ExecFile,
+    /// Zeroes unless [`exec_flag::SCRIPT`].
+    pub script: ExecFile,
     pub cgroup_id: u64,
     /// `mm->arg_end - mm->arg_start`: all of argv, NULs included.
     pub argv_len: u64,
@@ -79,7 +83,7 @@ pub struct Exec {
     pub interp_len: u32,
     pub path_len: u32,
     pub cwd_len: u32,
-    pub padding: u32,
+    pub script_path_len: u32,
 }
 
 /// [`super::Kind::ArgvChunk`]: argv bytes from [`ARGV_INLINE_MAX`] on, in a ring of their own.

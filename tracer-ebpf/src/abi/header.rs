@@ -72,6 +72,8 @@ pub mod unread {
     pub const COOKIE: u32 = 1 << 12;
     pub const BYTES: u32 = 1 << 13;
     pub const DUMPABLE: u32 = 1 << 14;
+    /// The file of the script that was executed through an interpreter.
+    pub const SCRIPT: u32 = 1 << 15;
 
     /// The name of each bit, as recordings spell it.
     pub const NAMES: &[(u32, &str)] = &[
@@ -90,6 +92,7 @@ pub mod unread {
         (COOKIE, "cookie"),
         (BYTES, "bytes"),
         (DUMPABLE, "dumpable"),
+        (SCRIPT, "script"),
     ];
 }
 

@@ -5,5 +5,6 @@ pub(crate) mod field;
 pub(crate) mod file;
 pub(crate) mod path;
 pub(crate) mod scratch;
+pub(crate) mod script;
 pub(crate) mod task;
 pub(crate) mod tree;

@@ -18,13 +18,15 @@ use super::field::KernelPtr;
 const APPEND_MAX: u64 = 4096;
 const _: () = assert!(NAME_MAX_BYTES as u64 <= APPEND_MAX && ARGV_INLINE_MAX as u64 <= APPEND_MAX);
 
-/// filename, interpreter, path, cwd and argv, and slack so that one check per append suffices.
-const CAPACITY: u64 = 6 * APPEND_MAX;
+/// filename, interpreter, three paths and argv, and slack so that one check per append suffices.
+const CAPACITY: u64 = 7 * APPEND_MAX;
 
 #[repr(C)]
 pub(crate) struct Scratch {
     /// State of a running path walk.
     pub(crate) walk: super::path::Walk,
+    /// State of a running search for a script.
+    pub(crate) search: super::script::Search,
     /// State of a running argv copy.
     pub(crate) argv: ArgvCopy,
     /// Bytes appended.

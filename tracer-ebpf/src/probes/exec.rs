@@ -21,6 +21,7 @@ use crate::kernel::{
     file::File,
     path::{self, Walked},
     scratch::{self, ArgvCopy, Scratch},
+    script,
     task::Task,
     tree::{self, Tracked},
 };
@@ -65,6 +66,7 @@ fn put_together(
     append_names(scratch, bprm);
     append_file_path(file)?;
     append_cwd(task)?;
+    append_script(task, bprm)?;
     append_argv(task, bprm)?;
     emit::bytes(Kind::Exec, scratch::get()?.record()?);
     Some(())
@@ -178,6 +180,31 @@ fn append_cwd(task: Task) -> Option<()> {
             }
         }
         None => exec.header.unread |= unread::CWD,
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn append_script(task: Task, bprm: KernelPtr) -> Option<()> {
+    let exec = &mut scratch::get()?.exec;
+    if exec.exec_flags & exec_flag::SCRIPT == 0 {
+        return Some(());
+    }
+    let file = script::find(task, bprm);
+    if file.0.is_null() || file.describe(&mut exec.script).is_none() {
+        exec.header.unread |= unread::SCRIPT;
+        return Some(());
+    }
+    let walked = walk_file(Some(file));
+    let exec = &mut scratch::get()?.exec;
+    match walked {
+        Some(walked) => {
+            exec.script_path_len = walked.len;
+            if !walked.complete {
+                exec.exec_flags |= exec_flag::SCRIPT_PATH_CUT;
+            }
+        }
+        None => exec.header.unread |= unread::PATH,
     }
     Some(())
 }

@@ -88,8 +88,14 @@ fn fork(fork: &abi::Fork) -> ForkEvent {
 
 fn exec(record: &[u8]) -> Result<ExecEvent, DecodeError> {
     let (exec, mut rest) = fixed::<Exec>(record)?;
-    let lengths =
-        [exec.filename_len, exec.interp_len, exec.path_len, exec.cwd_len, exec.argv_inline_len];
+    let lengths = [
+        exec.filename_len,
+        exec.interp_len,
+        exec.path_len,
+        exec.cwd_len,
+        exec.script_path_len,
+        exec.argv_inline_len,
+    ];
     // A ring record may be padded at its end, never shorter than its parts.
     let claimed = lengths.iter().fold(0usize, |sum, len| sum.saturating_add(*len as usize));
     if claimed > rest.len() {
@@ -100,7 +106,7 @@ fn exec(record: &[u8]) -> Result<ExecEvent, DecodeError> {
         rest = left;
         part
     };
-    let [filename, interpreter, path, cwd, argv] = lengths.map(&mut take);
+    let [filename, interpreter, path, cwd, script_path, argv] = lengths.map(&mut take);
     Ok(ExecEvent {
         header: event_header(&exec.header),
         file: exec.file,
@@ -121,6 +127,8 @@ fn exec(record: &[u8]) -> Result<ExecEvent, DecodeError> {
         interpreter: c_string(interpreter),
         path: leaf_first_path(path),
         cwd: leaf_first_path(cwd),
+        script: exec.script,
+        script_path: leaf_first_path(script_path),
     })
 }
 

@@ -86,6 +86,9 @@ pub struct ExecEvent {
     pub interpreter: Bytes,
     pub path: Bytes,
     pub cwd: Bytes,
+    /// Zeroes and empty unless the file is a script.
+    pub script: ExecFile,
+    pub script_path: Bytes,
 }
 
 impl ExecEvent {

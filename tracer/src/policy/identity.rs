@@ -246,7 +246,7 @@ pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Optio
     }
     let script = exec.script.as_ref().map(|script| script.file.as_ref());
     if script == Some(None) {
-        return Some("the script it ran was gone before its file could be identified".into());
+        return Some("the kernel could not read which script was executed".into());
     }
     match kind {
         // The inode decides, whatever it contains.

@@ -385,7 +385,10 @@ fn what_cannot_be_identified_is_inconclusive() {
     unknown(|exec| exec.file = None, "could not read which file");
     unknown(|exec| exec.filename = None, "could not read the name");
     unknown(|exec| exec.argv.complete = false, "argv is not complete");
-    unknown(|exec| exec.script = Some(Script { interpreter: None, file: None }), "was gone before");
+    unknown(
+        |exec| exec.script = Some(Script { interpreter: None, file: None }),
+        "which script was executed",
+    );
 }
 
 #[test]

@@ -221,7 +221,7 @@ impl ExecutedFile {
 pub struct Script {
     /// The interpreter as the script names it.
     pub interpreter: Option<Bytes>,
-    /// The script's own file, looked up by name right after the exec; absent when it was gone.
+    /// The script's own file, from the kernel.
     pub file: Option<ScriptFile>,
 }
 

@@ -6,13 +6,12 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use tracer_ebpf::abi::unread;
+use tracer_ebpf::abi::{exec_flag, unread};
 
 use super::content::Contents;
 use crate::{
     model::{Bytes, ExecEvent, FileVersion},
     probe::Identifier,
-    record::schema::ScriptFile,
     session::Machine,
 };
 
@@ -46,21 +45,6 @@ impl LiveMachine {
         &mut self.contents
     }
 
-    /// The script at `path`, shown without the folder of /proc that led to it.
-    fn look_up(&mut self, path: PathBuf, root: &Path) -> Option<ScriptFile> {
-        let version = self.identifier.file_at(&path)?;
-        let resolved = std::fs::canonicalize(&path).ok()?;
-        let shown =
-            resolved.strip_prefix(root).map_or(resolved.clone(), |path| Path::new("/").join(path));
-        self.contents.ask(version, std::iter::once(path), &self.identifier);
-        Some(ScriptFile {
-            id: version.id,
-            size_bytes: version.size_bytes,
-            ctime_ns: version.ctime_ns,
-            path: Bytes::from(shown.as_path()),
-        })
-    }
-
     /// The /proc folder of the process that executed, if this /proc shows it.
     fn proc_folder(&self, exec: &ExecEvent) -> Option<PathBuf> {
         let pid = if self.own_pid_ns == Some(INITIAL_PID_NS) {
@@ -75,33 +59,29 @@ impl LiveMachine {
 }
 
 impl Machine for LiveMachine {
-    /// Looks the script up by name, as the process sees names: through its root directory while it
-    /// lives, else through our own.
-    fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile> {
-        let folder = self.proc_folder(exec);
-        let name = exec.filename.as_path();
-        let top = Path::new("/");
-        // fexecve: the kernel spells the script /dev/fd/N.
-        if let Ok(descriptor) = name.strip_prefix("/dev/fd") {
-            return self.look_up(folder?.join("fd").join(descriptor), top);
-        }
-        let absolute =
-            if name.is_absolute() { name.to_owned() } else { exec.cwd.as_path().join(name) };
-        let inside = absolute.strip_prefix("/").ok()?.to_owned();
-        let root = folder.map(|folder| folder.join("root"));
-        root.and_then(|root| self.look_up(root.join(inside), &root))
-            .or_else(|| self.look_up(absolute, top))
-    }
-
-    /// Through the running image first: that link leads to the executed file whatever became of
-    /// its name.
+    /// The program through the running image first: that link leads to the executed file whatever
+    /// became of its name. A script only has its name, as the process saw it or as we do.
     fn executed(&mut self, exec: &ExecEvent) {
-        if exec.header.is_unread(unread::FILE) {
-            return;
+        let folder = self.proc_folder(exec);
+        let absolute =
+            |path: &Bytes| Some(path.as_path().to_owned()).filter(|path| path.is_absolute());
+        if !exec.header.is_unread(unread::FILE) {
+            let image = folder.as_ref().map(|folder| folder.join("exe"));
+            let paths = image.into_iter().chain(absolute(&exec.path));
+            self.contents.ask(FileVersion::from(&exec.file), paths, &self.identifier);
         }
-        let image = self.proc_folder(exec).map(|folder| folder.join("exe"));
-        let path = Some(exec.path.as_path().to_owned()).filter(|path| path.is_absolute());
-        let paths = image.into_iter().chain(path);
-        self.contents.ask(FileVersion::from(&exec.file), paths, &self.identifier);
+        let is_script = exec.flags & exec_flag::SCRIPT != 0;
+        if is_script && !exec.header.is_unread(unread::SCRIPT) {
+            let own = absolute(&exec.script_path);
+            let inside = folder.as_ref().and_then(|folder| {
+                Some(folder.join("root").join(own.as_ref()?.strip_prefix("/").ok()?))
+            });
+            // fexecve: the kernel spells the script /dev/fd/N.
+            let descriptor = folder.as_ref().and_then(|folder| {
+                Some(folder.join("fd").join(exec.filename.as_path().strip_prefix("/dev/fd").ok()?))
+            });
+            let paths = inside.into_iter().chain(own).chain(descriptor);
+            self.contents.ask(FileVersion::from(&exec.script), paths, &self.identifier);
+        }
     }
 }

@@ -11,7 +11,7 @@ use super::errno;
 use crate::{
     model::{
         ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-        ExecEvent, ExitEvent, ForkEvent, ProcessKey, RootEvent, nanoseconds,
+        ExecEvent, ExitEvent, FileVersion, ForkEvent, ProcessKey, RootEvent, nanoseconds,
     },
     record::schema::{
         Argv, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork, Outcome,
@@ -21,10 +21,7 @@ use crate::{
 
 /// What the fold has to ask of the machine it runs on.
 pub trait Machine {
-    /// The file of a `#!` script that was just executed, if it can still be found.
-    fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile>;
-
-    /// A program was executed: the time to look at its file is now.
+    /// A program was executed: the time to look at its file, and its script's, is now.
     fn executed(&mut self, exec: &ExecEvent);
 }
 
@@ -123,7 +120,7 @@ impl Fold {
         let argv = self.argv(&mut event);
         let script = (event.flags & exec_flag::SCRIPT != 0).then(|| Script {
             interpreter: known(&event.header, unread::INTERPRETER, event.interpreter.clone()),
-            file: machine.script_file(&event),
+            file: known(&event.header, unread::SCRIPT, script_file(&event)),
         });
         let header = event.header;
         Record::Exec(Box::new(Exec {
@@ -260,6 +257,16 @@ fn fork(event: &ForkEvent) -> Record {
         untracked: event.untracked,
         unread: names(header),
     })
+}
+
+fn script_file(event: &ExecEvent) -> ScriptFile {
+    let version = FileVersion::from(&event.script);
+    ScriptFile {
+        id: version.id,
+        size_bytes: version.size_bytes,
+        ctime_ns: version.ctime_ns,
+        path: event.script_path.clone(),
+    }
 }
 
 fn executed_file(event: &ExecEvent) -> ExecutedFile {

@@ -1,28 +1,19 @@
-//! Event in, record out, with a machine that knows one script.
+//! Event in, record out, with a machine that does nothing.
 
-use tracer_ebpf::abi::{ExecFile, exec_flag, header_flag, unread};
+use tracer_ebpf::abi::{ExecFile, FileKey, exec_flag, header_flag, unread};
 
 use super::{Fold, Machine, Story};
 use crate::{
     model::*,
-    record::schema::{Outcome, Record, ScriptFile},
+    record::schema::{Outcome, Record},
 };
 
 const PARENT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
 const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
 
-struct OneScript;
+struct NoMachine;
 
-impl Machine for OneScript {
-    fn script_file(&mut self, exec: &ExecEvent) -> Option<ScriptFile> {
-        (exec.filename == Bytes::from("/s")).then(|| ScriptFile {
-            id: FileId { device: Device::new(8, 1), inode: 5 },
-            size_bytes: 1,
-            ctime_ns: 1,
-            path: "/real/s".into(),
-        })
-    }
-
+impl Machine for NoMachine {
     fn executed(&mut self, _: &ExecEvent) {}
 }
 
@@ -61,6 +52,8 @@ fn exec(argv: &[u8]) -> ExecEvent {
         interpreter: Bytes::default(),
         path: "/bin/sh".into(),
         cwd: "/".into(),
+        script: ExecFile::default(),
+        script_path: Bytes::default(),
     }
 }
 
@@ -72,9 +65,9 @@ fn piece(offset_bytes: u64, bytes: &[u8]) -> Event {
 fn argv(pieces: Vec<Event>, exec: ExecEvent) -> (Vec<String>, bool) {
     let mut fold = Fold::default();
     for piece in pieces {
-        assert_eq!(fold.apply(piece, &mut OneScript), None, "a piece waits for its exec");
+        assert_eq!(fold.apply(piece, &mut NoMachine), None, "a piece waits for its exec");
     }
-    let Some(Record::Exec(exec)) = fold.apply(Event::Exec(exec), &mut OneScript) else {
+    let Some(Record::Exec(exec)) = fold.apply(Event::Exec(exec), &mut NoMachine) else {
         panic!("an exec gives a record");
     };
     assert_eq!(fold.unclaimed_argv(), 0);
@@ -104,17 +97,24 @@ fn argv_is_complete_only_with_every_byte() {
 #[test]
 fn a_script_gets_its_own_file() {
     let mut fold = Fold::default();
-    let event =
-        ExecEvent { flags: exec_flag::SCRIPT, interpreter: "/bin/sh".into(), ..exec(b"sh\0/s\0") };
-    let Some(Record::Exec(found)) = fold.apply(Event::Exec(event.clone()), &mut OneScript) else {
-        panic!("an exec gives a record");
+    let script =
+        ExecFile { key: FileKey { inode: 5, ..FileKey::default() }, ..ExecFile::default() };
+    let event = ExecEvent {
+        flags: exec_flag::SCRIPT,
+        interpreter: "/bin/sh".into(),
+        script,
+        script_path: "/real/s".into(),
+        ..exec(b"sh\0/s\0")
     };
-    assert_eq!(found.script.unwrap().file.unwrap().id.inode, 5);
-    let gone = ExecEvent { filename: "/gone".into(), ..event };
-    let Some(Record::Exec(gone)) = fold.apply(Event::Exec(gone), &mut OneScript) else {
-        panic!("an exec gives a record");
+    let mut found = |event: ExecEvent| match fold.apply(Event::Exec(event), &mut NoMachine) {
+        Some(Record::Exec(exec)) => exec.script.unwrap().file,
+        other => panic!("{other:?}"),
     };
-    assert_eq!(gone.script.unwrap().file, None);
+    let file = found(event.clone()).unwrap();
+    assert_eq!((file.id.inode, file.path), (5, "/real/s".into()));
+    let mut unread = event;
+    unread.header.unread = unread::SCRIPT;
+    assert_eq!(found(unread), None);
 }
 
 #[test]
@@ -122,7 +122,7 @@ fn canaries_are_counted_and_not_recorded() {
     let mut fold = Fold::default();
     let mut event = exec(b"a\0");
     event.header.flags = header_flag::CANARY;
-    assert_eq!(fold.apply(Event::Exec(event), &mut OneScript), None);
+    assert_eq!(fold.apply(Event::Exec(event), &mut NoMachine), None);
     assert_eq!(fold.canary_events.get("exec"), Some(&1));
 }
 
@@ -149,9 +149,9 @@ fn result(time_ns: u64, id: u64, established: bool, errno: u32) -> Event {
 #[test]
 fn connections_wait_for_their_process() {
     let mut fold = Fold::default();
-    assert_eq!(fold.apply(connect(5, 1), &mut OneScript), None);
+    assert_eq!(fold.apply(connect(5, 1), &mut NoMachine), None);
     assert!(fold.take_early(false).is_empty(), "its process has not come");
-    assert!(fold.apply(fork(), &mut OneScript).is_some());
+    assert!(fold.apply(fork(), &mut NoMachine).is_some());
     assert_eq!(fold.take_early(false).len(), 1);
     assert!(fold.take_early(true).is_empty(), "each is taken once");
 }
@@ -159,10 +159,10 @@ fn connections_wait_for_their_process() {
 #[test]
 fn outcomes_and_times_are_joined() {
     let mut fold = Fold::default();
-    fold.apply(fork(), &mut OneScript);
+    fold.apply(fork(), &mut NoMachine);
     let mut outcome = |established, errno| {
-        fold.apply(connect(5, 1), &mut OneScript);
-        match fold.apply(result(7, 1, established, errno), &mut OneScript) {
+        fold.apply(connect(5, 1), &mut NoMachine);
+        match fold.apply(result(7, 1, established, errno), &mut NoMachine) {
             Some(Record::ConnectResult(result)) => (result.outcome, result.connect_ns),
             other => panic!("{other:?}"),
         }
@@ -178,7 +178,7 @@ fn an_event_of_an_unknown_process_is_an_orphan() {
     let policy = crate::policy::load("no-aws-cli").unwrap();
     let mut story = Story::new(crate::policy::test_start(&policy));
     let mut fold = Fold::default();
-    let Some(record) = fold.apply(Event::Exec(exec(b"a\0")), &mut OneScript) else {
+    let Some(record) = fold.apply(Event::Exec(exec(b"a\0")), &mut NoMachine) else {
         panic!("an exec gives a record");
     };
     story.add(record);
