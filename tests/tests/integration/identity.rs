@@ -30,6 +30,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("loader", loader),
     ("symbolic_link_to_script", symbolic_link_to_script),
     ("memfd_and_deleted", memfd_and_deleted),
+    ("copies", copies),
+    ("copy_beside_the_original", copy_beside_the_original),
+    ("script_that_replaces_itself", script_that_replaces_itself),
+    ("every_script_is_found", every_script_is_found),
 ];
 
 /// The stand-in, in a folder that comes first on PATH.
@@ -229,6 +233,76 @@ fn memfd_and_deleted(scratch: &Scratch) -> Result<()> {
         let run = traced(scratch, &command)?;
         let overall = run.verdict.as_ref().map(|verdict| verdict.overall);
         ensure!(overall > Some(Ruling::Proven), "{command:?} ended as {overall:?}");
+    }
+    Ok(())
+}
+
+/// Renamed copies have the content of the known one.
+fn copies(scratch: &Scratch) -> Result<()> {
+    let aws = stand_in(scratch)?;
+    let copy = text(&scratch.copy(&aws, "harmless")?);
+    check(scratch, &[copy.clone()], "same content")?;
+    check(scratch, &["bash", "-c", &format!("exec -a innocent {copy}")], "same content")?;
+    check(scratch, &["sh", "-c", "cp bin/aws later; ./later"], "same content")?;
+    Ok(())
+}
+
+/// A twin in the same folder makes the file look like a multi-call program. That must not excuse it.
+fn copy_beside_the_original(scratch: &Scratch) -> Result<()> {
+    let aws = stand_in(scratch)?;
+    let twin = scratch.copy(&aws, "bin/harmless")?;
+    let run = traced(scratch, &[twin.into_os_string()])?;
+    run.rules(Ruling::Inconclusive)?.because(&["did not hand over"])?;
+    Ok(())
+}
+
+/// A copy of the script `aws` that puts something else in its place while it runs.
+fn script_that_replaces_itself(scratch: &Scratch) -> Result<()> {
+    let text = "#!/bin/sh\nmv innocent harmless\n";
+    scratch.folder("bin")?;
+    scratch.script("bin/aws", text)?;
+    for _ in 0..20 {
+        scratch.script("harmless", text)?;
+        scratch.script("innocent", "#!/bin/sh\nexit 0\n")?;
+        let run = traced(scratch, &["./harmless".into()])?;
+        let overall = run.verdict.as_ref().map(|verdict| verdict.overall);
+        ensure!(overall > Some(Ruling::Proven), "it ended as {overall:?}:\n{}", run.output.stderr);
+    }
+    Ok(())
+}
+
+/// The kernel names the script's own file: through chains of interpreters, after a large program in
+/// the same process (whose mapped files wait in the same list), by relative path and by descriptor.
+fn every_script_is_found(scratch: &Scratch) -> Result<()> {
+    use std::os::unix::fs::MetadataExt as _;
+    let one = scratch.script("one", "#!/bin/sh\nexit 0\n")?;
+    scratch.script("two", &format!("#!{}\n", text(&one)))?;
+    scratch.script("three", "#!/usr/bin/env -S sh -e\nexec ./one\n")?;
+    let node = "require('child_process').execFileSync('./three')";
+    let mut lines = vec!["./one", "./two", "./three", "exec ./one", "bash -c 'exec ./one'"];
+    let after_node = format!("node -e \"{node}\"");
+    if on_path("node").is_ok() {
+        lines.push(&after_node);
+    }
+    if Path::new("/usr/bin/python3").is_file() {
+        lines.push("/usr/bin/python3 -c \"import ssl, os; os.execv('./two', ['x'])\"");
+        lines.push(
+            "/usr/bin/python3 -c \"import os; f = os.open('one', 0); os.set_inheritable(f, True); \
+             os.execve(f, ['x'], {})\"",
+        );
+    }
+    for line in lines {
+        let run = traced(scratch, &["sh".into(), "-c".into(), line.into()])?;
+        let scripts: Vec<_> =
+            run.execs().into_iter().filter(|exec| exec.script.is_some()).collect();
+        ensure!(!scripts.is_empty(), "{line}: no script");
+        for exec in scripts {
+            let file = exec.script.as_ref().and_then(|script| script.file.as_ref());
+            let file = file.with_context(|| format!("{line}: {exec:?}"))?;
+            let inode = std::fs::metadata(file.path.as_path())?.ino();
+            ensure!(file.id.inode == inode, "{line}: {exec:?}");
+        }
+        run.proven()?;
     }
     Ok(())
 }
