@@ -43,9 +43,31 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tracer: {error:#}");
+            eprintln!("tracer: {}", with_causes(&error));
             ExitCode::from(exit::TRACER_FAILED)
         }
+    }
+}
+
+/// The error and those of its causes that it does not quote itself.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = error.to_string();
+    for cause in error.chain().skip(1).map(ToString::to_string) {
+        if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
+/// Writes to standard output. A reader that has gone away, as behind `| head`, is no failure.
+fn put(text: &str) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(error).context("cannot write to standard output")
+        }
+        _ => Ok(()),
     }
 }
 
@@ -58,7 +80,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
             return Ok(exit::USAGE);
         }
     };
-    let user = CallingUser::from_environment();
+    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
     let output =
         arguments.output.as_deref().map(|path| open_output(path, user.as_ref())).transpose()?;
     let settings = Settings {
@@ -179,7 +201,7 @@ fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     }
     let story = Story::of(recording);
     let verdict = policy::judge(&story, &story.start.policies);
-    let mut out = io::stdout().lock();
+    let mut out = Vec::new();
     match &story.integrity {
         Integrity::Intact => writeln!(out, "integrity: every line is present and unchanged")?,
         Integrity::CutShort => {
@@ -193,14 +215,18 @@ fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
         print_verdict(&mut out, verdict)?;
     }
     let same_policies = arguments.policies.is_empty();
-    if same_policies && story.integrity == Integrity::Intact && written != verdict {
+    let claims_otherwise =
+        same_policies && story.integrity == Integrity::Intact && written != verdict;
+    if claims_otherwise {
         writeln!(
             out,
-            "the recording claims another verdict than its events give: it was not written by this tracer's rules"
+            "the recording claims another verdict than its events give: it was not written by this \
+             tracer's rules"
         )?;
-        return Ok(exit::INCONCLUSIVE);
     }
+    put(&String::from_utf8_lossy(&out))?;
     Ok(match (&verdict, &story.integrity) {
+        _ if claims_otherwise => exit::INCONCLUSIVE,
         (Some(verdict), _) => ruling_code(verdict.overall),
         (None, Integrity::Intact) => exit::PROVEN,
         (None, Integrity::CutShort | Integrity::Broken { .. }) => exit::INCONCLUSIVE,
@@ -231,28 +257,25 @@ fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
     let verdict = policy::judge(&story, &story.start.policies);
     let paint = Paint::for_stream(&io::stdout());
     let text = report::text(&story, verdict.as_ref(), Detail::Full, paint);
-    match io::stdout().write_all(text.as_bytes()) {
-        // `| head` is no failure.
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(exit::PROVEN),
-    }
+    put(&text)?;
+    Ok(exit::PROVEN)
 }
 
 fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
     match arguments {
         cli::Policy::List => {
             for (name, _) in policy::built_ins() {
-                println!("{name:<16} {}", policy::load(name)?.description);
+                put(&format!("{name:<16} {}\n", policy::load(name)?.description))?;
             }
         }
         cli::Policy::Show { name } => {
             let text = policy::built_in(name).with_context(|| {
                 format!("there is no built-in policy `{name}`; `tracer policy list` shows them")
             })?;
-            print!("{text}");
+            put(text)?;
         }
         cli::Policy::Check { file } => match policy::load(file) {
-            Ok(policy) => println!("{file}: valid, {} claim(s)", policy.claims.len()),
+            Ok(policy) => put(&format!("{file}: valid, {} claim(s)\n", policy.claims.len()))?,
             Err(error) => {
                 eprintln!("tracer: {error}");
                 return Ok(exit::USAGE);
@@ -264,6 +287,6 @@ fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
 
 fn doctor(arguments: &cli::Doctor) -> anyhow::Result<u8> {
     let diagnosis = run::diagnose(&probe_options(&arguments.debug));
-    print!("{}", diagnosis.text);
+    put(&diagnosis.text)?;
     Ok(if diagnosis.usable { exit::PROVEN } else { exit::TRACER_FAILED })
 }

@@ -34,7 +34,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
     Ok(match kind {
         Kind::Root => Event::Root(root(&fixed(record)?.0)),
         Kind::Fork => Event::Fork(fork(&fixed(record)?.0)),
-        Kind::Exec => Event::Exec(exec(record)?),
+        Kind::Exec => Event::Exec(Box::new(exec(record)?)),
         Kind::ArgvChunk => Event::ArgvPiece(argv_piece(record)?),
         Kind::Exit => {
             let (exit, _) = fixed::<abi::Exit>(record)?;

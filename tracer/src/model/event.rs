@@ -37,7 +37,7 @@ impl EventHeader {
 pub enum Event {
     Root(RootEvent),
     Fork(ForkEvent),
-    Exec(ExecEvent),
+    Exec(Box<ExecEvent>),
     ArgvPiece(ArgvPiece),
     Exit(ExitEvent),
     Connect(ConnectEvent),

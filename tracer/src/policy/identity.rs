@@ -4,7 +4,7 @@
 //! program if any name says so, *or* its file is one of the copies found on this machine, *or* it has
 //! the content of one. What cannot be told is a reason for `inconclusive`, never a "no".
 
-use std::path::Path;
+use std::{collections::BTreeSet, path::Path};
 
 use super::ClaimKind;
 use crate::{
@@ -14,11 +14,24 @@ use crate::{
     session::Story,
 };
 
-/// Copies of a program on this machine: in the directories of `path_variable`, or the file itself
-/// when `program` is an absolute path. `identify` follows symbolic links.
+/// Where programs usually are (the file system hierarchy standard, and the AWS CLI's installer).
+const USUAL_FOLDERS: &[&str] = &[
+    "/usr/local/sbin",
+    "/usr/local/bin",
+    "/usr/sbin",
+    "/usr/bin",
+    "/sbin",
+    "/bin",
+    "/snap/bin",
+    "/usr/local/aws-cli/v2/current/bin",
+];
+
+/// Copies of a program on this machine: in the directories of `path_variable` and the usual ones, or
+/// the file itself when `program` is an absolute path. `identify` follows symbolic links.
 pub fn find_copies(
     program: &str,
     path_variable: &[u8],
+    home: Option<&Path>,
     identify: &dyn Fn(&Path) -> Option<FileVersion>,
 ) -> Vec<KnownCopy> {
     if program.starts_with('/') {
@@ -31,7 +44,11 @@ pub fn find_copies(
         return copy.into_iter().collect();
     }
     let names = catalogue::program(program).file_names;
-    let directories = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
+    // sudo replaces PATH by one of its own, so the usual folders are looked at in any case.
+    let usual = USUAL_FOLDERS.iter().map(|folder| folder.as_bytes());
+    let path = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
+    let own = home.map(|home| Bytes::from(home.join(".local/bin").as_path()));
+    let directories = path.chain(usual).chain(own.as_ref().map(|own| own.0.as_slice()));
     let mut copies: Vec<KnownCopy> = Vec::new();
     for directory in directories {
         for name in &names {
@@ -83,6 +100,8 @@ pub(super) enum Match {
     /// It runs the file of a multi-call copy under another name. If the process then hands over to
     /// another program, as a shim does, that one counts; if not, it may be the program.
     SharesFile(String),
+    /// An interpreter was given something that may be the program.
+    MayRun(String),
 }
 
 /// Whether an exec runs `program`, and what says so.
@@ -92,7 +111,10 @@ pub(super) fn runs(
     copies: &[KnownCopy],
     story: &Story,
 ) -> Option<Match> {
-    by_name(exec, program).map(Match::Runs).or_else(|| by_file(exec, copies, story))
+    by_name(exec, program)
+        .map(Match::Runs)
+        .or_else(|| by_file(exec, copies, story))
+        .or_else(|| interpreted(exec, &catalogue::program(program)))
 }
 
 fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
@@ -159,53 +181,127 @@ fn by_name(exec: &Exec, program: &str) -> Option<String> {
     if named(exec.argv.args.first()) {
         return Some("by its argv[0]".into());
     }
-    interpreted(exec, &program)
+    None
+}
+
+/// How a family of interpreters takes a program as text.
+struct Interpreter {
+    /// Options whose value is code.
+    code: &'static [char],
+    /// Options whose value is a module.
+    module: &'static [char],
+    /// Options whose value is something else.
+    value: &'static [char],
+}
+
+fn interpreter(name: &str) -> Option<Interpreter> {
+    let (code, module, value): (&[char], &[char], &[char]) = match name {
+        "bash" | "dash" | "sh" | "zsh" | "ksh" => (&['c'], &[], &[]),
+        "busybox" => (&['c'], &[], &[]),
+        "perl" | "ruby" => (&['e', 'E'], &[], &[]),
+        "node" => (&['e', 'p'], &[], &[]),
+        _ if name.starts_with("python") || name.starts_with("pypy") => {
+            (&['c'], &['m'], &['W', 'X'])
+        }
+        _ => return None,
+    };
+    Some(Interpreter { code, module, value })
+}
+
+/// A dynamic loader that is run as a program.
+fn is_loader(name: &str) -> bool {
+    name.starts_with("ld-linux") || name.starts_with("ld-musl") || name == "ld.so"
+}
+
+/// The name of the executed file.
+fn file_name(exec: &Exec) -> Option<String> {
+    let path = exec.file.as_ref().and_then(|file| file.path.as_ref()).or(exec.filename.as_ref())?;
+    Some(String::from_utf8_lossy(path.base_name()).into_owned())
 }
 
 /// An interpreter or loader that was given the program as its argument.
-fn interpreted(exec: &Exec, program: &Program) -> Option<String> {
-    let path = exec.file.as_ref().and_then(|file| file.path.as_ref()).or(exec.filename.as_ref())?;
-    let name = String::from_utf8_lossy(path.base_name()).into_owned();
-    let python = name.starts_with("python") || name.starts_with("pypy");
-    let other = ["perl", "ruby", "node", "bash", "dash", "sh", "zsh", "busybox"]
-        .contains(&name.as_str())
-        || name.starts_with("ld-linux")
-        || name.starts_with("ld-musl")
-        || name == "ld.so";
-    if !python && !other {
+///
+/// Which argument is the script depends on which options take a value, and that on the
+/// interpreter's version. The first word that is no option is the script if no option came before
+/// it; else any of the following words, one more per option, may be.
+fn interpreted(exec: &Exec, program: &Program) -> Option<Match> {
+    let name = file_name(exec)?;
+    let interpreter = interpreter(&name);
+    if interpreter.is_none() && !is_loader(&name) {
         return None;
     }
-    let mut arguments = exec.argv.args.iter().skip(1);
-    while let Some(argument) = arguments.next() {
+    let named = |argument: &Bytes| {
+        program.file_names.iter().any(|file| file.as_bytes() == argument.base_name())
+    };
+    let names_module =
+        |text: &str| program.python_modules.iter().find(|module| text.contains(*module));
+    let mut unclear = None;
+    let (mut options, mut words) = (0, 0);
+    let mut arguments = exec.argv.args.iter().skip(1).peekable();
+    'words: while let Some(argument) = arguments.next() {
         let text = argument.lossy();
-        if !text.starts_with('-') {
-            let named =
-                program.file_names.iter().any(|file| file.as_bytes() == argument.base_name());
-            return named.then(|| format!("{name} was given {text}"));
-        }
-        // `sh -c CODE`, `node -e CODE`: what follows is no path.
-        let code = !text.starts_with("--") && text.contains(['c', 'e']);
-        if !python && code {
-            return None;
-        }
-        if !python {
+        if !text.starts_with(['-', '+']) {
+            if named(argument) {
+                let how = format!("{name} was given {text}");
+                return Some(if words == 0 { Match::Runs(how) } else { Match::MayRun(how) });
+            }
+            if words == options {
+                break; // the script, and what follows are its arguments
+            }
+            words += 1;
             continue;
         }
-        let module_of = |text: &str| {
-            program.python_modules.iter().find(|module| text.contains(*module)).cloned()
-        };
-        // `-m MODULE` and `-c CODE`, joined or apart, possibly behind other one-letter options.
-        if let Some(at) = text.find(['m', 'c']).filter(|_| !text.starts_with("--")) {
-            let joined = text[at + 1..].to_owned();
-            let value = if joined.is_empty() {
-                arguments.next().map(|value| value.lossy().into_owned()).unwrap_or_default()
-            } else {
-                joined
+        options += 1;
+        let Some(interpreter) = &interpreter else { continue };
+        if text.starts_with("--") {
+            continue;
+        }
+        for (at, letter) in text.char_indices().skip(1) {
+            if interpreter.value.contains(&letter) {
+                break; // the rest of this word is the value, or the next word is
+            }
+            let (code, module) =
+                (interpreter.code.contains(&letter), interpreter.module.contains(&letter));
+            if !code && !module {
+                continue;
+            }
+            let joined = &text[at + letter.len_utf8()..];
+            let value = match arguments.peek() {
+                Some(next) if joined.is_empty() || !interpreter.module.contains(&letter) => {
+                    next.lossy().into_owned()
+                }
+                _ => joined.to_owned(),
             };
-            return module_of(&value).map(|module| format!("{name} runs the module {module}"));
+            let Some(found) = names_module(&value) else {
+                // What follows a module is its own; what follows code, nobody runs.
+                if module {
+                    break 'words;
+                }
+                return None;
+            };
+            let imports =
+                ["import ", "from "].iter().any(|word| value.contains(&format!("{word}{found}")));
+            let how =
+                format!("{name} was given {}", if module { "the module" } else { "code with" });
+            let how = format!("{how} {found}");
+            return Some(if (module && value == *found) || imports {
+                Match::Runs(how)
+            } else {
+                Match::MayRun(how)
+            });
         }
     }
-    None
+    // `-m cProfile -m MODULE`, `-m runpy MODULE`: a module that runs another.
+    if interpreter.is_some_and(|interpreter| !interpreter.module.is_empty()) {
+        let given = exec
+            .argv
+            .args
+            .iter()
+            .skip(1)
+            .find(|argument| names_module(&argument.lossy()).is_some());
+        unclear = given.map(|given| Match::MayRun(format!("{name} was given {}", given.lossy())));
+    }
+    unclear
 }
 
 /// Whether an exec runs one of a program's copies, by the file alone; of a multi-call file the name
@@ -248,9 +344,18 @@ pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Optio
     if script == Some(None) {
         return Some("the kernel could not read which script was executed".into());
     }
+    if file_name(exec).is_some_and(|name| is_loader(&name)) {
+        return Some(
+            "a dynamic loader was run as a program, and what it loaded is not seen".into(),
+        );
+    }
     match kind {
-        // The inode decides, whatever it contains.
-        ClaimKind::RunsOnly => None,
+        // The inode decides, as long as its content stays what it was.
+        ClaimKind::RunsOnly => {
+            let id = script.flatten().map_or(file.id(), |script| script.id);
+            let contents: BTreeSet<&str> = story.contents_of(id).collect();
+            (contents.len() > 1).then(|| "the content of the executed file was changed".into())
+        }
         ClaimKind::NeverRuns => [
             ("executed file", Some(file.version())),
             ("script", script.flatten().map(|script| script.version())),

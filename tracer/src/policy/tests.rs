@@ -298,9 +298,17 @@ fn the_program_is_found_under_each_of_its_names() {
     violated(interpreter("/usr/bin/python3.11", &["python3", "-Imawscli"]), "module awscli");
     violated(
         interpreter("/usr/bin/python3", &["python3", "-c", "import awscli.x"]),
-        "module awscli",
+        "code with awscli",
     );
     violated(interpreter("/lib64/ld-linux-x86-64.so.2", &["ld.so", "/opt/aws"]), "was given");
+    violated(interpreter("/usr/bin/bash", &["bash", "-e", "/opt/aws", "s3"]), "was given");
+    violated(interpreter("/usr/bin/python3", &["python3", "-X", "utf8", "-m", "awscli"]), "module");
+    violated(interpreter("/usr/bin/bash", &["bash", "-euo", "/opt/aws"]), "was given");
+    violated(interpreter("/usr/bin/python3", &["python3", "-Wignore", "/opt/aws"]), "was given");
+    violated(
+        interpreter("/usr/bin/python3", &["python3", "-Xfrozen_modules=off", "/x/aws"]),
+        "given",
+    );
     let by_script = {
         let Record::Exec(mut exec) = exec(CHILD, "/tmp/x", 4, &["sh", "/tmp/x"]) else {
             unreachable!()
@@ -312,6 +320,34 @@ fn the_program_is_found_under_each_of_its_names() {
         Record::Exec(exec)
     };
     violated(by_script, "the script is");
+}
+
+#[test]
+fn what_an_interpreter_may_run_is_inconclusive() {
+    let unclear = |argv: &[&str], words: &str| {
+        let path = format!("/usr/bin/{}", argv[0]);
+        let actual = ruling("no-aws-cli", &[exec(CHILD, &path, 5, argv)], |_, _| {});
+        check(actual, Ruling::Inconclusive, words);
+    };
+    unclear(&["python3", "-W", "ignore", "/opt/aws"], "may run aws");
+    unclear(&["python3", "-m", "runpy", "awscli"], "may run aws");
+    unclear(&["python3", "-m", "cProfile", "-m", "awscli"], "may run aws");
+    unclear(&["python3", "-c", "print('awscli')"], "may run aws");
+    unclear(&["bash", "-o", "posix", "/opt/aws"], "may run aws");
+    unclear(&["bash", "--rcfile", "f", "/opt/aws"], "may run aws");
+    unclear(&["node", "-r", "fs", "/opt/aws"], "may run aws");
+    unclear(&["perl", "-I", "lib", "/opt/aws"], "may run aws");
+    unclear(&["ld-linux-x86-64.so.2", "--argv0", "foo", "/opt/aws"], "may run aws");
+    unclear(&["ld-linux-x86-64.so.2", "/tmp/x"], "loader");
+}
+
+#[test]
+fn a_listed_file_that_changes_is_inconclusive() {
+    let mut later = FileVersion { id: file(1), size_bytes: 1, ctime_ns: 0 };
+    later.ctime_ns = 5;
+    let own = exec(CHILD, "/usr/bin/node", 1, &["node"]);
+    let changed = content(later, Ok("another"));
+    check(ruling("no-shell-outs", &[own, changed], |_, _| {}), Ruling::Inconclusive, "was changed");
 }
 
 #[test]

@@ -158,6 +158,7 @@ fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<Finding> {
         }
         match runs(exec, program, copies(story, program), story)? {
             Match::Runs(how) => Some(Finding::Violates(format!("runs {program}: {how}"))),
+            Match::MayRun(how) => Some(Finding::Unclear(format!("it may run {program}: {how}"))),
             Match::SharesFile(_) if hands_over(exec, story) => None,
             Match::SharesFile(how) => Some(Finding::Unclear(format!(
                 "it may run {program}: {how}, which goes by several names, and it did not hand over \

@@ -1,7 +1,7 @@
 //! Reads a recording back and says how far it can be trusted.
 
 use std::{
-    io::{self, BufRead},
+    io::{self, BufRead, Read as _},
     path::Path,
 };
 
@@ -75,7 +75,7 @@ fn read_from(mut source: impl BufRead, name: &str) -> Result<Recording, ReadErro
     let mut chain = Chain::new();
     let mut line = Vec::new();
     let io = |source| ReadError::Io { path: name.into(), source };
-    source.read_until(b'\n', &mut line).map_err(io)?;
+    read_line(&mut source, &mut line).map_err(io)?;
     let start = first_line(line.strip_suffix(b"\n").unwrap_or(&line), name)?;
     let mut recording =
         Recording { start, events: Vec::new(), end: None, integrity: Integrity::CutShort };
@@ -115,9 +115,16 @@ fn read_from(mut source: impl BufRead, name: &str) -> Result<Recording, ReadErro
             }
         }
         line.clear();
-        source.read_until(b'\n', &mut line).map_err(io)?;
+        read_line(&mut source, &mut line).map_err(io)?;
         number += 1;
     }
+}
+
+/// Appends the next line, as far as a line can be long: an argv has 6 MiB at most, and a byte takes
+/// up to six characters.
+fn read_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
+    const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+    source.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)
 }
 
 fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {

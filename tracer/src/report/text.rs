@@ -218,6 +218,14 @@ fn blind_spots(story: &Story, out: &mut Vec<String>) {
         "  identity: programs are told apart by names, inodes and content; a changed copy under another name is not recognised"
             .into(),
     );
+    for (program, copies) in &story.start.known_programs {
+        if copies.is_empty() {
+            out.push(format!(
+                "  {}: no copy was found on PATH or in the usual folders, so none is recognised under another name",
+                super::clean(program.as_bytes())
+            ));
+        }
+    }
     let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();
     if partial > 0 {
         out.push(format!("  {partial} execs have fields the kernel could not read"));

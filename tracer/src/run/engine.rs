@@ -7,7 +7,7 @@ use std::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
-    path::Path,
+    path::{Path, PathBuf},
     process::{Child, ExitStatus},
     time::Duration,
 };
@@ -92,7 +92,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
     let attached = loaded.attach()?;
-    let user = CallingUser::from_environment();
+    let user = CallingUser::from_environment().map_err(io::Error::other)?;
     let start = start_record(&settings, &attached, &identifier, user.as_ref())?;
     let collector = Collector::new(
         rings,
@@ -459,6 +459,9 @@ fn start_record(
             .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
     };
     let path_variable = std::env::var_os("PATH").unwrap_or_default();
+    let home = user
+        .and_then(|user| user.home.clone())
+        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
     let identify = |path: &Path| identifier.file_at(path);
     let known_programs = settings
         .policies
@@ -467,7 +470,8 @@ fn start_record(
         .flat_map(|claim| &claim.programs)
         .filter(|program| !program.starts_with('@'))
         .map(|program| {
-            let copies = policy::find_copies(program, path_variable.as_bytes(), &identify);
+            let copies =
+                policy::find_copies(program, path_variable.as_bytes(), home.as_deref(), &identify);
             (program.clone(), copies)
         })
         .collect();

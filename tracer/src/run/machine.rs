@@ -63,16 +63,23 @@ impl Machine for LiveMachine {
     /// became of its name. A script only has its name, as the process saw it or as we do.
     fn executed(&mut self, exec: &ExecEvent) {
         let folder = self.proc_folder(exec);
-        let absolute =
-            |path: &Bytes| Some(path.as_path().to_owned()).filter(|path| path.is_absolute());
+        let absolute = |path: &Bytes, flag: u32| {
+            let whole = exec.flags & flag == 0;
+            Some(path.as_path().to_owned()).filter(|path| whole && path.is_absolute())
+        };
+        // As the caller spelled it, for paths that are too deep for the kernel's walk.
+        let spelled = absolute(&exec.cwd, exec_flag::CWD_CUT)
+            .map(|cwd| cwd.join(exec.filename.as_path()))
+            .or_else(|| absolute(&exec.filename, 0));
         if !exec.header.is_unread(unread::FILE) {
             let image = folder.as_ref().map(|folder| folder.join("exe"));
-            let paths = image.into_iter().chain(absolute(&exec.path));
+            let path = absolute(&exec.path, exec_flag::PATH_CUT);
+            let paths = image.into_iter().chain(path).chain(spelled.clone());
             self.contents.ask(FileVersion::from(&exec.file), paths, &self.identifier);
         }
         let is_script = exec.flags & exec_flag::SCRIPT != 0;
         if is_script && !exec.header.is_unread(unread::SCRIPT) {
-            let own = absolute(&exec.script_path);
+            let own = absolute(&exec.script_path, exec_flag::SCRIPT_PATH_CUT);
             let inside = folder.as_ref().and_then(|folder| {
                 Some(folder.join("root").join(own.as_ref()?.strip_prefix("/").ok()?))
             });
@@ -80,7 +87,7 @@ impl Machine for LiveMachine {
             let descriptor = folder.as_ref().and_then(|folder| {
                 Some(folder.join("fd").join(exec.filename.as_path().strip_prefix("/dev/fd").ok()?))
             });
-            let paths = inside.into_iter().chain(own).chain(descriptor);
+            let paths = inside.into_iter().chain(own).chain(descriptor).chain(spelled);
             self.contents.ask(FileVersion::from(&exec.script), paths, &self.identifier);
         }
     }

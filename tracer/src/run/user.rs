@@ -18,23 +18,39 @@ pub struct CallingUser {
 
 impl CallingUser {
     /// From `SUDO_UID` and `SUDO_GID`, when tracer is root; none when there is nobody to return to.
-    pub fn from_environment() -> Option<CallingUser> {
+    /// An error when they are there and make no sense: the command must not run as root by accident.
+    pub fn from_environment() -> Result<Option<CallingUser>, String> {
         // SAFETY: geteuid cannot fail and has no precondition.
         if unsafe { libc::geteuid() } != 0 {
-            return None;
+            return Ok(None);
         }
-        let id = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
-        let uid = id("SUDO_UID").filter(|uid| *uid != 0)?;
+        let id = |name: &str| {
+            let Some(value) = std::env::var_os(name) else { return Ok(None) };
+            // The highest number stands for "no change" in setresuid(2).
+            let parsed = value.to_str().and_then(|value| value.parse::<u32>().ok());
+            parsed.filter(|id| *id != u32::MAX).map(Some).ok_or_else(|| {
+                format!(
+                    "{name} is {value:?}, which is no id; the command was not started, so that it \
+                     does not run as root by accident. Unset {name}, or call tracer with sudo"
+                )
+            })
+        };
+        let (uid, gid) = (id("SUDO_UID")?, id("SUDO_GID")?);
+        let Some(uid) = uid.filter(|uid| *uid != 0) else { return Ok(None) };
         let passwd = Passwd::of(uid);
-        let gid = id("SUDO_GID").or(passwd.as_ref().map(|entry| entry.gid))?;
+        let gid = gid.or(passwd.as_ref().map(|entry| entry.gid)).ok_or_else(|| {
+            format!(
+                "SUDO_UID is {uid}, a user nobody knows, and there is no SUDO_GID; unset SUDO_UID"
+            )
+        })?;
         let groups = passwd.as_ref().map_or_else(|| vec![gid], |entry| entry.groups(gid));
-        Some(CallingUser {
+        Ok(Some(CallingUser {
             uid,
             gid,
             groups,
             home: passwd.as_ref().map(|entry| entry.home.clone()),
             name: passwd.map(|entry| entry.name),
-        })
+        }))
     }
 
     /// What sudo replaced by root's: the command gets the caller's own back.

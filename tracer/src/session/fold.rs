@@ -85,7 +85,7 @@ impl Fold {
         Some(match event {
             Event::Root(event) => self.root(&event),
             Event::Fork(event) => fork(&event),
-            Event::Exec(event) => self.exec(event, machine),
+            Event::Exec(event) => self.exec(*event, machine),
             Event::ArgvPiece(piece) => {
                 let key = (piece.header.process, piece.header.time_ns);
                 self.argv.entry(key).or_default().push(piece);

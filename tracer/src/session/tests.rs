@@ -67,7 +67,7 @@ fn argv(pieces: Vec<Event>, exec: ExecEvent) -> (Vec<String>, bool) {
     for piece in pieces {
         assert_eq!(fold.apply(piece, &mut NoMachine), None, "a piece waits for its exec");
     }
-    let Some(Record::Exec(exec)) = fold.apply(Event::Exec(exec), &mut NoMachine) else {
+    let Some(Record::Exec(exec)) = fold.apply(Event::Exec(Box::new(exec)), &mut NoMachine) else {
         panic!("an exec gives a record");
     };
     assert_eq!(fold.unclaimed_argv(), 0);
@@ -106,10 +106,11 @@ fn a_script_gets_its_own_file() {
         script_path: "/real/s".into(),
         ..exec(b"sh\0/s\0")
     };
-    let mut found = |event: ExecEvent| match fold.apply(Event::Exec(event), &mut NoMachine) {
-        Some(Record::Exec(exec)) => exec.script.unwrap().file,
-        other => panic!("{other:?}"),
-    };
+    let mut found =
+        |event: ExecEvent| match fold.apply(Event::Exec(Box::new(event)), &mut NoMachine) {
+            Some(Record::Exec(exec)) => exec.script.unwrap().file,
+            other => panic!("{other:?}"),
+        };
     let file = found(event.clone()).unwrap();
     assert_eq!((file.id.inode, file.path), (5, "/real/s".into()));
     let mut unread = event;
@@ -122,7 +123,7 @@ fn canaries_are_counted_and_not_recorded() {
     let mut fold = Fold::default();
     let mut event = exec(b"a\0");
     event.header.flags = header_flag::CANARY;
-    assert_eq!(fold.apply(Event::Exec(event), &mut NoMachine), None);
+    assert_eq!(fold.apply(Event::Exec(Box::new(event)), &mut NoMachine), None);
     assert_eq!(fold.canary_events.get("exec"), Some(&1));
 }
 
@@ -178,7 +179,7 @@ fn an_event_of_an_unknown_process_is_an_orphan() {
     let policy = crate::policy::load("no-aws-cli").unwrap();
     let mut story = Story::new(crate::policy::test_start(&policy));
     let mut fold = Fold::default();
-    let Some(record) = fold.apply(Event::Exec(exec(b"a\0")), &mut NoMachine) else {
+    let Some(record) = fold.apply(Event::Exec(Box::new(exec(b"a\0"))), &mut NoMachine) else {
         panic!("an exec gives a record");
     };
     story.add(record);
