@@ -241,7 +241,7 @@ fn memfd_and_deleted(scratch: &Scratch) -> Result<()> {
 fn copies(scratch: &Scratch) -> Result<()> {
     let aws = stand_in(scratch)?;
     let copy = text(&scratch.copy(&aws, "harmless")?);
-    check(scratch, &[copy.clone()], "same content")?;
+    check(scratch, std::slice::from_ref(&copy), "same content")?;
     check(scratch, &["bash", "-c", &format!("exec -a innocent {copy}")], "same content")?;
     check(scratch, &["sh", "-c", "cp bin/aws later; ./later"], "same content")?;
     Ok(())
