@@ -3,11 +3,13 @@
 //! Two steps, both without IO or a clock: the [`Fold`] turns each event into a record (what a
 //! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to.
 
+mod by_pid;
 mod errno;
 mod fold;
 mod story;
 #[cfg(test)]
 mod tests;
 
+pub use by_pid::ByPid;
 pub use fold::{Fold, Machine};
 pub use story::{Connection, Process, Story};
