@@ -2,7 +2,7 @@
 
 use std::{
     io::{self, IsTerminal as _, Write as _},
-    path::Path,
+    path::{Path, PathBuf},
     process::ExitCode,
     time::Duration,
 };
@@ -10,6 +10,7 @@ use std::{
 use anyhow::Context as _;
 use clap::{Parser as _, error::ErrorKind};
 use tracer::{
+    catalogue::Catalogue,
     cli::{self, Cli, Command, ExitCodeOf, exit},
     policy::{self, Ruling, Verdict},
     probe,
@@ -73,8 +74,8 @@ fn put(text: &str) -> anyhow::Result<()> {
 
 fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     // Everything that can be wrong with the call is found before a probe is loaded.
-    let policies = match load_policies(&arguments.policies) {
-        Ok(policies) => policies,
+    let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
+        Ok(loaded) => loaded,
         Err(error) => {
             eprintln!("tracer: {error}");
             return Ok(exit::USAGE);
@@ -86,6 +87,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let settings = Settings {
         command: arguments.command,
         policies,
+        catalogue,
         output,
         probes: probe_options(&arguments.debug),
         linger: Duration::from_secs(arguments.linger),
@@ -145,6 +147,17 @@ fn ruling_code(ruling: Ruling) -> u8 {
 
 fn load_policies(names: &[String]) -> Result<Vec<policy::Policy>, policy::PolicyError> {
     names.iter().map(|name| policy::load(name)).collect()
+}
+
+/// Policies, and the catalogue that says what their names stand for.
+fn load_names(
+    policies: &[String],
+    files: &[PathBuf],
+) -> anyhow::Result<(Vec<policy::Policy>, Catalogue)> {
+    let catalogue = Catalogue::with_files(files)?;
+    let policies = load_policies(policies)?;
+    policies.iter().try_for_each(|policy| policy::check_names(policy, &catalogue))?;
+    Ok((policies, catalogue))
 }
 
 fn open_output(
@@ -274,8 +287,8 @@ fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
             })?;
             put(text)?;
         }
-        cli::Policy::Check { file } => match policy::load(file) {
-            Ok(policy) => put(&format!("{file}: valid, {} claim(s)\n", policy.claims.len()))?,
+        cli::Policy::Check { file, catalogue } => match check_policy(file, &catalogue.files) {
+            Ok(findings) => put(&findings)?,
             Err(error) => {
                 eprintln!("tracer: {error}");
                 return Ok(exit::USAGE);
@@ -283,6 +296,21 @@ fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
         },
     }
     Ok(exit::PROVEN)
+}
+
+/// What a valid policy says, and which of its names stand for files of that name only.
+fn check_policy(file: &str, catalogue: &[PathBuf]) -> anyhow::Result<String> {
+    let (policies, catalogue) = load_names(&[file.to_owned()], catalogue)?;
+    let claims: Vec<&policy::Claim> = policies.iter().flat_map(|policy| &policy.claims).collect();
+    let mut text = format!("{file}: valid, {} claim(s)\n", claims.len());
+    let plain = claims
+        .iter()
+        .flat_map(|claim| &claim.programs)
+        .filter(|name| !name.starts_with(['@', '/']) && !catalogue.has_program(name));
+    for name in plain {
+        text += &format!("  `{name}` is not in the catalogue: it stands for files of that name\n");
+    }
+    Ok(text)
 }
 
 fn doctor(arguments: &cli::Doctor) -> anyhow::Result<u8> {

@@ -1,54 +1,166 @@
-//! The catalogue of programs: what a name in a policy stands for.
+//! The catalogue: what a program's name in a policy stands for, and which places outside the tree
+//! take work.
+//!
+//! The embedded part is data (`programs.toml`, `handoffs.toml`), and files of the same form extend
+//! it. Whatever a verdict needs of it is written into the recording, so that judging again does not
+//! depend on the catalogue of another version.
 
-use serde::Deserialize;
+mod file;
+
+use std::{borrow::Cow, sync::LazyLock};
+
+use serde::{Deserialize, Serialize};
+
+pub use file::CatalogueError;
+
+/// The name of a hand-off to a local service that the catalogue does not have.
+pub const UNKNOWN_SERVICE: &str = "unknown local service";
 
 /// A program that policies can name.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Program {
     pub name: String,
-    #[serde(default)]
+    /// Names its files have; the name itself when empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub file_names: Vec<String>,
-    #[serde(default)]
+    /// Where installers put it, beside [`Catalogue::folders`]: patterns of paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub layouts: Vec<String>,
+    /// Python modules that are the program: to run or import one is to run it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub python_modules: Vec<String>,
+    /// Folders that hold its modules, beside those of the Python installations: patterns of paths.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub module_folders: Vec<String>,
+    /// Files, relative to the folder that holds the modules, one of which tells the program's
+    /// modules from others of the same name. When empty, the name is enough.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub marker_files: Vec<String>,
 }
 
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct File {
-    program: Vec<Program>,
-}
-
-/// The catalogue that is part of tracer.
-///
-/// # Panics
-/// If the embedded file is malformed, which a test rules out.
-#[expect(clippy::expect_used, reason = "the file is embedded and a test reads it")]
-fn embedded() -> Vec<Program> {
-    toml::from_str::<File>(include_str!("programs.toml")).expect("programs.toml").program
-}
-
-/// The entry of that name. A name the catalogue does not have stands for files of that name.
-pub fn program(name: &str) -> Program {
-    let mut program =
-        embedded().into_iter().find(|program| program.name == name).unwrap_or_else(|| Program {
-            name: name.into(),
-            file_names: Vec::new(),
-            python_modules: Vec::new(),
-        });
-    if program.file_names.is_empty() {
-        program.file_names.push(name.into());
+impl Program {
+    /// The entry of a name that no catalogue has: it stands for files of that name.
+    fn plain(name: &str) -> Program {
+        Program { name: name.into(), file_names: vec![name.into()], ..Program::default() }
     }
-    program
+
+    /// Whether a file's name, without its folder, is one of the program's.
+    pub fn is_file_name(&self, name: &[u8]) -> bool {
+        self.file_names.iter().any(|own| own.as_bytes() == name)
+    }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
+/// A place where work can be left for a process outside the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct HandOffPoint {
+    /// How policies name it.
+    pub name: String,
+    pub kind: HandOffKind,
+    /// Patterns of paths.
+    pub paths: Vec<String>,
+    /// Who does what with the work: the rest of a sentence that starts with the name.
+    pub why: String,
+}
 
-    #[test]
-    fn unknown_names_stand_for_themselves() {
-        assert_eq!(program("aws").python_modules, ["awscli"]);
-        assert_eq!(program("zzz").file_names, ["zzz"]);
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum HandOffKind {
+    /// Somebody acts on the files of these folders, or on these files.
+    Directory,
+    /// Somebody answers on these unix sockets; a leading `@` is an abstract name.
+    Socket,
+}
+
+/// Programs, and where work can be handed to.
+///
+/// A pattern of paths is absolute or starts with `~/`, the calling user's home; `*` stands for any
+/// part of one component.
+#[derive(Clone, Debug, Default)]
+pub struct Catalogue {
+    /// Where programs of any name are installed: patterns of paths.
+    pub folders: Vec<String>,
+    programs: Vec<Program>,
+    pub hand_offs: Vec<HandOffPoint>,
+}
+
+impl Catalogue {
+    /// The catalogue that is part of tracer.
+    ///
+    /// # Panics
+    /// If an embedded file is malformed, which a test rules out.
+    #[expect(clippy::expect_used, reason = "the files are embedded and a test reads them")]
+    pub fn embedded() -> &'static Catalogue {
+        static EMBEDDED: LazyLock<Catalogue> = LazyLock::new(|| {
+            let mut catalogue = Catalogue::default();
+            for (text, name) in [
+                (include_str!("programs.toml"), "programs.toml"),
+                (include_str!("handoffs.toml"), "handoffs.toml"),
+            ] {
+                catalogue.extend(file::parse(text, name).expect("embedded"));
+            }
+            catalogue
+        });
+        &EMBEDDED
+    }
+
+    /// The entry of that name; a name that is not there stands for files of that name.
+    pub fn program(&self, name: &str) -> Cow<'_, Program> {
+        find(&self.programs, name).map_or_else(|| Cow::Owned(Program::plain(name)), Cow::Borrowed)
+    }
+
+    pub fn has_program(&self, name: &str) -> bool {
+        self.programs.iter().any(|program| program.name == name)
+    }
+
+    /// Whether policies can allow a hand-off of this name.
+    pub fn has_hand_off(&self, name: &str) -> bool {
+        name == UNKNOWN_SERVICE || self.hand_offs.iter().any(|point| point.name == name)
+    }
+
+    /// Names of all hand-offs, each once.
+    pub fn hand_off_names(&self) -> Vec<&str> {
+        let mut names: Vec<&str> = self.hand_offs.iter().map(|point| point.name.as_str()).collect();
+        names.sort_unstable();
+        names.dedup();
+        names
+    }
+
+    /// Adds the entries of a file: to the entry of the same name, where there is one.
+    fn extend(&mut self, file: file::File) {
+        add(&mut self.folders, file.folders);
+        for mut program in file.program {
+            match self.programs.iter_mut().find(|own| own.name == program.name) {
+                Some(own) => {
+                    add(&mut own.file_names, program.file_names);
+                    add(&mut own.layouts, program.layouts);
+                    add(&mut own.python_modules, program.python_modules);
+                    add(&mut own.module_folders, program.module_folders);
+                    add(&mut own.marker_files, program.marker_files);
+                }
+                None => {
+                    if program.file_names.is_empty() {
+                        program.file_names.push(program.name.clone());
+                    }
+                    self.programs.push(program);
+                }
+            }
+        }
+        // A hand-off may have several entries: folders and sockets.
+        self.hand_offs.extend(file.hand_off);
+    }
+}
+
+/// The entry of that name in a list, as a recording carries one.
+pub fn find<'a>(programs: &'a [Program], name: &str) -> Option<&'a Program> {
+    programs.iter().find(|program| program.name == name)
+}
+
+fn add(to: &mut Vec<String>, more: Vec<String>) {
+    for entry in more {
+        if !to.contains(&entry) {
+            to.push(entry);
+        }
     }
 }

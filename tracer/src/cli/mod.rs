@@ -69,6 +69,8 @@ pub struct Run {
     /// Judge the run by a built-in policy or a policy file; repeatable
     #[arg(short, long = "policy", value_name = "NAME|FILE")]
     pub policies: Vec<String>,
+    #[command(flatten)]
+    pub catalogue: CatalogueFiles,
     /// Write the recording here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
@@ -89,6 +91,13 @@ pub struct Run {
     /// The command and its arguments
     #[arg(required = true, trailing_var_arg = true, value_name = "COMMAND")]
     pub command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub struct CatalogueFiles {
+    /// Extend the catalogue of programs and hand-offs by a file; repeatable
+    #[arg(long = "catalogue", value_name = "FILE")]
+    pub files: Vec<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -183,6 +192,8 @@ pub enum Policy {
     Check {
         #[arg(value_name = "NAME|FILE")]
         file: String,
+        #[command(flatten)]
+        catalogue: CatalogueFiles,
     },
 }
 

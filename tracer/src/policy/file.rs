@@ -4,6 +4,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::catalogue::Catalogue;
+
 /// A set of claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
@@ -14,6 +16,9 @@ pub struct Policy {
     /// What a process that outlives tracing means for the verdict.
     #[serde(default)]
     pub survivors: SurvivorRule,
+    /// Places outside the tree that may be given work, by their names in the catalogue.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub allow_hand_offs: Vec<String>,
     #[serde(rename = "claim")]
     pub claims: Vec<Claim>,
 }
@@ -67,6 +72,23 @@ pub enum PolicyError {
     Io { path: String, source: std::io::Error },
     #[error("the policy {path} is not valid: {detail}")]
     Invalid { path: String, detail: String },
+    #[error(
+        "the policy `{policy}` allows the hand-off `{name}`, which the catalogue does not have; \
+         it has: {known}"
+    )]
+    UnknownHandOff { policy: String, name: String, known: String },
+}
+
+/// Whether the catalogue has every hand-off that a policy names.
+pub fn check_names(policy: &Policy, catalogue: &Catalogue) -> Result<(), PolicyError> {
+    match policy.allow_hand_offs.iter().find(|name| !catalogue.has_hand_off(name)) {
+        None => Ok(()),
+        Some(name) => Err(PolicyError::UnknownHandOff {
+            policy: policy.name.clone(),
+            name: name.clone(),
+            known: catalogue.hand_off_names().join(", "),
+        }),
+    }
 }
 
 /// File text of the built-in policies, by name.
@@ -163,6 +185,12 @@ mod tests {
             "empty `argv`",
         );
         check("name = 'x'\n[[claim]]\nkind = 'never'\nprograms = ['a']", "never-runs");
+        let mut policy = load("no-aws-cli").unwrap();
+        policy.allow_hand_offs = vec!["cron".into(), crate::catalogue::UNKNOWN_SERVICE.into()];
+        check_names(&policy, Catalogue::embedded()).unwrap();
+        policy.allow_hand_offs.push("corn".into());
+        let error = check_names(&policy, Catalogue::embedded()).unwrap_err().to_string();
+        assert!(error.contains("`corn`") && error.contains("cron"), "{error}");
         assert!(matches!(load("no-such"), Err(PolicyError::Unknown { .. })));
         assert!(matches!(load("./no-such"), Err(PolicyError::Io { .. })));
     }

@@ -8,7 +8,7 @@ use std::{collections::BTreeSet, path::Path};
 
 use super::ClaimKind;
 use crate::{
-    catalogue::{self, Program},
+    catalogue::{Catalogue, Program},
     model::{Bytes, FileVersion},
     record::schema::{Exec, KnownCopy},
     session::Story,
@@ -30,6 +30,7 @@ const USUAL_FOLDERS: &[&str] = &[
 /// the file itself when `program` is an absolute path. `identify` follows symbolic links.
 pub fn find_copies(
     program: &str,
+    catalogue: &Catalogue,
     path_variable: &[u8],
     home: Option<&Path>,
     identify: &dyn Fn(&Path) -> Option<FileVersion>,
@@ -43,7 +44,8 @@ pub fn find_copies(
         });
         return copy.into_iter().collect();
     }
-    let names = catalogue::program(program).file_names;
+    let program = catalogue.program(program);
+    let names = &program.file_names;
     // sudo replaces PATH by one of its own, so the usual folders are looked at in any case.
     let usual = USUAL_FOLDERS.iter().map(|folder| folder.as_bytes());
     let path = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
@@ -51,11 +53,11 @@ pub fn find_copies(
     let directories = path.chain(usual).chain(own.as_ref().map(|own| own.0.as_slice()));
     let mut copies: Vec<KnownCopy> = Vec::new();
     for directory in directories {
-        for name in &names {
+        for name in names {
             let path = Bytes([directory, b"/", name.as_bytes()].concat());
             let Some(version) = identify(path.as_path()) else { continue };
             if copies.iter().all(|copy| copy.file != version.id) {
-                let multi_call = is_multi_call(path.as_path(), &version, &names, identify);
+                let multi_call = is_multi_call(path.as_path(), &version, names, identify);
                 copies.push(KnownCopy { path, file: version.id, multi_call });
             }
         }
@@ -111,10 +113,10 @@ pub(super) fn runs(
     copies: &[KnownCopy],
     story: &Story,
 ) -> Option<Match> {
-    by_name(exec, program)
+    by_name(exec, program, story)
         .map(Match::Runs)
         .or_else(|| by_file(exec, copies, story))
-        .or_else(|| interpreted(exec, &catalogue::program(program)))
+        .or_else(|| interpreted(exec, &story.start.program(program)))
 }
 
 fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
@@ -151,7 +153,7 @@ pub(super) fn hands_over(exec: &Exec, story: &Story) -> bool {
     })
 }
 
-fn by_name(exec: &Exec, program: &str) -> Option<String> {
+fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
     let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
     if program.starts_with('/') {
         // The file may have come into being after the start, so its name counts too.
@@ -163,12 +165,9 @@ fn by_name(exec: &Exec, program: &str) -> Option<String> {
             .any(|name| name.0 == program.as_bytes())
             .then(|| "by its path".into());
     }
-    let program = catalogue::program(program);
-    let named = |name: Option<&Bytes>| {
-        name.is_some_and(|name| {
-            program.file_names.iter().any(|file| file.as_bytes() == name.base_name())
-        })
-    };
+    let program = story.start.program(program);
+    let named =
+        |name: Option<&Bytes>| name.is_some_and(|name| program.is_file_name(name.base_name()));
     if named(exec.filename.as_ref()) {
         return Some("by the name it was executed under".into());
     }
@@ -230,9 +229,7 @@ fn interpreted(exec: &Exec, program: &Program) -> Option<Match> {
     if interpreter.is_none() && !is_loader(&name) {
         return None;
     }
-    let named = |argument: &Bytes| {
-        program.file_names.iter().any(|file| file.as_bytes() == argument.base_name())
-    };
+    let named = |argument: &Bytes| program.is_file_name(argument.base_name());
     let names_module =
         |text: &str| program.python_modules.iter().find(|module| text.contains(*module));
     let mut unclear = None;

@@ -12,7 +12,8 @@ mod verdict;
 
 pub use completeness::{Concern, Requirement, completeness};
 pub use file::{
-    AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins, load,
+    AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins,
+    check_names, load,
 };
 pub use identity::find_copies;
 #[cfg(test)]

@@ -185,6 +185,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         armed_before_first_instruction: true,
         sensors: Vec::new(),
         policies: vec![policy.clone()],
+        catalogue: None,
         known_programs: BTreeMap::from([(
             "aws".to_owned(),
             vec![KnownCopy { path: "/usr/bin/aws".into(), file: file(AWS), multi_call: false }],
@@ -448,6 +449,38 @@ fn the_ledger_alone_can_violate() {
         Ruling::Violated,
         "ledger counts 1 execs of /usr/bin/aws",
     );
+}
+
+#[test]
+fn a_hand_off_is_a_reason_unless_it_is_allowed() {
+    let hand_off = |process| {
+        Record::HandOff(HandOff {
+            t_ns: 6,
+            process,
+            pid: 11,
+            name: "cron".into(),
+            via: "/etc/cron.d/x".into(),
+            how: "it wrote there".into(),
+        })
+    };
+    for policy in ["no-aws-cli", "no-shell-outs"] {
+        let own = exec(CHILD, "/usr/bin/node", 1, &["node"]);
+        for (process, who) in [(Some(CHILD), "node (pid 11)"), (None, "may be one of the tree's")] {
+            let records = [own.clone(), hand_off(process)];
+            let actual = ruling(policy, &records, |_, _| {});
+            check(actual.clone(), Ruling::Inconclusive, who);
+            check(actual, Ruling::Inconclusive, "cron (/etc/cron.d/x)");
+        }
+        let mut policy = load(policy).unwrap();
+        policy.allow_hand_offs = vec!["cron".into()];
+        let records = events(&[own, hand_off(Some(CHILD))]);
+        let end = good_end(&records);
+        let mut story = Story::new(start(&policy));
+        for record in records.into_iter().chain([Record::End(Box::new(end))]) {
+            story.add(record);
+        }
+        assert_eq!(judge(&story, &[policy]).unwrap().overall, Ruling::Proven);
+    }
 }
 
 #[test]

@@ -8,7 +8,7 @@ use super::{
 };
 use crate::{
     model::{FileId, ProcessKey},
-    record::schema::{Exec, KnownCopy},
+    record::schema::{Exec, HandOff, KnownCopy},
     session::Story,
 };
 
@@ -114,6 +114,7 @@ fn judge_claim(
         }
     }
     ledger_violations(story, claim, &mut verdict);
+    verdict.reasons.extend(hand_offs(story, policy));
     verdict.reasons.extend(
         statement
             .iter()
@@ -128,6 +129,24 @@ fn judge_claim(
         Ruling::Proven
     };
     verdict
+}
+
+/// What a process outside the tree does with the work it was given is not seen.
+fn hand_offs(story: &Story, policy: &Policy) -> impl Iterator<Item = String> {
+    let unnamed = |hand_off: &&HandOff| !policy.allow_hand_offs.contains(&hand_off.name);
+    story.hand_offs.iter().filter(unnamed).map(|hand_off| {
+        let who = match hand_off.process {
+            Some(process) => story.label(process),
+            None => "a process that may be one of the tree's".into(),
+        };
+        format!(
+            "{who}: it may have handed work to {} ({}): {}; what is done there is not seen, and \
+             `allow-hand-offs` does not name it",
+            hand_off.name,
+            hand_off.via.lossy(),
+            hand_off.how
+        )
+    })
 }
 
 /// The claim in words.

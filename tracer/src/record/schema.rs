@@ -4,11 +4,12 @@
 //! `wall_offset_ns` for Unix time), `_bytes` bytes. A value the kernel could not read is absent and
 //! named in `unread`; zero always means zero.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use serde::{Deserialize, Serialize};
 
 use crate::{
+    catalogue::{self, Catalogue, Program},
     model::{Bytes, Device, Endpoint, FileId, FileVersion, ProcessKey},
     policy::{Policy, Verdict},
 };
@@ -29,6 +30,7 @@ pub enum Record {
     Connect(Connect),
     ConnectResult(ConnectResult),
     Close(Close),
+    HandOff(HandOff),
     End(Box<End>),
 }
 
@@ -45,6 +47,7 @@ impl Record {
             Record::Connect(_) => "connect",
             Record::ConnectResult(_) => "connect-result",
             Record::Close(_) => "close",
+            Record::HandOff(_) => "hand-off",
             Record::End(_) => "end",
         }
     }
@@ -68,6 +71,10 @@ pub struct Start {
     pub armed_before_first_instruction: bool,
     pub sensors: Vec<SensorState>,
     pub policies: Vec<Policy>,
+    /// Entries of the catalogue for the programs the policies name. Recordings that have none were
+    /// made with the embedded ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub catalogue: Option<Vec<Program>>,
     /// Copies of the programs the policies name, as found on this machine at the start.
     pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
 }
@@ -79,6 +86,14 @@ pub struct Host {
     pub machine: String,
     pub boot_id: String,
     pub cpus: usize,
+}
+
+impl Start {
+    /// The catalogue's entry of a program, as this recording has it.
+    pub fn program(&self, name: &str) -> Cow<'_, Program> {
+        let own = self.catalogue.as_deref().and_then(|entries| catalogue::find(entries, name));
+        own.map_or_else(|| Catalogue::embedded().program(name), Cow::Borrowed)
+    }
 }
 
 /// A sensor and the hook it used.
@@ -322,6 +337,23 @@ pub struct Close {
     pub duration_ns: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+}
+
+/// Work was left, or may have been, for a process outside the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HandOff {
+    pub t_ns: u64,
+    /// Absent when the source names no process of the tree for certain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessKey>,
+    /// As the source has it; 0 when it has none.
+    pub pid: u32,
+    /// Of the catalogue, or [`UNKNOWN_SERVICE`](crate::catalogue::UNKNOWN_SERVICE).
+    pub name: String,
+    /// The file or socket it went through.
+    pub via: Bytes,
+    /// What was done there and why that hands work over, as the rest of a sentence.
+    pub how: String,
 }
 
 /// Last line: everything a verdict needs besides the events, and the verdict itself.

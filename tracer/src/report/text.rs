@@ -48,6 +48,10 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
     out.extend(Tree::lines(story, paint, marked, detail.limit()));
     section("TCP connections", paint, &mut out);
     connections(story, detail, &mut out);
+    if !story.hand_offs.is_empty() {
+        section("Hand-offs", paint, &mut out);
+        hand_offs(story, detail, &mut out);
+    }
     section("What could not be seen", paint, &mut out);
     blind_spots(story, &mut out);
     section("Completeness", paint, &mut out);
@@ -172,6 +176,24 @@ fn connections(story: &Story, detail: Detail, out: &mut Vec<String>) {
     }
     if groups.len() > shown {
         out.push(format!("  ... and {} more", groups.len() - shown));
+    }
+}
+
+/// Work that left the tree, also what the policy allows.
+fn hand_offs(story: &Story, detail: Detail, out: &mut Vec<String>) {
+    let shown = story.hand_offs.len().min(detail.limit());
+    for hand_off in story.hand_offs.iter().take(shown) {
+        let who = hand_off.process.map_or("unknown process".into(), |key| story.label(key));
+        out.push(format!(
+            "  {:<24} {}: {}  {}",
+            super::clean(hand_off.name.as_bytes()),
+            super::clean(&hand_off.via.0),
+            super::clean(hand_off.how.as_bytes()),
+            who
+        ));
+    }
+    if story.hand_offs.len() > shown {
+        out.push(format!("  ... and {} more", story.hand_offs.len() - shown));
     }
 }
 

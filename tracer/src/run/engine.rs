@@ -1,7 +1,7 @@
 //! The course of a run.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     io,
     os::{
         fd::{AsFd as _, BorrowedFd, OwnedFd},
@@ -463,16 +463,20 @@ fn start_record(
         .and_then(|user| user.home.clone())
         .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
     let identify = |path: &Path| identifier.file_at(path);
-    let known_programs = settings
+    let programs: BTreeSet<&String> = settings
         .policies
         .iter()
         .flat_map(|policy| &policy.claims)
         .flat_map(|claim| &claim.programs)
         .filter(|program| !program.starts_with('@'))
+        .collect();
+    let catalogue = &settings.catalogue;
+    let known_programs = programs
+        .iter()
         .map(|program| {
-            let copies =
-                policy::find_copies(program, path_variable.as_bytes(), home.as_deref(), &identify);
-            (program.clone(), copies)
+            let (path, home) = (path_variable.as_bytes(), home.as_deref());
+            let copies = policy::find_copies(program, catalogue, path, home, &identify);
+            ((*program).clone(), copies)
         })
         .collect();
     Ok(Start {
@@ -496,6 +500,7 @@ fn start_record(
         armed_before_first_instruction: true,
         sensors: attached.sensors.clone(),
         policies: settings.policies.clone(),
+        catalogue: Some(programs.iter().map(|name| catalogue.program(name).into_owned()).collect()),
         known_programs,
     })
 }

@@ -2,12 +2,14 @@
 
 use std::{ffi::OsString, io::Write, time::Duration};
 
-use crate::{policy::Policy, probe};
+use crate::{catalogue::Catalogue, policy::Policy, probe};
 
 /// A run.
 pub struct Settings {
     pub command: Vec<OsString>,
     pub policies: Vec<Policy>,
+    /// What the policies' names stand for.
+    pub catalogue: Catalogue,
     /// Where the recording goes, if anywhere.
     pub output: Option<Box<dyn Write + Send>>,
     pub probes: probe::Options,

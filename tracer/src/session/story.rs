@@ -8,7 +8,7 @@ use crate::{
     model::{Endpoint, FileId, FileVersion, ProcessKey},
     record::{
         Integrity, Recording,
-        schema::{Close, ConnectResult, End, Exec, Exit, Outcome, Record, Start},
+        schema::{Close, ConnectResult, End, Exec, Exit, HandOff, Outcome, Record, Start},
     },
 };
 
@@ -19,6 +19,8 @@ pub struct Story {
     pub integrity: Integrity,
     pub processes: BTreeMap<ProcessKey, Process>,
     pub connections: Vec<Connection>,
+    /// Work that left the tree.
+    pub hand_offs: Vec<HandOff>,
     /// Successful execs recorded.
     pub execs: u64,
     /// Of executed and known files: SHA-256, or why there is none.
@@ -76,6 +78,7 @@ impl Story {
             integrity: Integrity::CutShort,
             processes: BTreeMap::new(),
             connections: Vec::new(),
+            hand_offs: Vec::new(),
             execs: 0,
             contents: BTreeMap::new(),
             witnessed_execs: 0,
@@ -151,6 +154,7 @@ impl Story {
                     connection.close = Some(close);
                 }
             }
+            Record::HandOff(hand_off) => self.hand_offs.push(hand_off),
             Record::End(end) => {
                 self.end = Some(*end);
                 self.integrity = Integrity::Intact;

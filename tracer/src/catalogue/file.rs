@@ -1,0 +1,181 @@
+//! Catalogue files: TOML, every unknown key refused.
+
+use std::{collections::BTreeSet, path::Path};
+
+use serde::Deserialize;
+
+use super::{Catalogue, HandOffKind, HandOffPoint, Program};
+
+#[derive(Debug, thiserror::Error)]
+pub enum CatalogueError {
+    #[error("cannot read the catalogue {path}: {source}")]
+    Io { path: String, source: std::io::Error },
+    #[error("the catalogue {path} is not valid: {detail}")]
+    Invalid { path: String, detail: String },
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct File {
+    #[serde(default)]
+    pub(super) folders: Vec<String>,
+    #[serde(default)]
+    pub(super) program: Vec<Program>,
+    #[serde(default)]
+    pub(super) hand_off: Vec<HandOffPoint>,
+}
+
+impl Catalogue {
+    /// The embedded catalogue, extended by files.
+    pub fn with_files(paths: &[impl AsRef<Path>]) -> Result<Catalogue, CatalogueError> {
+        let mut catalogue = Catalogue::embedded().clone();
+        for path in paths {
+            let name = path.as_ref().display().to_string();
+            let text = std::fs::read_to_string(path)
+                .map_err(|source| CatalogueError::Io { path: name.clone(), source })?;
+            catalogue.extend(parse(&text, &name)?);
+        }
+        Ok(catalogue)
+    }
+}
+
+pub(super) fn parse(text: &str, path: &str) -> Result<File, CatalogueError> {
+    let invalid = |detail: String| CatalogueError::Invalid { path: path.into(), detail };
+    let file: File = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
+    check(&file).map_err(invalid)?;
+    Ok(file)
+}
+
+fn check(file: &File) -> Result<(), String> {
+    file.folders.iter().try_for_each(|folder| pattern("folders", folder))?;
+    let mut names = BTreeSet::new();
+    for program in &file.program {
+        let name = &program.name;
+        if name.is_empty() || name.contains('/') || name.starts_with('@') {
+            return Err(format!("`{name}` is no name of a program: it must be a file name"));
+        }
+        if !names.insert(name) {
+            return Err(format!("the program `{name}` is there twice"));
+        }
+        check_program(program).map_err(|detail| format!("program `{name}`: {detail}"))?;
+    }
+    for point in &file.hand_off {
+        let name = &point.name;
+        if name.is_empty() {
+            return Err("a hand-off has an empty `name`".into());
+        }
+        check_hand_off(point).map_err(|detail| format!("hand-off `{name}`: {detail}"))?;
+    }
+    Ok(())
+}
+
+fn check_program(program: &Program) -> Result<(), String> {
+    if let Some(name) = program.file_names.iter().find(|name| name.is_empty() || name.contains('/'))
+    {
+        return Err(format!("`{name}` in `file-names` is no file name"));
+    }
+    let is_module = |name: &str| {
+        !name.is_empty()
+            && name.split('.').all(|part| {
+                !part.is_empty()
+                    && part.chars().all(|letter| letter.is_alphanumeric() || letter == '_')
+            })
+    };
+    if let Some(name) = program.python_modules.iter().find(|name| !is_module(name)) {
+        return Err(format!("`{name}` in `python-modules` is no name of a Python module"));
+    }
+    let outside = |path: &&String| {
+        path.is_empty() || path.starts_with('/') || path.split('/').any(|part| part == "..")
+    };
+    if let Some(path) = program.marker_files.iter().find(outside) {
+        return Err(format!(
+            "`{path}` in `marker-files` must be relative to the folder that holds the modules"
+        ));
+    }
+    program.layouts.iter().try_for_each(|layout| pattern("layouts", layout))?;
+    program.module_folders.iter().try_for_each(|folder| pattern("module-folders", folder))
+}
+
+fn check_hand_off(point: &HandOffPoint) -> Result<(), String> {
+    if point.paths.is_empty() || point.why.trim().is_empty() {
+        return Err("`paths` and `why` must not be empty".into());
+    }
+    point.paths.iter().try_for_each(|path| match (point.kind, path.strip_prefix('@')) {
+        (HandOffKind::Socket, Some(abstract_name)) if !abstract_name.is_empty() => Ok(()),
+        _ => pattern("paths", path),
+    })
+}
+
+fn pattern(key: &str, text: &str) -> Result<(), String> {
+    if !text.starts_with('/') && !text.starts_with("~/") {
+        return Err(format!("`{text}` in `{key}` must start with / or ~/"));
+    }
+    if text.split('/').any(|part| part == "..") {
+        return Err(format!("`{text}` in `{key}` must not go up by `..`"));
+    }
+    if text.contains("**") {
+        return Err(format!("`{text}` in `{key}`: `*` stands for one component, `**` for nothing"));
+    }
+    glob::Pattern::new(text).map_err(|error| format!("`{text}` in `{key}`: {error}"))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_embedded_catalogue_is_valid() {
+        let catalogue = Catalogue::embedded();
+        assert_eq!(catalogue.program("aws").python_modules, ["awscli"]);
+        assert_eq!(catalogue.program("zzz").file_names, ["zzz"]);
+        assert!(catalogue.has_hand_off("cron") && !catalogue.has_hand_off("zzz"));
+        assert!(catalogue.program("aws").file_names.contains(&"aws".to_owned()));
+    }
+
+    #[test]
+    fn files_extend_entries_and_add_new_ones() {
+        let mut catalogue = Catalogue::embedded().clone();
+        let text = "folders = ['/x/bin']\n[[program]]\nname = 'aws'\nfile-names = ['aws-cli']\n\
+                    [[program]]\nname = 'tool'\nlayouts = ['~/tool/*/tool']\n\
+                    [[hand-off]]\nname = 'queue'\nkind = 'directory'\npaths = ['/x/queue']\n\
+                    why = 'runs what is there'";
+        catalogue.extend(parse(text, "more.toml").unwrap());
+        let aws = catalogue.program("aws");
+        assert!(aws.is_file_name(b"aws") && aws.is_file_name(b"aws-cli"));
+        assert_eq!(aws.python_modules, ["awscli"]);
+        assert_eq!(catalogue.program("tool").file_names, ["tool"]);
+        assert!(catalogue.folders.contains(&"/x/bin".to_owned()));
+        assert!(catalogue.has_hand_off("queue"));
+    }
+
+    #[test]
+    fn bad_files_say_what_is_wrong() {
+        let check = |text: &str, expected: &str| {
+            let error = parse(text, "c.toml").unwrap_err().to_string();
+            assert!(error.contains("c.toml") && error.contains(expected), "{error}");
+        };
+        let program = |rest: &str| format!("[[program]]\nname = 'x'\n{rest}");
+        check("[[programme]]\nname = 'x'", "programme");
+        check(&program("file_names = ['y']"), "file_names");
+        check("[[program]]\nname = 'a/b'", "`a/b` is no name of a program");
+        check(&format!("{}\n{}", program(""), program("")), "there twice");
+        check(&program("file-names = ['a/b']"), "`a/b` in `file-names`");
+        check(&program("python-modules = ['a b']"), "no name of a Python module");
+        check(&program("python-modules = ['a..b']"), "no name of a Python module");
+        check(&program("marker-files = ['/a']"), "must be relative");
+        check(&program("layouts = ['bin/x']"), "must start with / or ~/");
+        check(&program("layouts = ['/a/../x']"), "must not go up");
+        check(&program("module-folders = ['/a/**/x']"), "`**`");
+        check("folders = ['/a/[']", "`/a/[` in `folders`");
+        let hand_off = |rest: &str| format!("[[hand-off]]\nname = 'x'\n{rest}");
+        check(&hand_off("kind = 'file'\npaths = ['/x']\nwhy = 'y'"), "directory");
+        check(&hand_off("kind = 'socket'\npaths = []\nwhy = 'y'"), "must not be empty");
+        check(&hand_off("kind = 'directory'\npaths = ['@x']\nwhy = 'y'"), "must start with /");
+        parse(&hand_off("kind = 'socket'\npaths = ['@x']\nwhy = 'y'"), "c.toml").unwrap();
+        assert!(matches!(
+            Catalogue::with_files(&["/no/such/file"]),
+            Err(CatalogueError::Io { .. })
+        ));
+    }
+}
