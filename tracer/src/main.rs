@@ -11,7 +11,7 @@ use anyhow::Context as _;
 use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     catalogue::Catalogue,
-    cli::{self, Cli, Command, ExitCodeOf, exit},
+    cli::{self, Cli, Command, ExitCodeOf, Format, SchemaOf, exit},
     policy::{self, Ruling, Verdict},
     probe,
     record::{self, Integrity, schema::CommandStatus},
@@ -38,6 +38,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => start(arguments),
         Command::Verify(arguments) => verify(&arguments),
         Command::Report(arguments) => show(&arguments),
+        Command::Schema(arguments) => schema(&arguments),
         Command::Policy(arguments) => policies(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
     };
@@ -268,9 +269,38 @@ fn print_verdict(out: &mut impl io::Write, verdict: &Verdict) -> io::Result<()> 
 fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
     let story = Story::of(record::read(&arguments.recording)?);
     let verdict = policy::judge(&story, &story.start.policies);
-    let paint = Paint::for_stream(&io::stdout());
-    let text = report::text(&story, verdict.as_ref(), Detail::Full, paint);
-    put(&text)?;
+    let verdict = verdict.as_ref();
+    let file = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
+    let text = match arguments.format {
+        Format::Text => {
+            let paint = file.map_or_else(|| Paint::for_stream(&io::stdout()), |_| Paint::OFF);
+            report::text(&story, verdict, Detail::Full, paint)
+        }
+        Format::Markdown => {
+            report::markdown(&story, verdict, &arguments.recording.to_string_lossy())
+        }
+        Format::Json => report::json(&story, verdict),
+        Format::Perfetto => report::perfetto(&story, verdict),
+    };
+    match file {
+        None => put(&text)?,
+        Some(path) => record::create_output(path)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .with_context(|| {
+                format!(
+                    "cannot write the report {}; give another file with --output",
+                    path.display()
+                )
+            })?,
+    }
+    Ok(exit::PROVEN)
+}
+
+fn schema(arguments: &cli::Schema) -> anyhow::Result<u8> {
+    put(&match arguments.of {
+        SchemaOf::Recording => report::recording_schema(),
+        SchemaOf::Summary => report::summary_schema(),
+    })?;
     Ok(exit::PROVEN)
 }
 

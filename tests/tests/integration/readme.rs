@@ -39,6 +39,10 @@ fn alike(text: &str) -> Vec<String> {
             if let Some(destination) = words.iter().find(|word| word.starts_with("127.10.")) {
                 return format!("  {destination}");
             }
+            // Columns are as wide as what is in them.
+            if line.starts_with("  destination") {
+                return line.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
             let mut alike: Vec<String> = Vec::new();
             for (at, word) in words.iter().enumerate() {
                 let next = words.get(at + 1).copied().unwrap_or_default();

@@ -9,6 +9,7 @@ mod file;
 
 use std::{borrow::Cow, sync::LazyLock};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use file::CatalogueError;
@@ -17,7 +18,7 @@ pub use file::CatalogueError;
 pub const UNKNOWN_SERVICE: &str = "unknown local service";
 
 /// A program that policies can name.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub struct Program {
     pub name: String,

@@ -43,6 +43,8 @@ pub enum Command {
     Verify(Verify),
     /// Show a recording
     Report(Report),
+    /// Print the JSON Schema of recordings or summaries
+    Schema(Schema),
     /// List, show and check policies
     #[command(subcommand)]
     Policy(Policy),
@@ -172,11 +174,48 @@ pub struct Verify {
 #[command(after_help = "\
 Examples:
   tracer report session.jsonl
-  tracer report session.jsonl | less")]
+  tracer report --format html --output session.html session.jsonl
+  tracer report --format perfetto -o trace.json session.jsonl   # for ui.perfetto.dev
+  tracer report --format json session.jsonl | jq .totals
+
+The verdict is computed from the events and counters; the one written in the recording is not used.")]
 pub struct Report {
+    /// What to make of it
+    #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
+    pub format: Format,
+    /// Write it here (mode 0600); `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
     /// A recording; `-` is standard input
     #[arg(value_name = "RECORDING")]
     pub recording: PathBuf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// For the terminal
+    Text,
+    /// A document: finding, evidence, what follows, how to check it
+    Markdown,
+    /// The summary as one object; `tracer schema summary` describes it
+    Json,
+    /// Chrome trace events, for ui.perfetto.dev
+    Perfetto,
+}
+
+#[derive(Debug, Args)]
+pub struct Schema {
+    /// Of what
+    #[arg(value_enum, default_value_t = SchemaOf::Recording, value_name = "WHAT")]
+    pub of: SchemaOf,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum SchemaOf {
+    /// A line of a recording
+    Recording,
+    /// What `report --format json` prints
+    Summary,
 }
 
 #[derive(Debug, Subcommand)]

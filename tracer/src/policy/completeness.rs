@@ -1,5 +1,6 @@
 //! The completeness statement: what a `proven` rests on, line by line.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{Fault, Kind};
 
@@ -12,7 +13,7 @@ use crate::{
 };
 
 /// Which claims a requirement carries.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Concern {
     Programs,
@@ -21,7 +22,7 @@ pub enum Concern {
 }
 
 /// One line of the statement.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requirement {
     pub name: String,
     pub concern: Concern,

@@ -1,5 +1,6 @@
 //! From a story and policies to a verdict.
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -13,7 +14,9 @@ use crate::{
 };
 
 /// Worst last.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
 #[serde(rename_all = "kebab-case")]
 pub enum Ruling {
     Proven,
@@ -31,7 +34,7 @@ impl Ruling {
     }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Verdict {
     /// The worst ruling of any claim.
     pub overall: Ruling,
@@ -39,7 +42,7 @@ pub struct Verdict {
     pub completeness: Vec<Requirement>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimVerdict {
     pub policy: String,
     /// The claim in words.
@@ -56,7 +59,7 @@ pub struct ClaimVerdict {
     pub allowed: Vec<Violation>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Violation {
     pub t_ns: u64,
     pub process: ProcessKey,

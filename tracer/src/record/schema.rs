@@ -6,6 +6,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap};
 
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -18,7 +19,7 @@ use crate::{
 pub const SCHEMA: u32 = 1;
 
 /// One line.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 #[serde(tag = "type", rename_all = "kebab-case")]
 pub enum Record {
     Start(Box<Start>),
@@ -54,7 +55,7 @@ impl Record {
 }
 
 /// First line: what was traced, on what, with which hooks, against which policies.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {
     pub schema: u32,
     pub tracer: String,
@@ -79,7 +80,7 @@ pub struct Start {
     pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Host {
     pub name: String,
     pub kernel: String,
@@ -97,7 +98,7 @@ impl Start {
 }
 
 /// A sensor and the hook it used.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct SensorState {
     pub sensor: String,
     pub hook: String,
@@ -105,7 +106,7 @@ pub struct SensorState {
     pub cannot_see: String,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct KnownCopy {
     pub path: Bytes,
     pub file: FileId,
@@ -117,7 +118,7 @@ pub struct KnownCopy {
 
 /// What a version of an executed or known file contains. Comes once per version, some time after
 /// the exec.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Content {
     #[serde(flatten)]
     pub file: FileId,
@@ -137,7 +138,7 @@ impl Content {
 }
 
 /// A process at the root of the traced tree.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Root {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -148,7 +149,7 @@ pub struct Root {
 }
 
 /// `process` created `child`.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Fork {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -165,7 +166,7 @@ pub struct Fork {
 }
 
 /// `process` executed a program.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exec {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -197,7 +198,7 @@ pub struct Exec {
     pub unread: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Argv {
     pub args: Vec<Bytes>,
     /// Bytes the kernel had, NULs included.
@@ -206,7 +207,7 @@ pub struct Argv {
     pub complete: bool,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ExecutedFile {
     /// From the kernel's own directory entries at the moment of exec.
     pub path: Option<Bytes>,
@@ -232,7 +233,7 @@ impl ExecutedFile {
 }
 
 /// The `#!` file that was executed through an interpreter.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Script {
     /// The interpreter as the script names it.
     pub interpreter: Option<Bytes>,
@@ -240,7 +241,7 @@ pub struct Script {
     pub file: Option<ScriptFile>,
 }
 
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ScriptFile {
     #[serde(flatten)]
     pub id: FileId,
@@ -255,7 +256,7 @@ impl ScriptFile {
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Credentials {
     pub uid: u32,
     pub euid: u32,
@@ -264,7 +265,7 @@ pub struct Credentials {
 }
 
 /// The last thread of `process` ended.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Exit {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -281,7 +282,7 @@ pub struct Exit {
 }
 
 /// `process` asked the kernel for a TCP connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Connect {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -297,7 +298,7 @@ pub struct Connect {
 }
 
 /// What became of the attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct ConnectResult {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -310,7 +311,7 @@ pub struct ConnectResult {
     pub unread: Vec<String>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
     Established,
@@ -326,7 +327,7 @@ pub enum Outcome {
 }
 
 /// An established connection is gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Close {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -340,7 +341,7 @@ pub struct Close {
 }
 
 /// Work was left, or may have been, for a process outside the tree.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HandOff {
     pub t_ns: u64,
     /// Absent when the source names no process of the tree for certain.
@@ -357,7 +358,7 @@ pub struct HandOff {
 }
 
 /// Last line: everything a verdict needs besides the events, and the verdict itself.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct End {
     pub t_ns: u64,
     pub command_status: CommandStatus,
@@ -383,7 +384,7 @@ pub struct End {
     pub verdict: Option<Verdict>,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandStatus {
     Exited(u8),
@@ -393,7 +394,7 @@ pub enum CommandStatus {
     NotStarted(String),
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CounterRow {
     pub cpu: u32,
     pub kind: String,
@@ -406,7 +407,7 @@ pub struct CounterRow {
 }
 
 /// The kernel's own inherited perf counter of `sched:sched_process_exec`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum Witness {
     Counted(u64),
@@ -415,7 +416,7 @@ pub enum Witness {
 }
 
 /// One check that the probes fire.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Canary {
     pub phase: CanaryPhase,
     /// Kinds of event a complete canary makes, and whether each arrived.
@@ -425,14 +426,14 @@ pub struct Canary {
     pub failed: Option<String>,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CanaryPhase {
     Start,
     End,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LedgerRow {
     #[serde(flatten)]
     pub file: FileId,

@@ -1,5 +1,8 @@
 //! How byte strings, process keys and files are spelled in JSON.
 
+use std::borrow::Cow;
+
+use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 
 use crate::model::{Bytes, Device, Endpoint, FileId, ProcessKey};
@@ -9,7 +12,7 @@ use crate::model::{Bytes, Device, Endpoint, FileId, ProcessKey};
 #[derive(Serialize, Deserialize)]
 #[serde(untagged)]
 enum BytesForm<'a> {
-    Text(std::borrow::Cow<'a, str>),
+    Text(Cow<'a, str>),
     Raw { lossy: String, hex: String },
 }
 
@@ -49,7 +52,7 @@ pub(super) fn from_hex(text: &str) -> Option<Vec<u8>> {
     (digits.len() % 2 == 0).then(|| digits.chunks(2).map(|pair| pair[0] << 4 | pair[1]).collect())
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct ProcessForm {
     pid: u32,
     start_ns: u64,
@@ -86,7 +89,7 @@ impl<'de> Deserialize<'de> for Device {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct FileForm {
     device: Device,
     inode: u64,
@@ -105,7 +108,7 @@ impl<'de> Deserialize<'de> for FileId {
     }
 }
 
-#[derive(Serialize, Deserialize)]
+#[derive(Serialize, Deserialize, JsonSchema)]
 struct EndpointForm {
     address: std::net::IpAddr,
     port: u16,
@@ -121,6 +124,62 @@ impl<'de> Deserialize<'de> for Endpoint {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let EndpointForm { address, port } = EndpointForm::deserialize(deserializer)?;
         Ok(Endpoint { address, port })
+    }
+}
+
+/// The schema of a type that is written as another one.
+macro_rules! schema_of {
+    ($($public:ident as $form:ident),+) => {$(
+        impl JsonSchema for $public {
+            fn schema_name() -> Cow<'static, str> {
+                stringify!($public).into()
+            }
+
+            fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+                $form::json_schema(generator)
+            }
+        }
+    )+};
+}
+
+schema_of!(ProcessKey as ProcessForm, FileId as FileForm, Endpoint as EndpointForm);
+
+impl JsonSchema for Bytes {
+    fn schema_name() -> Cow<'static, str> {
+        "Bytes".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "Bytes as the kernel had them: a string when they are UTF-8, else all of \
+                            them in hexadecimal, with a readable form beside it.",
+            "anyOf": [
+                { "type": "string" },
+                {
+                    "type": "object",
+                    "properties": {
+                        "lossy": { "type": "string" },
+                        "hex": { "type": "string", "pattern": "^([0-9a-f]{2})*$" }
+                    },
+                    "required": ["lossy", "hex"],
+                    "additionalProperties": false
+                }
+            ]
+        })
+    }
+}
+
+impl JsonSchema for Device {
+    fn schema_name() -> Cow<'static, str> {
+        "Device".into()
+    }
+
+    fn json_schema(_: &mut SchemaGenerator) -> Schema {
+        json_schema!({
+            "description": "MAJOR:MINOR, as in /proc/self/mountinfo.",
+            "type": "string",
+            "pattern": "^[0-9]+:[0-9]+$"
+        })
     }
 }
 

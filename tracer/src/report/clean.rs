@@ -51,6 +51,11 @@ fn is_deceptive(character: char) -> bool {
 
 /// An argv as one would type it, cut to a readable length.
 pub fn command_line(args: &[Bytes]) -> String {
+    command_line_of(args, SHOWN_MAX)
+}
+
+/// An argv as one would type it, cut to `max` characters.
+pub(super) fn command_line_of(args: &[Bytes], max: usize) -> String {
     let mut line = String::new();
     for (index, arg) in args.iter().enumerate() {
         if index > 0 {
@@ -69,8 +74,8 @@ pub fn command_line(args: &[Bytes]) -> String {
             line.push_str(&shown.replace('\'', "'\\''"));
             line.push('\'');
         }
-        if line.chars().count() > SHOWN_MAX {
-            let cut: String = line.chars().take(SHOWN_MAX).collect();
+        if line.chars().count() > max {
+            let cut: String = line.chars().take(max).collect();
             return format!("{cut}...");
         }
     }

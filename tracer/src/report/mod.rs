@@ -1,10 +1,31 @@
 //! Renderings of a story. Pure: a story and a verdict in, text out.
+//!
+//! `text` is made from the story itself. The others are made from a [`Summary`] of it. Strings of
+//! the traced programs pass through `clean` before they reach anything a person looks at; only
+//! JSON has their bytes.
 
 mod clean;
+mod columns;
+#[cfg(test)]
+mod fixture;
+mod json;
+mod markdown;
+mod observed;
 mod paint;
+mod perfetto;
+mod summary;
 mod text;
 mod tree;
+mod words;
 
 pub use clean::{clean, command_line};
+pub use json::{json, recording_schema, summary_schema};
+pub use markdown::markdown;
+pub use observed::ObservedKind;
 pub use paint::Paint;
+pub use perfetto::perfetto;
+pub use summary::{
+    ClaimSummary, ConnectionSummary, EndpointSummary, ExecSummary, FindingSummary, ObservedSummary,
+    ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
+};
 pub use text::{Detail, text};

@@ -1,22 +1,37 @@
-//! Colours, where they are wanted.
+//! What the receiving end can show: colours, where they are wanted, and a width.
 
-use std::io::IsTerminal;
+use std::{io::IsTerminal, os::fd::AsFd};
 
 use crate::policy::Ruling;
 
 #[derive(Clone, Copy, Debug)]
 pub struct Paint {
     on: bool,
+    /// Characters in a line; none for what is no terminal.
+    width: Option<usize>,
 }
 
 impl Paint {
-    pub const OFF: Paint = Paint { on: false };
+    /// For files and pipes.
+    pub const OFF: Paint = Paint { on: false, width: None };
 
     /// On when `stream` is a terminal and `NO_COLOR` (no-color.org) is unset or empty.
-    pub fn for_stream(stream: &impl IsTerminal) -> Paint {
+    pub fn for_stream(stream: &(impl IsTerminal + AsFd)) -> Paint {
         let refused = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
         let dumb = std::env::var_os("TERM").is_some_and(|term| term == "dumb");
-        Paint { on: stream.is_terminal() && !refused && !dumb }
+        // A terminal that does not tell its size (0) sets no limit.
+        let size = stream.is_terminal().then(|| terminal_size::terminal_size_of(stream)).flatten();
+        let width = size.map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
+        Paint { on: stream.is_terminal() && !refused && !dumb, width }
+    }
+
+    pub(super) fn width(self) -> Option<usize> {
+        self.width
+    }
+
+    #[cfg(test)]
+    pub(super) fn at_width(self, width: Option<usize>) -> Paint {
+        Paint { width, ..self }
     }
 
     fn with(self, code: &str, text: &str) -> String {

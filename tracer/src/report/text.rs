@@ -1,12 +1,19 @@
 //! The text report: the verdict first, then what it rests on.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use super::{clean::command_line, paint::Paint, tree::Tree};
+use super::{
+    clean::{clean, command_line},
+    columns::{Column, table},
+    observed::{Observed, ObservedKind, observed},
+    paint::Paint,
+    tree::{Tree, marked},
+    words::{count, duration, label, lineage, not_seen, outcome, status},
+};
 use crate::{
     model::{Endpoint, ProcessKey},
     policy::{ClaimVerdict, Ruling, Verdict, completeness},
-    record::schema::{CommandStatus, Outcome},
+    record::schema::Close,
     session::{Connection, Story},
 };
 
@@ -39,21 +46,18 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
         }
     }
     section("Processes", paint, &mut out);
-    let marked: BTreeSet<ProcessKey> = verdict
-        .iter()
-        .flat_map(|verdict| &verdict.claims)
-        .flat_map(|claim| &claim.violations)
-        .map(|violation| violation.process)
-        .collect();
-    out.extend(Tree::lines(story, paint, marked, detail.limit()));
+    out.extend(Tree::lines(story, paint, marked(verdict), detail.limit()));
     section("TCP connections", paint, &mut out);
-    connections(story, detail, &mut out);
-    if !story.hand_offs.is_empty() {
-        section("Hand-offs", paint, &mut out);
-        hand_offs(story, detail, &mut out);
+    connections(story, detail, paint, &mut out);
+    for kind in ObservedKind::ALL {
+        let events = observed(story, kind);
+        if !events.is_empty() {
+            section(kind.title(), paint, &mut out);
+            observations(story, &events, detail, paint, &mut out);
+        }
     }
     section("What could not be seen", paint, &mut out);
-    blind_spots(story, &mut out);
+    out.extend(not_seen(story).into_iter().map(|line| format!("  {line}")));
     section("Completeness", paint, &mut out);
     let lines =
         verdict.map_or_else(|| completeness(story, false), |verdict| verdict.completeness.clone());
@@ -63,7 +67,7 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
             continue;
         }
         let mark = if line.holds { paint.dim(mark) } else { paint.bad(mark) };
-        out.push(format!("  {mark} {}: {}", line.name, line.detail));
+        out.push(format!("  {mark} {}: {}", line.name, clean(line.detail.as_bytes())));
     }
     let holding = lines.iter().filter(|line| line.holds).count();
     if detail == Detail::Summary {
@@ -96,19 +100,6 @@ fn headline(story: &Story, verdict: Option<&Verdict>, paint: Paint, out: &mut Ve
     ));
 }
 
-fn status(status: &CommandStatus) -> String {
-    match status {
-        CommandStatus::Exited(code) => format!("the command exited with {code}"),
-        CommandStatus::Killed(signal) => format!("signal {signal} ended the command"),
-        CommandStatus::Running => "the command was still running".into(),
-        CommandStatus::NotStarted(why) => why.clone(),
-    }
-}
-
-fn count(number: u64, one: &str, many: &str) -> String {
-    format!("{number} {}", if number == 1 { one } else { many })
-}
-
 fn claim_lines(
     story: &Story,
     claim: &ClaimVerdict,
@@ -117,14 +108,16 @@ fn claim_lines(
     out: &mut Vec<String>,
 ) {
     let ruling = paint.ruling(claim.ruling, &format!("{:<12}", claim.ruling.name()));
-    out.push(format!("  {ruling}  {}: {}", claim.policy, claim.claim));
+    let what = format!("{}: {}", claim.policy, claim.claim);
+    out.push(format!("  {ruling}  {}", clean(what.as_bytes())));
     let mut rows = Vec::new();
     for violation in &claim.violations {
         rows.push(format!("violated by {}", lineage(story, violation.process, violation.t_ns)));
-        rows.push(format!("  it {}", violation.detail));
+        rows.push(format!("  it {}", clean(violation.detail.as_bytes())));
     }
     if claim.ruling != Ruling::Proven {
-        rows.extend(claim.reasons.iter().map(|reason| format!("because {reason}")));
+        let reasons = claim.reasons.iter().map(|reason| clean(reason.as_bytes()));
+        rows.extend(reasons.map(|reason| format!("because {reason}")));
     }
     for allowed in &claim.allowed {
         rows.push(format!("allowed: {}", lineage(story, allowed.process, allowed.t_ns)));
@@ -137,30 +130,8 @@ fn claim_lines(
     }
 }
 
-/// The command line of an exec, and who started it, up to the traced command.
-fn lineage(story: &Story, key: ProcessKey, t_ns: u64) -> String {
-    const SHOWN_MAX: usize = 12;
-    let mut parts = Vec::new();
-    let mut at = Some(key);
-    while let Some(process) = at.and_then(|key| story.processes.get(&key)) {
-        // The exec in question, and for the parents the program they ran at that time.
-        let exec = process.execs.iter().rev().find(|exec| exec.t_ns <= t_ns);
-        let before = process.execs.iter().rev().find(|exec| exec.t_ns < t_ns);
-        let exec = if parts.is_empty() { exec } else { before.or(exec) };
-        if let Some(exec) = exec {
-            parts.push(format!("{} [{}]", command_line(&exec.argv.args), process.key.pid));
-        }
-        if parts.len() == SHOWN_MAX {
-            parts.push("...".into());
-            break;
-        }
-        at = process.creator;
-    }
-    parts.join(", started by ")
-}
-
 /// One line per process and destination.
-fn connections(story: &Story, detail: Detail, out: &mut Vec<String>) {
+fn connections(story: &Story, detail: Detail, paint: Paint, out: &mut Vec<String>) {
     let mut groups: BTreeMap<(ProcessKey, Option<Endpoint>), Vec<&Connection>> = BTreeMap::new();
     for connection in &story.connections {
         groups.entry((connection.process, connection.destination)).or_default().push(connection);
@@ -170,120 +141,80 @@ fn connections(story: &Story, detail: Detail, out: &mut Vec<String>) {
         return;
     }
     let shown = groups.len().min(detail.limit());
-    for ((process, destination), group) in groups.iter().take(shown) {
+    let rows = groups.iter().take(shown).map(|((process, destination), group)| {
         let destination = destination.map_or("unreadable address".into(), |to| to.to_string());
-        out.push(format!("  {destination:<24} {}  {}", outcomes(group), story.label(*process)));
-    }
+        let Traffic { outcomes, connected, sent, received, open } = traffic(group);
+        vec![destination, outcomes, connected, sent, received, open, label(story, *process)]
+    });
+    let columns = [
+        Column::left("destination"),
+        Column::left("outcome"),
+        Column::right("connect"),
+        Column::right("sent"),
+        Column::right("received"),
+        Column::left(""),
+        Column::left("process"),
+    ];
+    out.extend(table(&columns, &rows.collect::<Vec<_>>(), paint));
     if groups.len() > shown {
         out.push(format!("  ... and {} more", groups.len() - shown));
     }
 }
 
-/// Work that left the tree, also what the policy allows.
-fn hand_offs(story: &Story, detail: Detail, out: &mut Vec<String>) {
-    let shown = story.hand_offs.len().min(detail.limit());
-    for hand_off in story.hand_offs.iter().take(shown) {
-        let who = hand_off.process.map_or("unknown process".into(), |key| story.label(key));
-        out.push(format!(
-            "  {:<24} {}: {}  {}",
-            super::clean(hand_off.name.as_bytes()),
-            super::clean(&hand_off.via.0),
-            super::clean(hand_off.how.as_bytes()),
-            who
-        ));
-    }
-    if story.hand_offs.len() > shown {
-        out.push(format!("  ... and {} more", story.hand_offs.len() - shown));
+/// One line per event.
+fn observations(
+    story: &Story,
+    events: &[Observed],
+    detail: Detail,
+    paint: Paint,
+    out: &mut Vec<String>,
+) {
+    let shown = events.len().min(detail.limit());
+    let rows = events.iter().take(shown).map(|event| {
+        let who = event.process.map_or("unknown process".into(), |key| label(story, key));
+        vec![event.what.clone(), event.detail.clone(), who]
+    });
+    let columns = ["what", "how", "process"].map(Column::left);
+    out.extend(table(&columns, &rows.collect::<Vec<_>>(), paint));
+    if events.len() > shown {
+        out.push(format!("  ... and {} more", events.len() - shown));
     }
 }
 
-fn outcomes(group: &[&Connection]) -> String {
+/// Cells of a group of connections; empty where there is nothing to say.
+struct Traffic {
+    outcomes: String,
+    connected: String,
+    sent: String,
+    received: String,
+    open: String,
+}
+
+fn traffic(group: &[&Connection]) -> Traffic {
     let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
     for connection in group {
-        let kind = match connection.result.as_ref().map(|result| &result.outcome) {
-            Some(Outcome::Established) => "established".into(),
-            Some(Outcome::Failed { name, .. }) => name.clone(),
-            Some(Outcome::Abandoned) => "abandoned".into(),
-            Some(Outcome::Unknown) => "outcome unread".into(),
-            None => "no outcome yet".into(),
-        };
-        *kinds.entry(kind).or_default() += 1;
+        *kinds.entry(outcome(connection)).or_default() += 1;
     }
-    let mut parts: Vec<String> = kinds
+    let outcomes: Vec<String> = kinds
         .into_iter()
         .map(|(kind, count)| if count == 1 { kind } else { format!("{count} x {kind}") })
         .collect();
     let established: Vec<_> = group.iter().filter(|one| one.is_established()).collect();
     let fastest = established.iter().filter_map(|one| one.result.as_ref()?.connect_ns).min();
-    if let Some(fastest) = fastest {
-        parts.push(format!("in {}", duration(fastest)));
-    }
-    let sum = |field: fn(&crate::record::schema::Close) -> Option<u64>| {
-        group.iter().filter_map(|one| field(one.close.as_ref()?)).sum::<u64>()
+    let bytes = |field: fn(&Close) -> Option<u64>| {
+        let known: Vec<u64> =
+            established.iter().filter_map(|one| field(one.close.as_ref()?)).collect();
+        match known.len() {
+            0 => String::new(),
+            _ => format!("{} B", known.iter().sum::<u64>()),
+        }
     };
     let open = established.iter().filter(|one| one.close.is_none()).count();
-    if !established.is_empty() {
-        let (sent, received) = (sum(|close| close.sent_bytes), sum(|close| close.received_bytes));
-        parts.push(format!("{sent} B sent, {received} B received"));
-    }
-    if open > 0 {
-        parts.push(format!("{open} still open, bytes unknown"));
-    }
-    parts.join(", ")
-}
-
-fn blind_spots(story: &Story, out: &mut Vec<String>) {
-    for sensor in story.start.sensors.iter().filter(|sensor| !sensor.cannot_see.is_empty()) {
-        out.push(format!("  {} ({}): {}", sensor.sensor, sensor.hook, sensor.cannot_see));
-    }
-    out.push(
-        "  identity: programs are told apart by names, inodes and content; a changed copy under another name is not recognised"
-            .into(),
-    );
-    for (program, copies) in &story.start.known_programs {
-        if copies.is_empty() {
-            out.push(format!(
-                "  {}: no copy was found on PATH or in the usual folders, so none is recognised under another name",
-                super::clean(program.as_bytes())
-            ));
-        }
-    }
-    let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();
-    if partial > 0 {
-        out.push(format!("  {partial} execs have fields the kernel could not read"));
-    }
-}
-
-/// With three digits, in the unit that fits.
-pub(super) fn duration(ns: u64) -> String {
-    let ns_f = ns as f64;
-    let (value, unit) = match ns {
-        0..1_000 => return format!("{ns} ns"),
-        1_000..1_000_000 => (ns_f / 1e3, "us"),
-        1_000_000..1_000_000_000 => (ns_f / 1e6, "ms"),
-        _ => (ns_f / 1e9, "s"),
-    };
-    let digits = if value < 10.0 {
-        2
-    } else if value < 100.0 {
-        1
-    } else {
-        0
-    };
-    format!("{value:.digits$} {unit}")
-}
-
-#[cfg(test)]
-mod tests {
-    use super::duration;
-
-    #[test]
-    fn durations_have_three_digits() {
-        let check = |ns, expected: &str| assert_eq!(duration(ns), expected);
-        check(7, "7 ns");
-        check(1_500, "1.50 us");
-        check(12_345_678, "12.3 ms");
-        check(999_000_000, "999 ms");
-        check(61_000_000_000, "61.0 s");
+    Traffic {
+        outcomes: outcomes.join(", "),
+        connected: fastest.map(duration).unwrap_or_default(),
+        sent: bytes(|close| close.sent_bytes),
+        received: bytes(|close| close.received_bytes),
+        open: if open > 0 { format!("{open} still open, bytes unknown") } else { String::new() },
     }
 }

@@ -2,12 +2,23 @@
 
 use std::collections::BTreeSet;
 
-use super::{clean::command_line, paint::Paint, text::duration};
+use super::{
+    clean::command_line,
+    paint::Paint,
+    words::{duration, end_of},
+};
 use crate::{
     model::ProcessKey,
-    record::schema::{Exec, Exit},
+    policy::Verdict,
+    record::schema::Exec,
     session::{Process, Story},
 };
+
+/// Processes with an exec that violates a claim.
+pub(super) fn marked(verdict: Option<&Verdict>) -> BTreeSet<ProcessKey> {
+    let claims = verdict.iter().flat_map(|verdict| &verdict.claims);
+    claims.flat_map(|claim| &claim.violations).map(|violation| violation.process).collect()
+}
 
 pub(super) struct Tree<'a> {
     story: &'a Story,
@@ -71,7 +82,7 @@ impl<'a> Tree<'a> {
 
     /// Programs and outcome, without what differs between equal processes.
     fn look(&self, process: &Process) -> String {
-        let outcome = process.exit.as_ref().map_or("running".into(), outcome);
+        let outcome = process.exit.as_ref().map_or("running".into(), end_of);
         format!("{}  {outcome}", self.programs(process))
     }
 
@@ -91,7 +102,7 @@ impl<'a> Tree<'a> {
         let times = if count > 1 { format!(" x{count}") } else { String::new() };
         let took = process.exit.as_ref().map(|exit| duration(exit.duration_ns)).unwrap_or_default();
         let note = match &process.exit {
-            Some(exit) => format!("{} {took}", outcome(exit)),
+            Some(exit) => format!("{} {took}", end_of(exit)),
             None => "still running".into(),
         };
         let programs = self.programs(process);
@@ -125,12 +136,4 @@ fn program(exec: &Exec) -> String {
         line = format!("{line} ({})", super::clean(&file.0));
     }
     line
-}
-
-fn outcome(exit: &Exit) -> String {
-    match (exit.code, exit.signal) {
-        (Some(code), _) => format!("exit {code}"),
-        (None, Some(signal)) => format!("signal {signal}"),
-        (None, None) => "exit unknown".into(),
-    }
 }

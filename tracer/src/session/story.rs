@@ -109,12 +109,23 @@ impl Story {
         match record {
             Record::Start(_) => {}
             Record::Root(root) => {
-                self.roots.push(root.process);
-                self.introduce(root.process, None, root.t_ns);
+                if self.processes.contains_key(&root.process) {
+                    self.orphans += 1;
+                } else {
+                    self.roots.push(root.process);
+                    self.introduce(root.process, None, root.t_ns);
+                }
             }
             Record::Fork(fork) => {
-                self.expect(fork.process, fork.t_ns).children.push(fork.child);
-                self.introduce(fork.child, Some(fork.process), fork.t_ns);
+                self.expect(fork.process, fork.t_ns);
+                // Nothing is born twice: a recording that says so could make a process its own
+                // ancestor, and no walk through the tree would end.
+                if self.processes.contains_key(&fork.child) {
+                    self.orphans += 1;
+                } else {
+                    self.expect(fork.process, fork.t_ns).children.push(fork.child);
+                    self.introduce(fork.child, Some(fork.process), fork.t_ns);
+                }
             }
             Record::Exec(exec) => self.add_exec(*exec),
             Record::Content(content) => {

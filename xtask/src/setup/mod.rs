@@ -6,9 +6,11 @@
 
 mod apt;
 mod awscli;
+mod chromium;
 mod debian;
 mod linker;
 mod npm;
+mod python;
 mod stamp;
 mod toolchain;
 
@@ -45,6 +47,12 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
     let _lock = lock(layout)?;
     npm::install_fixtures(layout)?;
     awscli::find_or_install(layout)?;
+    // Tests that need one of these are skipped without it, and say so.
+    for optional in [python::find_or_install, chromium::find_or_install] {
+        if let Err(error) = optional(layout) {
+            eprintln!("setup: not there: {error:#}");
+        }
+    }
     Ok(tools)
 }
 

@@ -1,0 +1,382 @@
+//! The report as a document: finding, evidence, what follows from it, what could not be seen, what
+//! it rests on, and how to check it.
+//!
+//! Everything that a traced program chose is shown as code, in which Markdown and HTML mean nothing.
+
+use super::{
+    clean::{clean, command_line, command_line_of},
+    observed::ObservedKind,
+    paint::Paint,
+    summary::{ClaimSummary, EndpointSummary, FindingSummary, ObservedSummary, Summary},
+    tree::{Tree, marked},
+    words::{count, date, duration, status},
+};
+use crate::{
+    model::Bytes,
+    policy::{Concern, Requirement, Ruling, Verdict},
+    session::Story,
+};
+
+/// Rows of a table and lines of the tree, beyond which a document is no longer read.
+const ROWS_MAX: usize = 500;
+const SHOWN_MAX: usize = 400;
+
+/// `recording` is the file's name, for the commands that check it.
+pub fn markdown(story: &Story, verdict: Option<&Verdict>, recording: &str) -> String {
+    let summary = Summary::of(story, verdict);
+    let mut page = Page { text: String::new() };
+    page.head(&summary);
+    page.finding(&summary);
+    page.line("## Evidence\n");
+    page.programs(&summary);
+    page.line("### 2. The process tree\n");
+    let marked = marked(verdict);
+    page.block("text", &Tree::lines(story, Paint::OFF, marked, ROWS_MAX));
+    page.endpoints(&summary);
+    page.observed(&summary);
+    page.implications(&summary);
+    page.line("## What could not be seen\n");
+    for sentence in &summary.not_seen {
+        page.line(&format!("- {}", prose(sentence)));
+    }
+    page.line("");
+    page.completeness(&summary.completeness);
+    page.reproduction(&summary, recording);
+    page.text
+}
+
+struct Page {
+    text: String,
+}
+
+impl Page {
+    fn line(&mut self, line: &str) {
+        self.text.push_str(line);
+        self.text.push('\n');
+    }
+
+    /// A fenced block; the fence is longer than any run of backticks in it.
+    fn block(&mut self, language: &str, lines: &[String]) {
+        let longest = lines.iter().map(|line| longest_run(line)).max().unwrap_or(0);
+        let fence = "`".repeat(longest.max(2) + 1);
+        self.line(&format!("{fence}{language}"));
+        lines.iter().for_each(|line| self.line(line));
+        self.line(&format!("{fence}\n"));
+    }
+
+    fn table(&mut self, head: &[&str], rows: &[Vec<String>]) {
+        self.line(&format!("| {} |", head.join(" | ")));
+        self.line(&format!("|{}", "---|".repeat(head.len())));
+        for row in rows.iter().take(ROWS_MAX) {
+            self.line(&format!("| {} |", row.join(" | ")));
+        }
+        self.line("");
+        if rows.len() > ROWS_MAX {
+            self.line(&format!("... and {} more\n", rows.len() - ROWS_MAX));
+        }
+    }
+
+    fn head(&mut self, summary: &Summary) {
+        let ruling = match summary.verdict {
+            Some(ruling) => ruling.name().to_uppercase(),
+            None => "TRACED".into(),
+        };
+        let command = code(&command_line(&summary.command));
+        self.line(&format!("# {ruling}: {command}\n"));
+        let ended = match &summary.command_status {
+            Some(known) => status(known),
+            None => "not known: the recording has no end".into(),
+        };
+        let took = summary.duration_ns.map(duration).unwrap_or_else(|| "not known".into());
+        let host = &summary.host;
+        let system = format!("{}, Linux {}, {}", host.name, host.kernel, host.machine);
+        let rows = [
+            ("command", code(&command_line_of(&summary.command, SHOWN_MAX))),
+            ("in", code(&clean(&summary.cwd.0))),
+            ("as", format!("user {}, group {}", summary.uid, summary.gid)),
+            ("ended", prose(&ended)),
+            ("traced", format!("{}, for {took}", date(summary.started_unix_ns))),
+            ("on", code(&clean(system.as_bytes()))),
+            ("by", prose(&format!("tracer {}", summary.tracer))),
+            ("recording", prose(&summary.integrity)),
+        ];
+        let rows: Vec<Vec<String>> =
+            rows.into_iter().map(|(name, value)| vec![name.into(), cell(&value)]).collect();
+        self.table(&["", ""], &rows);
+    }
+
+    fn finding(&mut self, summary: &Summary) {
+        self.line("## Finding\n");
+        let totals = &summary.totals;
+        let seen = format!(
+            "{} made {} of {}, and asked for {} to {}.",
+            count(totals.processes, "process", "processes"),
+            count(totals.execs, "exec", "execs"),
+            count(totals.programs, "file", "files"),
+            count(totals.connections, "TCP connection", "TCP connections"),
+            count(totals.endpoints, "endpoint", "endpoints"),
+        );
+        if summary.verdict.is_none() {
+            self.line("The recording was made without a policy, so it has no verdict.\n");
+        }
+        for claim in &summary.claims {
+            self.claim(claim);
+        }
+        self.line(&format!("{seen}\n"));
+    }
+
+    fn claim(&mut self, claim: &ClaimSummary) {
+        let what = format!("{}: {}", claim.policy, claim.claim);
+        self.line(&format!("- **{}**: {}", claim.ruling.name(), prose(&what)));
+        self.findings("violated by", &claim.violations);
+        if claim.ruling != Ruling::Proven {
+            for reason in claim.reasons.iter().take(ROWS_MAX) {
+                self.line(&format!("  - because {}", prose(reason)));
+            }
+            self.rest(claim.reasons.len(), "reasons");
+        }
+        self.findings("allowed by the policy:", &claim.allowed);
+        self.line("");
+    }
+
+    fn findings(&mut self, how: &str, findings: &[FindingSummary]) {
+        for finding in findings.iter().take(ROWS_MAX) {
+            let at = duration(finding.at_ns);
+            let who = code(&finding.lineage);
+            self.line(&format!("  - {how} {who} at {at}: {}", prose(&finding.detail)));
+        }
+        self.rest(findings.len(), "such events");
+    }
+
+    fn rest(&mut self, all: usize, of_what: &str) {
+        if all > ROWS_MAX {
+            self.line(&format!("  - ... and {} more {of_what}", all - ROWS_MAX));
+        }
+    }
+
+    fn programs(&mut self, summary: &Summary) {
+        self.line("### 1. The files that were executed\n");
+        if summary.programs.is_empty() {
+            self.line("None is recorded.\n");
+            return;
+        }
+        let rows: Vec<Vec<String>> = summary
+            .programs
+            .iter()
+            .map(|program| {
+                let content = match (&program.sha256, &program.unread) {
+                    (Some(sha256), _) => code(sha256),
+                    (None, Some(why)) => format!("not read: {}", prose(why)),
+                    (None, None) => "not read".into(),
+                };
+                vec![cell(&code(&program.shown)), program.execs.to_string(), cell(&content)]
+            })
+            .collect();
+        self.table(&["file", "execs", "SHA-256"], &rows);
+    }
+
+    fn endpoints(&mut self, summary: &Summary) {
+        self.line("### 3. The endpoints\n");
+        if summary.endpoints.is_empty() {
+            self.line("No TCP connection is recorded.\n");
+            return;
+        }
+        let rows: Vec<Vec<String>> =
+            summary.endpoints.iter().map(|endpoint| endpoint_row(summary, endpoint)).collect();
+        self.table(&["endpoint", "connections", "fastest", "sent", "received", "opened by"], &rows);
+    }
+
+    /// A section for each kind there is.
+    fn observed(&mut self, summary: &Summary) {
+        const FIRST_NUMBER: usize = 4;
+        let of_kind = |kind| summary.observed.iter().filter(move |event| event.kind == kind);
+        let kinds = ObservedKind::ALL.into_iter().filter(|kind| of_kind(*kind).next().is_some());
+        for (index, kind) in kinds.enumerate() {
+            self.line(&format!("### {}. {}\n", index + FIRST_NUMBER, kind.title()));
+            let row = |event: &ObservedSummary| {
+                let process = event.process.and_then(|place| summary.processes.get(place));
+                let who = process.map_or("unknown".into(), |process| code(&process.label()));
+                let cells = [prose(&event.what), prose(&event.detail), who];
+                let at = duration(event.at_ns);
+                [at].into_iter().chain(cells.iter().map(|text| cell(text))).collect()
+            };
+            let rows: Vec<Vec<String>> = of_kind(kind).map(row).collect();
+            self.table(&["at", "what", "how", "process"], &rows);
+        }
+    }
+
+    fn implications(&mut self, summary: &Summary) {
+        self.line("## What follows\n");
+        for sentence in implications(summary) {
+            self.line(&format!("- {sentence}"));
+        }
+        self.line("");
+    }
+
+    fn completeness(&mut self, lines: &[Requirement]) {
+        let holding = lines.iter().filter(|line| line.holds).count();
+        self.line("## Completeness\n");
+        self.line(&format!("{holding} of {} requirements hold.\n", lines.len()));
+        let rows: Vec<Vec<String>> = lines
+            .iter()
+            .map(|line| {
+                let holds = if line.holds { "holds" } else { "**does not hold**" };
+                vec![prose(&line.name), holds.into(), cell(&prose(&line.detail))]
+            })
+            .collect();
+        self.table(&["requirement", "", "what was found"], &rows);
+    }
+
+    fn reproduction(&mut self, summary: &Summary, recording: &str) {
+        self.line("## How to check this\n");
+        let outcome = match summary.verdict {
+            Some(ruling) => format!("prints `verdict: {}`", ruling.name()),
+            None => "checks the recording".into(),
+        };
+        self.line(&format!(
+            "The first command {outcome}, which it computes from the events and the kernel's \
+             counters; it needs no root. The others list every command line, every destination \
+             and every digest of an executed file.\n"
+        ));
+        let file = command_line(&[Bytes::from(recording)]);
+        let jq = |filter: &str| format!("jq --ascii-output --compact-output '{filter}' {file}");
+        let lines = [
+            format!("tracer verify {file}"),
+            jq("select(.type == \"exec\") | .argv.args"),
+            jq("select(.type == \"connect\") | .destination") + " | sort | uniq -c",
+            jq("select(.type == \"content\") | .sha256") + " | sort -u",
+        ];
+        self.block("sh", &lines);
+    }
+}
+
+fn endpoint_row(summary: &Summary, endpoint: &EndpointSummary) -> Vec<String> {
+    const NAMED: usize = 3;
+    let outcomes: Vec<String> =
+        endpoint.outcomes.iter().map(|(outcome, times)| format!("{times} {outcome}")).collect();
+    let mut who: Vec<String> = endpoint
+        .processes
+        .iter()
+        .take(NAMED)
+        .filter_map(|place| summary.processes.get(*place))
+        .map(|process| cell(&code(&process.label())))
+        .collect();
+    if endpoint.processes.len() > NAMED {
+        who.push(format!("and {} more", endpoint.processes.len() - NAMED));
+    }
+    let open = match endpoint.still_open {
+        0 => String::new(),
+        open => format!(", {open} still open"),
+    };
+    vec![
+        endpoint.destination.map_or("unreadable address".into(), |to| code(&to.to_string())),
+        cell(&prose(&format!("{}{open}", outcomes.join(", ")))),
+        endpoint.fastest_connect_ns.map(duration).unwrap_or_default(),
+        format!("{} B", endpoint.sent_bytes),
+        format!("{} B", endpoint.received_bytes),
+        who.join(", "),
+    ]
+}
+
+/// What the data imply, and nothing that they do not.
+fn implications(summary: &Summary) -> Vec<String> {
+    let mut sentences: Vec<String> = summary.claims.iter().map(implication).collect();
+    let complete = |concern: Concern| {
+        let lines = summary.completeness.iter();
+        lines
+            .filter(|line| line.concern == concern || line.concern == Concern::Both)
+            .all(|line| line.holds)
+    };
+    let totals = &summary.totals;
+    if complete(Concern::Programs) {
+        let execs = count(totals.execs, "exec", "execs");
+        sentences.push(format!("The {execs} listed here are all that the tree made."));
+    } else {
+        sentences.push(
+            "The record of programs is not complete: nothing follows from a program that is \
+             missing in it."
+                .into(),
+        );
+    }
+    let openers: Vec<usize> = {
+        let mut openers: Vec<usize> = summary.connections.iter().map(|one| one.process).collect();
+        openers.sort_unstable();
+        openers.dedup();
+        openers
+    };
+    sentences.push(match (complete(Concern::Connections), openers.as_slice()) {
+        (false, _) => "The record of connections is not complete: nothing follows from a \
+                       connection that is missing in it."
+            .into(),
+        (true, []) => "Apart from what the next section lists, no process of the tree asked the \
+                       kernel for a TCP connection."
+            .into(),
+        (true, [one]) => {
+            let who = summary.processes.get(*one).map(|process| code(&process.label()));
+            format!(
+                "Every TCP connection recorded here was asked for by one process, {}. Apart from \
+                 what the next section lists, no other process of the tree asked for one.",
+                who.unwrap_or_default()
+            )
+        }
+        (true, many) => format!(
+            "{} of the {} asked for TCP connections. Apart from what the next section lists, the \
+             others asked for none.",
+            many.len(),
+            count(totals.processes, "process", "processes")
+        ),
+    });
+    sentences
+}
+
+fn implication(claim: &ClaimSummary) -> String {
+    let what = prose(&claim.claim);
+    let rest = match claim.ruling {
+        Ruling::Proven => {
+            "holds: every exec of the tree is known, each was identified, and none of them \
+             violates it."
+        }
+        Ruling::Violated => {
+            "does not hold: one event that violates it is enough, whatever else was not seen."
+        }
+        Ruling::Inconclusive => {
+            "is neither proven nor refuted by this recording, for the reasons above."
+        }
+    };
+    let allowed = match claim.allowed.len() as u64 {
+        0 => String::new(),
+        allowed => {
+            format!(" {} would, and the policy allows it by name.", count(allowed, "exec", "execs"))
+        }
+    };
+    format!("The claim \u{201c}{what}\u{201d} {rest}{allowed}")
+}
+
+/// Inline code. Its delimiter is longer than any run of backticks inside.
+fn code(text: &str) -> String {
+    let fence = "`".repeat(longest_run(text) + 1);
+    // One space on each side is taken away again, and keeps backticks at the ends apart.
+    let pad = if text.starts_with('`') || text.ends_with('`') || text.trim().is_empty() {
+        " "
+    } else {
+        ""
+    };
+    format!("{fence}{pad}{text}{pad}{fence}")
+}
+
+/// A sentence of tracer's own as it is; one that has more than words in it, such as a path of a
+/// traced program, as code.
+fn prose(text: &str) -> String {
+    let harmless = |c: char| c.is_ascii_alphanumeric() || " ,.;:'()/=+-".contains(c);
+    let is_link = ["://", "www."].iter().any(|mark| text.to_lowercase().contains(mark));
+    if text.chars().all(harmless) && !is_link { text.into() } else { code(text) }
+}
+
+/// In a table a bar ends the cell, even inside code.
+fn cell(text: &str) -> String {
+    text.replace('|', "\\|")
+}
+
+fn longest_run(text: &str) -> usize {
+    text.split(|c| c != '`').map(str::len).max().unwrap_or(0)
+}

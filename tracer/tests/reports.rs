@@ -1,0 +1,281 @@
+//! Reports of real recordings: as they were, harmless, and readable by others.
+//!
+//! `TRACER_BLESS=1 cargo test -p tracer --test reports` writes the expected reports anew;
+//! `tests/golden/reports/record.sh` the recordings.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::wildcard_enum_match_arm,
+    reason = "a test: what goes wrong here fails it, and Markdown has more events than it looks at"
+)]
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    io::Write as _,
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use pulldown_cmark::{Event, Options, Parser, Tag};
+use tracer::{
+    policy::{self, Verdict},
+    record,
+    report::{self, Detail, Paint},
+    session::Story,
+};
+
+struct Golden {
+    name: String,
+    recording: PathBuf,
+    story: Story,
+    verdict: Option<Verdict>,
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reports")
+}
+
+fn goldens() -> Vec<Golden> {
+    let entries = fs::read_dir(folder()).unwrap().map(|entry| entry.unwrap().path());
+    let mut recordings: Vec<_> =
+        entries.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
+    recordings.sort();
+    assert!(recordings.len() >= 5, "{recordings:?}");
+    recordings
+        .into_iter()
+        .map(|recording| {
+            let story = Story::of(record::read(&recording).unwrap());
+            let verdict = policy::judge(&story, &story.start.policies);
+            let name = recording.file_stem().unwrap().to_string_lossy().into_owned();
+            Golden { name, recording, story, verdict }
+        })
+        .collect()
+}
+
+impl Golden {
+    fn text(&self) -> String {
+        report::text(&self.story, self.verdict.as_ref(), Detail::Full, Paint::OFF)
+    }
+
+    fn markdown(&self) -> String {
+        let name = format!("{}.jsonl", self.name);
+        report::markdown(&self.story, self.verdict.as_ref(), &name)
+    }
+
+    fn json(&self) -> String {
+        report::json(&self.story, self.verdict.as_ref())
+    }
+
+    fn perfetto(&self) -> String {
+        report::perfetto(&self.story, self.verdict.as_ref())
+    }
+}
+
+#[test]
+fn reports_are_as_they_were() {
+    let bless = std::env::var_os("TRACER_BLESS").is_some();
+    let mut wrong = Vec::new();
+    for golden in goldens() {
+        let reports = [
+            ("txt", golden.text()),
+            ("md", golden.markdown()),
+            ("json", golden.json()),
+            ("perfetto.json", golden.perfetto().replace("},{", "},\n{")),
+        ];
+        for (end, report) in reports {
+            let file = folder().join(format!("{}.{end}", golden.name));
+            if bless {
+                fs::write(&file, report).unwrap();
+            } else if fs::read_to_string(&file).unwrap_or_default() != report {
+                wrong.push(file.file_name().unwrap().to_string_lossy().into_owned());
+            }
+        }
+    }
+    assert!(
+        wrong.is_empty(),
+        "these reports are not as they were: {}. If that is meant, run `TRACER_BLESS=1 cargo test \
+         -p tracer --test reports` and look at what `git diff` shows",
+        wrong.join(", ")
+    );
+}
+
+#[test]
+fn nothing_deceptive_reaches_the_reader() {
+    for golden in goldens() {
+        for report in [golden.text(), golden.markdown()] {
+            for line in report.lines() {
+                assert_eq!(report::clean(line.as_bytes()), line, "{}", golden.name);
+            }
+        }
+    }
+}
+
+/// What Markdown makes of the document: every string of the traced programs is inert.
+#[test]
+fn hostile_names_mean_nothing_in_markdown() {
+    for golden in goldens() {
+        let document = golden.markdown();
+        let mut headings = Vec::new();
+        let mut in_heading = false;
+        let mut cells = BTreeSet::new();
+        let mut in_row = 0;
+        for event in Parser::new_ext(&document, Options::all()) {
+            match event {
+                Event::Html(text) | Event::InlineHtml(text) => {
+                    panic!("{}: HTML: {text}", golden.name)
+                }
+                Event::Start(Tag::Link { dest_url, .. } | Tag::Image { dest_url, .. }) => {
+                    panic!("{}: a link: {dest_url}", golden.name)
+                }
+                Event::Start(Tag::Heading { .. }) => {
+                    in_heading = true;
+                    headings.push(String::new());
+                }
+                Event::End(pulldown_cmark::TagEnd::Heading(_)) => in_heading = false,
+                Event::Text(text) if in_heading => headings.last_mut().unwrap().push_str(&text),
+                Event::Start(Tag::TableRow | Tag::TableHead) => in_row = 0,
+                Event::Start(Tag::TableCell) => in_row += 1,
+                Event::End(
+                    pulldown_cmark::TagEnd::TableRow | pulldown_cmark::TagEnd::TableHead,
+                ) => {
+                    cells.insert(in_row);
+                }
+                _ => {}
+            }
+        }
+        assert_eq!(headings.len(), 10, "{}: {headings:?}", golden.name);
+        assert!(headings[0].ends_with(": "), "the command is code: {headings:?}");
+        // Tables of two, three and six columns: no name has made another cell.
+        assert!(cells.iter().all(|count| [2, 3, 6].contains(count)), "{cells:?}");
+    }
+}
+
+/// Ends a test that this machine cannot do. Past the runner's capture, where the tally looks.
+fn skip(reason: &str) {
+    std::io::stderr().write_all(format!("skipped: {reason}\n").as_bytes()).unwrap();
+}
+
+/// `None` when there is no such program.
+fn output(command: &mut Command) -> Option<Output> {
+    match command.output() {
+        Ok(output) => Some(output),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => None,
+        Err(error) => panic!("{command:?}: {error}"),
+    }
+}
+
+/// The commands a document names, run as it says.
+#[test]
+fn the_commands_of_the_document_work() {
+    if output(Command::new("jq").arg("--version")).is_none() {
+        return skip("there is no jq on PATH");
+    }
+    let program = Path::new(env!("CARGO_BIN_EXE_tracer"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let folders = [program.parent().unwrap().to_path_buf()].into_iter();
+    let path = std::env::join_paths(folders.chain(std::env::split_paths(&path))).unwrap();
+    for golden in goldens() {
+        let document = golden.markdown();
+        let (_, commands) = document.rsplit_once("```sh\n").unwrap();
+        let commands: Vec<&str> = commands.split("```").next().unwrap().lines().collect();
+        assert_eq!(commands.len(), 4, "{commands:?}");
+        let printed: Vec<String> = commands
+            .into_iter()
+            .map(|command| {
+                let mut shell = Command::new("sh");
+                shell.args(["-c", command]).current_dir(folder()).env("PATH", &path);
+                let output = shell.output().unwrap();
+                assert!(output.stderr.is_empty(), "{command}: {output:?}");
+                String::from_utf8(output.stdout).unwrap()
+            })
+            .collect();
+        if let Some(verdict) = &golden.verdict {
+            let line = format!("verdict: {}", verdict.overall.name());
+            assert!(printed[0].lines().any(|printed| printed == line), "{}", printed[0]);
+        }
+        assert!(printed[0].starts_with("integrity: every line"), "{}", printed[0]);
+        assert_eq!(printed[1].lines().count() as u64, golden.story.execs, "{}", golden.name);
+        let destinations: BTreeSet<_> =
+            golden.story.connections.iter().map(|connection| connection.destination).collect();
+        assert_eq!(printed[2].lines().count(), destinations.len(), "{}", printed[2]);
+        for program in report::Summary::of(&golden.story, golden.verdict.as_ref()).programs {
+            let sha256 = program.sha256.expect("every file was read");
+            assert!(printed[3].contains(&sha256), "{sha256} is not in {}", printed[3]);
+        }
+    }
+}
+
+/// Python's parser, which shares no code with serde_json, reads the same values.
+#[test]
+fn two_parsers_read_the_same() {
+    const SCRIPT: &str = "import json, sys\n\
+                          for line in open(sys.argv[1], encoding='utf-8', newline='\\n'):\n    \
+                          print(json.dumps(json.loads(line), ensure_ascii=True))";
+    for golden in goldens() {
+        let mut python = Command::new("python3");
+        let Some(output) = output(python.args(["-c", SCRIPT]).arg(&golden.recording)) else {
+            return skip("there is no python3 on PATH");
+        };
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        let theirs = String::from_utf8(output.stdout).unwrap();
+        let ours = fs::read_to_string(&golden.recording).unwrap();
+        assert_eq!(theirs.lines().count(), ours.lines().count(), "{}", golden.name);
+        for (theirs, ours) in theirs.lines().zip(ours.lines()) {
+            let read = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
+            assert_eq!(read(theirs), read(ours), "{}", golden.name);
+        }
+    }
+}
+
+/// The published schemas against what is written, by a validator that shares no code with it.
+#[test]
+fn recordings_and_summaries_fit_their_schemas() {
+    const SCRIPT: &str = "\
+import json, sys
+from jsonschema import Draft202012Validator as Validator
+def check(schema, values, name):
+    for number, value in enumerate(values, 1):
+        for error in Validator(schema).iter_errors(value):
+            sys.exit(f'{name}, value {number}, {error.json_path}: {error.message}')
+folder, recordings = sys.argv[1], sys.argv[2:]
+schemas = {name: json.load(open(f'{folder}/{name}.json')) for name in ('recording', 'summary')}
+for schema in schemas.values():
+    Validator.check_schema(schema)
+for path in recordings:
+    lines = [json.loads(line) for line in open(path, encoding='utf-8', newline='\\n')]
+    check(schemas['recording'], lines, path)
+    summary = json.load(open(path.removesuffix('l'), encoding='utf-8'))
+    check(schemas['summary'], [summary], path)
+    # Each of these is wrong, and must be found to be.
+    for line in lines:
+        if line['type'] == 'exec':
+            for change in ({'t_ns': -1}, {'argv': {'args': [1]}}, {'chain': 'x'}, {'type': 'exek'}):
+                if Validator(schemas['recording']).is_valid({**line, **change}):
+                    sys.exit(f'{path}: {change} fits the schema')
+            del line['process']
+            if Validator(schemas['recording']).is_valid(line):
+                sys.exit(f'{path}: an exec of no process fits the schema')
+            break
+";
+    let Some(python) = python_with_jsonschema() else {
+        return skip("there is no Python with jsonschema; `cargo xtask setup` makes one");
+    };
+    let schemas = tempfile::tempdir().unwrap();
+    fs::write(schemas.path().join("recording.json"), report::recording_schema()).unwrap();
+    fs::write(schemas.path().join("summary.json"), report::summary_schema()).unwrap();
+    let mut validate = Command::new(python);
+    validate.args(["-c", SCRIPT]).arg(schemas.path());
+    validate.args(goldens().into_iter().map(|golden| golden.recording));
+    let output = validate.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// The one of the tools folder, else the machine's.
+fn python_with_jsonschema() -> Option<PathBuf> {
+    let tools = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools");
+    [tools.join("python/bin/python3"), "python3".into()].into_iter().find(|python| {
+        output(Command::new(python).args(["-c", "import jsonschema"]))
+            .is_some_and(|output| output.status.success())
+    })
+}
