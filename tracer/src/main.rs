@@ -279,6 +279,7 @@ fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
         Format::Markdown => {
             report::markdown(&story, verdict, &arguments.recording.to_string_lossy())
         }
+        Format::Html => report::html(&story, verdict),
         Format::Json => report::json(&story, verdict),
         Format::Perfetto => report::perfetto(&story, verdict),
     };

@@ -67,6 +67,17 @@ impl Golden {
         report::json(&self.story, self.verdict.as_ref())
     }
 
+    fn html(&self) -> String {
+        report::html(&self.story, self.verdict.as_ref())
+    }
+
+    /// What the page shows. The rest of it is the same for every recording.
+    fn html_data(&self) -> String {
+        let page = self.html();
+        let (_, rest) = page.split_once("id=\"data\">").unwrap();
+        rest.split_once("</script>").unwrap().0.replace("},{", "},\n{") + "\n"
+    }
+
     fn perfetto(&self) -> String {
         report::perfetto(&self.story, self.verdict.as_ref())
     }
@@ -81,6 +92,7 @@ fn reports_are_as_they_were() {
             ("txt", golden.text()),
             ("md", golden.markdown()),
             ("json", golden.json()),
+            ("html-data.json", golden.html_data()),
             ("perfetto.json", golden.perfetto().replace("},{", "},\n{")),
         ];
         for (end, report) in reports {
@@ -103,7 +115,7 @@ fn reports_are_as_they_were() {
 #[test]
 fn nothing_deceptive_reaches_the_reader() {
     for golden in goldens() {
-        for report in [golden.text(), golden.markdown()] {
+        for report in [golden.text(), golden.markdown(), golden.html()] {
             for line in report.lines() {
                 assert_eq!(report::clean(line.as_bytes()), line, "{}", golden.name);
             }

@@ -197,6 +197,8 @@ pub enum Format {
     Text,
     /// A document: finding, evidence, what follows, how to check it
     Markdown,
+    /// One page with a timeline, which needs nothing else
+    Html,
     /// The summary as one object; `tracer schema summary` describes it
     Json,
     /// Chrome trace events, for ui.perfetto.dev

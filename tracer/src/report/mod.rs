@@ -8,6 +8,7 @@ mod clean;
 mod columns;
 #[cfg(test)]
 mod fixture;
+mod html;
 mod json;
 mod markdown;
 mod observed;
@@ -19,6 +20,7 @@ mod tree;
 mod words;
 
 pub use clean::{clean, command_line};
+pub use html::html;
 pub use json::{json, recording_schema, summary_schema};
 pub use markdown::markdown;
 pub use observed::ObservedKind;
