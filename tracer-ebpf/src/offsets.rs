@@ -97,6 +97,17 @@ macro_rules! kernel_fields {
             TCP_BYTES_SENT: "tcp_sock" "bytes_sent";
             TCP_BYTES_RETRANSMITTED: "tcp_sock" "bytes_retrans";
             TCP_BYTES_RECEIVED: "tcp_sock" "bytes_received";
+            SOCK_SOCKET: "sock" "sk_socket";
+            SOCK_PEER_PID: "sock" "sk_peer_pid";
+            SOCKET_SOCK: "socket" "sk";
+            SOCKET_FILE: "socket" "file";
+            UNIX_PEER: "unix_sock" "peer";
+            UNIX_ADDRESS: "unix_sock" "addr";
+            UNIX_ADDRESS_LEN: "unix_address" "len";
+            UNIX_ADDRESS_NAME: "unix_address" "name";
+            REGS_ARGUMENT_1: "pt_regs" "di";
+            REGS_ARGUMENT_2: "pt_regs" "si";
+            REGS_ARGUMENT_3: "pt_regs" "dx";
         }
     };
 }

@@ -9,6 +9,7 @@
 //! A recording re-enters at the records, so everything from `Story` on needs no kernel and no root.
 
 pub mod cli;
+mod perf;
 pub mod probe;
 pub mod run;
 

@@ -85,12 +85,24 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
     let output =
         arguments.output.as_deref().map(|path| open_output(path, user.as_ref())).transpose()?;
+    if arguments.enforce
+        && let Err(why) = policy::can_enforce(&policies)
+    {
+        eprintln!("tracer: {why}");
+        return Ok(exit::USAGE);
+    }
+    let probes = probe::Options {
+        attempts: arguments.attempts || policies.iter().any(policy::Policy::counts_attempts),
+        hand_offs: !policies.is_empty(),
+        enforce: arguments.enforce,
+        ..probe_options(&arguments.debug)
+    };
     let settings = Settings {
         command: arguments.command,
         policies,
         catalogue,
         output,
-        probes: probe_options(&arguments.debug),
+        probes,
         linger: Duration::from_secs(arguments.linger),
         progress: !arguments.quiet && io::stderr().is_terminal(),
     };
@@ -197,11 +209,13 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
         options.ring_bytes = bytes;
     }
     options.debug.silence.clone_from(&debug.silence);
+    options.debug.forbid.clone_from(&debug.forbid);
     for (ring, every) in &debug.lose {
         match ring {
             cli::Ring::Process => options.debug.lose_process_every = *every,
             cli::Ring::Argv => options.debug.lose_argv_every = *every,
             cli::Ring::Net => options.debug.lose_net_every = *every,
+            cli::Ring::Attempt => options.debug.lose_attempt_every = *every,
         }
     }
     options

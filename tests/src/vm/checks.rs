@@ -60,17 +60,16 @@ fn ok(detail: impl Into<String>) -> Result<Finding> {
     Ok(Finding::Ok(detail.into()))
 }
 
-/// The lines `sensor NAME ... (N instructions verified)` of `tracer doctor`.
+/// The line `verified instructions PROGRAM N, PROGRAM N ...` of `tracer doctor`.
 fn verified_instructions(doctor: &str) -> Vec<(&str, u64)> {
-    let count = |line: &str| {
-        let (before, _) = line.split_once(" instructions verified)")?;
-        before.rsplit('(').next()?.parse().ok()
-    };
-    let row = |line| -> Option<(&str, u64)> {
-        let name = str::strip_prefix(line, "sensor ")?.split_whitespace().next()?;
-        Some((name, count(line)?))
-    };
-    doctor.lines().filter_map(row).collect()
+    let line = doctor.lines().find_map(|line| line.strip_prefix("verified instructions"));
+    line.into_iter()
+        .flat_map(|line| line.split(','))
+        .filter_map(|entry| {
+            let (program, count) = entry.trim().split_once(' ')?;
+            Some((program, count.parse().ok()?))
+        })
+        .collect()
 }
 
 fn doctor(_: &mut Traced) -> Result<Finding> {
@@ -471,8 +470,8 @@ mod tests {
     #[test]
     fn instructions_as_doctor_prints_them() {
         let doctor = "kernel                 6.1 (x86_64)\n\
-                      sensor exec            raw tracepoint x (5910 instructions verified): which\n\
-                      \x20                      cannot see: execs that failed\n";
-        assert_eq!(verified_instructions(doctor), [("exec", 5910)]);
+                      verified instructions  exec 5910, exit 7\n\
+                      verdict                tracer run works here\n";
+        assert_eq!(verified_instructions(doctor), [("exec", 5910), ("exit", 7)]);
     }
 }

@@ -33,6 +33,8 @@ pub mod exec_flag {
     pub const CWD_CUT: u32 = 1 << 5;
     /// The same for `script_path`.
     pub const SCRIPT_PATH_CUT: u32 = 1 << 6;
+    /// A rule forbids the program: SIGKILL is pending, so its first instruction never runs.
+    pub const KILLED: u32 = 1 << 7;
 }
 
 /// The file the kernel executed, from its inode.

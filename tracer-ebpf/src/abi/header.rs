@@ -41,6 +41,12 @@ kinds! {
     ConnectResult = 6, "connect-result";
     /// A connection that had been established is gone.
     Close = 7, "close";
+    /// An exec failed.
+    Attempt = 8, "attempt";
+    /// Bytes were sent over a unix socket to a process outside the tree.
+    LocalSend = 9, "local-send";
+    /// A process outside the tree was taken control of.
+    Intrusion = 10, "intrusion";
 }
 
 /// A kind this build does not know.

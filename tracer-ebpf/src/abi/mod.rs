@@ -1,12 +1,18 @@
 //! One payload per file; [`Kind`] is the list of them.
 
+mod attempt;
 mod config;
 mod connect;
 mod exec;
 mod header;
+mod outside;
 mod process;
+mod rule;
 mod stats;
 
+pub use attempt::{
+    ATTEMPT_ARG_BYTES, ATTEMPT_ARGS_MAX, ATTEMPT_ARGV_BYTES, ATTEMPT_NAME_BYTES, Attempt,
+};
 pub use config::{FAIL_NEVER, Role};
 pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddress};
 pub use exec::{
@@ -14,5 +20,7 @@ pub use exec::{
     PATH_PARTS_MAX, exec_flag,
 };
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
+pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
 pub use process::{Exit, Fork, Root};
+pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};
 pub use stats::{FAULT_COUNT, Fault, FileKey, KIND_COUNT, KindStats, Stats};

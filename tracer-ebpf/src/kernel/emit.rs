@@ -25,6 +25,10 @@ static ARGV_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 #[map]
 static NET_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// Failed execs: the cheapest events of all, so they can crowd out nothing but themselves.
+#[map]
+static ATTEMPT_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
 #[map]
 static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 
@@ -36,6 +40,8 @@ static FAIL_PROCESS_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 static FAIL_ARGV_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 #[unsafe(no_mangle)]
 static FAIL_NET_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_ATTEMPT_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 
 /// Which ring a kind travels in.
 #[derive(Clone, Copy)]
@@ -43,13 +49,18 @@ enum Ring {
     Process,
     Argv,
     Net,
+    Attempt,
 }
 
 const fn ring_of(kind: Kind) -> Ring {
     match kind {
         Kind::Root | Kind::Fork | Kind::Exec | Kind::Exit => Ring::Process,
         Kind::ArgvChunk => Ring::Argv,
-        Kind::Connect | Kind::ConnectResult | Kind::Close => Ring::Net,
+        // Local sends and intrusions come once per process and peer.
+        Kind::Connect | Kind::ConnectResult | Kind::Close | Kind::LocalSend | Kind::Intrusion => {
+            Ring::Net
+        }
+        Kind::Attempt => Ring::Attempt,
     }
 }
 
@@ -60,6 +71,7 @@ impl Ring {
             Ring::Process => &PROCESS_RING,
             Ring::Argv => &ARGV_RING,
             Ring::Net => &NET_RING,
+            Ring::Attempt => &ATTEMPT_RING,
         }
     }
 
@@ -69,6 +81,7 @@ impl Ring {
             Ring::Process => FAIL_PROCESS_EVERY.load(),
             Ring::Argv => FAIL_ARGV_EVERY.load(),
             Ring::Net => FAIL_NET_EVERY.load(),
+            Ring::Attempt => FAIL_ATTEMPT_EVERY.load(),
         }
     }
 }

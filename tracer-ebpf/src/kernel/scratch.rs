@@ -27,6 +27,8 @@ pub(crate) struct Scratch {
     pub(crate) walk: super::path::Walk,
     /// State of a running search for a script.
     pub(crate) search: super::script::Search,
+    /// State of a running name hash.
+    pub(crate) naming: super::enforce::Naming,
     /// State of a running argv copy.
     pub(crate) argv: ArgvCopy,
     /// Bytes appended.
@@ -117,6 +119,16 @@ impl Scratch {
         }
         self.len += len;
         len as u32
+    }
+
+    /// An appended byte; 0 behind the last one.
+    #[inline(always)]
+    pub(crate) fn byte(&self, at: u64) -> u8 {
+        if at >= self.len || !in_bounds(at, 0, CAPACITY - 1) {
+            return 0;
+        }
+        // SAFETY: the position was just checked to lie in the array.
+        unsafe { *self.bytes.as_ptr().add(at as usize) }
     }
 
     /// The whole record.

@@ -4,6 +4,12 @@ use aya_ebpf::helpers::generated::bpf_get_current_task;
 
 use super::field::{self, KernelPtr};
 
+/// The number of a `struct pid` in the initial pid namespace.
+#[inline(always)]
+pub(crate) fn pid_number(pid: KernelPtr) -> Option<u32> {
+    pid.at(&field::PID_NUMBERS)?.read(&field::UPID_NR)
+}
+
 #[derive(Clone, Copy)]
 pub(crate) struct Task(pub(crate) KernelPtr);
 

@@ -3,9 +3,7 @@
 //! A process enters in the fork hook of its parent, before it can run, and leaves when its last
 //! thread exits. The map never evicts: an insert that finds no room is a counted fault.
 
-use aya_ebpf::{
-    helpers::bpf_get_current_pid_tgid, macros::map, maps::HashMap, programs::RawTracePointContext,
-};
+use aya_ebpf::{EbpfContext, helpers::bpf_get_current_pid_tgid, macros::map, maps::HashMap};
 use tracer_ebpf::abi::{Fault, FileKey, Header, Kind, header_flag};
 
 use super::emit;
@@ -46,7 +44,7 @@ pub(crate) fn find(tgid: u32) -> Option<Member> {
 /// The calling process, if it is tracked. First thing in every hook that runs in a task's own
 /// context, so that an untracked process pays one lookup.
 #[inline(always)]
-pub(crate) fn current(_: &RawTracePointContext) -> Option<Tracked> {
+pub(crate) fn current(_: &impl EbpfContext) -> Option<Tracked> {
     let ids = bpf_get_current_pid_tgid();
     let tgid = (ids >> 32) as u32;
     let member = find(tgid)?;

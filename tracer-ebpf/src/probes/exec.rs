@@ -16,7 +16,7 @@ use tracer_ebpf::abi::{
 };
 
 use crate::kernel::{
-    emit,
+    emit, enforce,
     field::{self, KernelPtr},
     file::File,
     path::{self, Walked},
@@ -68,6 +68,9 @@ fn put_together(
     append_cwd(task)?;
     append_script(task, bprm)?;
     append_argv(task, bprm)?;
+    if !process.is_canary() {
+        enforce::judge()?;
+    }
     emit::bytes(Kind::Exec, scratch::get()?.record()?);
     Some(())
 }

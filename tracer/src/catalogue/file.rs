@@ -97,11 +97,21 @@ fn check_program(program: &Program) -> Result<(), String> {
 }
 
 fn check_hand_off(point: &HandOffPoint) -> Result<(), String> {
-    if point.paths.is_empty() || point.why.trim().is_empty() {
-        return Err("`paths` and `why` must not be empty".into());
+    let (wanted, other) = match point.kind {
+        HandOffKind::Port => (!point.ports.is_empty(), !point.paths.is_empty()),
+        HandOffKind::Directory | HandOffKind::Socket | HandOffKind::HarmlessSocket => {
+            (!point.paths.is_empty(), !point.ports.is_empty())
+        }
+    };
+    if !wanted || point.why.trim().is_empty() {
+        return Err("`paths` (for a port, `ports`) and `why` must not be empty".into());
     }
-    point.paths.iter().try_for_each(|path| match (point.kind, path.strip_prefix('@')) {
-        (HandOffKind::Socket, Some(abstract_name)) if !abstract_name.is_empty() => Ok(()),
+    if other {
+        return Err("a port has `ports`, everything else has `paths`".into());
+    }
+    let is_socket = matches!(point.kind, HandOffKind::Socket | HandOffKind::HarmlessSocket);
+    point.paths.iter().try_for_each(|path| match path.strip_prefix('@') {
+        Some(abstract_name) if is_socket && !abstract_name.is_empty() => Ok(()),
         _ => pattern("paths", path),
     })
 }

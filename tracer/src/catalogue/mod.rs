@@ -14,6 +14,9 @@ use serde::{Deserialize, Serialize};
 
 pub use file::CatalogueError;
 
+/// The name of the hand-off of a process that is controlled as by a debugger.
+pub const DEBUGGED: &str = "debugger";
+
 /// The name of a hand-off to a local service that the catalogue does not have.
 pub const UNKNOWN_SERVICE: &str = "unknown local service";
 
@@ -59,8 +62,12 @@ pub struct HandOffPoint {
     /// How policies name it.
     pub name: String,
     pub kind: HandOffKind,
-    /// Patterns of paths.
+    /// Patterns of paths; none for ports.
+    #[serde(default)]
     pub paths: Vec<String>,
+    /// TCP ports; none but for ports.
+    #[serde(default)]
+    pub ports: Vec<u16>,
     /// Who does what with the work: the rest of a sentence that starts with the name.
     pub why: String,
 }
@@ -72,6 +79,10 @@ pub enum HandOffKind {
     Directory,
     /// Somebody answers on these unix sockets; a leading `@` is an abstract name.
     Socket,
+    /// The same, and whoever answers there runs nothing for anybody: no hand-off.
+    HarmlessSocket,
+    /// Somebody answers on these TCP ports of this machine.
+    Port,
 }
 
 /// Programs, and where work can be handed to.
@@ -117,12 +128,53 @@ impl Catalogue {
 
     /// Whether policies can allow a hand-off of this name.
     pub fn has_hand_off(&self, name: &str) -> bool {
-        name == UNKNOWN_SERVICE || self.hand_offs.iter().any(|point| point.name == name)
+        name == UNKNOWN_SERVICE
+            || name == DEBUGGED
+            || self.hand_offs.iter().any(|point| point.name == name)
+    }
+
+    /// The entry of a unix socket, by the name it is bound to: a path, or a NUL and an abstract name.
+    pub fn socket(&self, name: &[u8]) -> Option<&HandOffPoint> {
+        const OPTIONS: glob::MatchOptions = glob::MatchOptions {
+            case_sensitive: true,
+            require_literal_separator: true,
+            require_literal_leading_dot: false,
+        };
+        let (name, is_abstract) = match name.split_first() {
+            Some((0, name)) => (String::from_utf8_lossy(name), true),
+            _ => (String::from_utf8_lossy(name), false),
+        };
+        let matches = |pattern: &String| {
+            let text = match (pattern.strip_prefix('@'), pattern.strip_prefix("~/")) {
+                (Some(text), _) if is_abstract => text.to_owned(),
+                // Whoever's home it is.
+                (None, Some(text)) if !is_abstract => format!("**/{text}"),
+                (None, None) if !is_abstract => pattern.clone(),
+                _ => return false,
+            };
+            glob::Pattern::new(&text).is_ok_and(|pattern| pattern.matches_with(&name, OPTIONS))
+        };
+        self.hand_offs.iter().find(|point| match point.kind {
+            HandOffKind::Socket | HandOffKind::HarmlessSocket => point.paths.iter().any(matches),
+            HandOffKind::Directory | HandOffKind::Port => false,
+        })
+    }
+
+    /// The entry of a TCP port of this machine.
+    pub fn port(&self, port: u16) -> Option<&HandOffPoint> {
+        self.hand_offs
+            .iter()
+            .find(|point| point.kind == HandOffKind::Port && point.ports.contains(&port))
     }
 
     /// Names of all hand-offs, each once.
     pub fn hand_off_names(&self) -> Vec<&str> {
-        let mut names: Vec<&str> = self.hand_offs.iter().map(|point| point.name.as_str()).collect();
+        let points = self.hand_offs.iter();
+        let mut names: Vec<&str> = points
+            .filter(|point| point.kind != HandOffKind::HarmlessSocket)
+            .map(|point| point.name.as_str())
+            .chain([UNKNOWN_SERVICE, DEBUGGED])
+            .collect();
         names.sort_unstable();
         names.dedup();
         names

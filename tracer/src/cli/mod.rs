@@ -82,6 +82,13 @@ pub struct Run {
     /// How long to wait for processes the command left behind, in seconds
     #[arg(long, value_name = "SECONDS", default_value_t = 5, value_parser = clap::value_parser!(u64).range(0..=86_400))]
     pub linger: u64,
+    /// Record failed execs too, whatever that costs other processes on this kernel (`tracer doctor`
+    /// says what); a policy with `attempts = true` does so by itself
+    #[arg(long)]
+    pub attempts: bool,
+    /// Kill a program that a policy's `never-runs` forbids before its first instruction
+    #[arg(long, requires = "policies")]
+    pub enforce: bool,
     /// No summary
     #[arg(short, long)]
     pub quiet: bool,
@@ -113,12 +120,15 @@ pub enum ExitCodeOf {
 /// Switches for tests and for seeing what a failure looks like.
 #[derive(Debug, Args)]
 pub struct Debug {
-    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net
+    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net, attempt
     #[arg(long = "debug-lose", value_name = "RING=N", hide = true, value_parser = lose)]
     pub lose: Vec<(Ring, u32)>,
     /// Do not attach this probe
     #[arg(long = "debug-silence", value_name = "PROBE", hide = true)]
     pub silence: Option<String>,
+    /// Do not attach anything this way: fexit, tracepoint; repeatable
+    #[arg(long = "debug-forbid", value_name = "WAY", hide = true)]
+    pub forbid: Vec<String>,
     /// Read the kernel's type information from here
     #[arg(long = "debug-btf", value_name = "FILE", hide = true)]
     pub btf: Option<PathBuf>,
@@ -132,6 +142,7 @@ pub enum Ring {
     Process,
     Argv,
     Net,
+    Attempt,
 }
 
 fn lose(text: &str) -> Result<(Ring, u32), String> {

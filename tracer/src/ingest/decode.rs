@@ -3,13 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_ebpf::abi::{
-    self, AF_INET, AF_INET6, Exec, Header, Kind, SocketAddress, header_flag, unread,
+    self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Header, Kind, Means, SocketAddress,
+    header_flag, unread,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::model::{
-    ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Endpoint, Event, EventHeader,
-    ExecEvent, ExitEvent, ForkEvent, ProcessKey, RootEvent,
+    ArgvPiece, AttemptEvent, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Endpoint, Event,
+    EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, ProcessKey,
+    RootEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -19,6 +21,8 @@ pub enum DecodeError {
     TooShort(usize),
     #[error("record kind {0} is unknown")]
     UnknownKind(u32),
+    #[error("means {0} is unknown")]
+    UnknownMeans(u32),
     #[error("lengths inside the record add up to {claimed} bytes, but it has {present}")]
     Lengths { claimed: usize, present: usize },
 }
@@ -52,6 +56,16 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
                 id: close.id,
                 sent_bytes: close.sent_bytes,
                 received_bytes: close.received_bytes,
+            })
+        }
+        Kind::Attempt => Event::Attempt(Box::new(attempt(&fixed(record)?.0)?)),
+        Kind::LocalSend => Event::LocalSend(local_send(&fixed(record)?.0)?),
+        Kind::Intrusion => {
+            let (intrusion, _) = fixed::<abi::Intrusion>(record)?;
+            Event::Intrusion(IntrusionEvent {
+                header: event_header(&intrusion.header),
+                means: Means::try_from(intrusion.means).map_err(DecodeError::UnknownMeans)?,
+                target: intrusion.target,
             })
         }
     })
@@ -163,6 +177,43 @@ fn connect_result(result: &abi::ConnectResult) -> ConnectResultEvent {
         established: result.established != 0,
         errno: result.error,
     }
+}
+
+fn attempt(attempt: &abi::Attempt) -> Result<AttemptEvent, DecodeError> {
+    let filename = prefix(&attempt.filename, attempt.filename_len)?;
+    let argv = prefix(&attempt.argv, attempt.argv_len)?;
+    let args = match argv.strip_suffix(&[0]) {
+        Some(argv) => argv.split(|byte| *byte == 0).map(Bytes::from).collect(),
+        None => Vec::new(),
+    };
+    Ok(AttemptEvent {
+        header: event_header(&attempt.header),
+        errno: attempt.errno,
+        filename: c_string(filename),
+        filename_cut: attempt.filename_len as usize == ATTEMPT_NAME_BYTES,
+        args,
+        argv_complete: attempt.argv_complete != 0,
+    })
+}
+
+fn local_send(send: &abi::LocalSend) -> Result<LocalSendEvent, DecodeError> {
+    let name = prefix(&send.peer_name, send.peer_name_len)?;
+    // A path ends at its NUL or at its length; an abstract name, which begins with one, has all bytes.
+    let end = name.iter().skip(1).position(|byte| *byte == 0).map_or(name.len(), |at| at + 1);
+    let name = if name.first() == Some(&0) { name } else { &name[..end] };
+    Ok(LocalSendEvent {
+        header: event_header(&send.header),
+        socket_inode: send.socket_inode,
+        peer_pid: send.peer_tgid,
+        peer_name: Bytes::from(name),
+    })
+}
+
+/// The used part of an array.
+fn prefix(bytes: &[u8], len: u32) -> Result<&[u8], DecodeError> {
+    bytes
+        .get(..len as usize)
+        .ok_or(DecodeError::Lengths { claimed: len as usize, present: bytes.len() })
 }
 
 /// Source and destination, unless the kernel side could not read them.

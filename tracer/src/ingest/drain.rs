@@ -3,7 +3,7 @@
 //! A fork record is reserved before the child can run, an exec's argv pieces are submitted before
 //! the exec record, and both before any connect they lead to. So whoever drains the net ring
 //! *first*, then the process ring, and hands the net events on last, has usually met the process of
-//! an event. Usually: a ring stops at a record that another CPU has reserved and not yet submitted,
+//! an event. Failed execs have a ring of their own and are handled like net events. Usually: a ring stops at a record that another CPU has reserved and not yet submitted,
 //! which can hide later ones for a moment. For argv the drain waits that moment out; net events of
 //! processes not met yet wait in the fold.
 
@@ -32,7 +32,7 @@ pub struct Drain {
     pub read: ReadCounts,
     /// Records that no decoder understands.
     pub damaged: u64,
-    /// Net events of this round, reused.
+    /// Events of the other rings in this round, reused.
     net: Vec<Event>,
     /// Argv pieces handed on whose exec has not come yet.
     pieces: HashMap<(ProcessKey, u64), u32>,
@@ -43,9 +43,11 @@ impl Drain {
     pub fn round(&mut self, rings: &mut Rings, sink: &mut dyn FnMut(Event)) -> usize {
         let mut count = 0;
         let mut net = std::mem::take(&mut self.net);
-        while let Some(record) = rings.net.next() {
-            count += 1;
-            net.extend(self.take(&record));
+        for ring in [&mut rings.net, &mut rings.attempt] {
+            while let Some(record) = ring.next() {
+                count += 1;
+                net.extend(self.take(&record));
+            }
         }
         loop {
             // Decoded in a statement of its own: the ring is free again when an exec waits below.

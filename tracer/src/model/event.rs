@@ -3,7 +3,7 @@
 //! A match over [`Event`] has no wildcard arm anywhere: a new kind fails to compile until every
 //! stage handles it.
 
-use tracer_ebpf::abi::{ExecFile, Kind, header_flag};
+use tracer_ebpf::abi::{ExecFile, Kind, Means, header_flag};
 
 use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
 
@@ -43,6 +43,9 @@ pub enum Event {
     Connect(ConnectEvent),
     ConnectResult(ConnectResultEvent),
     Close(CloseEvent),
+    Attempt(Box<AttemptEvent>),
+    LocalSend(LocalSendEvent),
+    Intrusion(IntrusionEvent),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -139,6 +142,37 @@ pub struct CloseEvent {
     pub received_bytes: u64,
 }
 
+/// An exec that failed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct AttemptEvent {
+    pub header: EventHeader,
+    pub errno: u32,
+    pub filename: Bytes,
+    pub filename_cut: bool,
+    pub args: Vec<Bytes>,
+    pub argv_complete: bool,
+}
+
+/// The first bytes a process sent over a unix socket to a process outside the tree.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LocalSendEvent {
+    pub header: EventHeader,
+    /// Inode number of the sender's socket; 0 when it has none.
+    pub socket_inode: u64,
+    /// 0 when the kernel does not know.
+    pub peer_pid: u32,
+    /// A path, a NUL and an abstract name, or nothing.
+    pub peer_name: Bytes,
+}
+
+/// A process outside the tree was taken control of.
+#[derive(Clone, Debug, PartialEq)]
+pub struct IntrusionEvent {
+    pub header: EventHeader,
+    pub means: Means,
+    pub target: u32,
+}
+
 impl Event {
     pub fn header(&self) -> &EventHeader {
         match self {
@@ -150,6 +184,9 @@ impl Event {
             Event::Connect(event) => &event.header,
             Event::ConnectResult(event) => &event.header,
             Event::Close(event) => &event.header,
+            Event::Attempt(event) => &event.header,
+            Event::LocalSend(event) => &event.header,
+            Event::Intrusion(event) => &event.header,
         }
     }
 
@@ -163,6 +200,9 @@ impl Event {
             Event::Connect(_) => Kind::Connect,
             Event::ConnectResult(_) => Kind::ConnectResult,
             Event::Close(_) => Kind::Close,
+            Event::Attempt(_) => Kind::Attempt,
+            Event::LocalSend(_) => Kind::LocalSend,
+            Event::Intrusion(_) => Kind::Intrusion,
         }
     }
 }

@@ -6,8 +6,8 @@ mod ids;
 
 pub use bytes::Bytes;
 pub use event::{
-    ArgvPiece, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader, ExecEvent,
-    ExitEvent, ForkEvent, RootEvent,
+    ArgvPiece, AttemptEvent, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
+    ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, RootEvent,
 };
 pub(crate) use ids::nanoseconds;
 pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

@@ -49,7 +49,13 @@ impl Requirement {
 /// Which claims an event kind carries.
 fn concern(kind: Kind) -> Concern {
     match kind {
-        Kind::Root | Kind::Fork | Kind::Exec | Kind::ArgvChunk => Concern::Programs,
+        Kind::Root
+        | Kind::Fork
+        | Kind::Exec
+        | Kind::ArgvChunk
+        | Kind::Attempt
+        | Kind::LocalSend
+        | Kind::Intrusion => Concern::Programs,
         // Without its exit a process counts as running, and processes own connections.
         Kind::Exit => Concern::Both,
         Kind::Connect | Kind::ConnectResult | Kind::Close => Concern::Connections,
@@ -72,6 +78,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.push(no_faults(story, end));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
     lines.push(witness(story, end));
+    lines.extend(outside(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
     lines.push(drained(story, end, survivors_allowed));
@@ -232,13 +239,52 @@ fn witness(story: &Story, end: &End) -> Requirement {
     Requirement::new("witness", Concern::Programs, failure, good)
 }
 
-fn canaries(concern: Concern, end: &End) -> Requirement {
+/// What the tree told or did to processes outside of it was watched.
+fn outside(story: &Story) -> Option<Requirement> {
+    // Earlier recordings knew nothing of it, and claimed nothing.
+    const SINCE_SCHEMA: u32 = 2;
+    let start = &story.start;
+    if start.schema < SINCE_SCHEMA {
+        return None;
+    }
+    let sensor = |name: &str| start.sensors.iter().find(|sensor| sensor.sensor == name);
+    let missing = |name: &str| match sensor(name) {
+        None => Some("it was not attached".to_owned()),
+        Some(sensor) => sensor.missing.clone(),
+    };
+    // A way that costs the whole machine is taken only together with watching failed execs.
+    let intrusions = missing("intrusions");
+    let asked = sensor("attempts").is_some();
+    let failures: Vec<String> = [
+        missing("local-sends")
+            .map(|why| format!("what was sent over unix sockets is unknown: {why}")),
+        intrusions.clone().filter(|_| asked).map(|why| {
+            format!("whether processes outside the tree were taken control of is unknown: {why}")
+        }),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let good = match intrusions {
+        None => {
+            "what was sent over unix sockets, and debugging of other processes, was watched".into()
+        }
+        Some(why) => format!(
+            "what was sent over unix sockets was watched; debugging of processes outside the tree was \
+             not: {why}"
+        ),
+    };
+    let failure = (!failures.is_empty()).then(|| failures.join("; "));
+    Some(Requirement::new("outside", Concern::Programs, failure, good))
+}
+
+fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
     use crate::record::schema::CanaryPhase;
-    let kinds: &[Kind] = match concern {
+    let kinds: &[Kind] = match concern_of_line {
         Concern::Connections => &[Kind::Connect, Kind::ConnectResult],
         Concern::Programs | Concern::Both => &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit],
     };
-    let name = match concern {
+    let name = match concern_of_line {
         Concern::Connections => "canaries-connections",
         Concern::Programs | Concern::Both => "canaries-programs",
     };
@@ -249,8 +295,14 @@ fn canaries(concern: Concern, end: &End) -> Requirement {
         if let Some(failed) = &canary.failed {
             return Some(format!("the canary at the {when} failed: {failed}"));
         }
-        let missing: Vec<&str> = kinds
+        // What every canary does, and what this one did because a sensor was there to see it.
+        let concerned = |kind: &&Kind| {
+            kinds.contains(kind)
+                || (concern(**kind) == concern_of_line && canary.seen.contains_key(kind.name()))
+        };
+        let missing: Vec<&str> = Kind::ALL
             .iter()
+            .filter(concerned)
             .map(|kind| kind.name())
             .filter(|kind| canary.seen.get(*kind) != Some(&true))
             .collect();
@@ -268,7 +320,7 @@ fn canaries(concern: Concern, end: &End) -> Requirement {
             .collect();
     Requirement::new(
         name,
-        concern,
+        concern_of_line,
         (!failures.is_empty()).then(|| failures.join("; ")),
         "the canaries at the start and at the end were seen".into(),
     )

@@ -41,6 +41,9 @@ pub struct Claim {
     /// Names of the catalogue or of files, absolute paths, or `@command`: the traced command's own
     /// program.
     pub programs: Vec<String>,
+    /// Failed execs count as well.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub attempts: bool,
     /// Execs that do not violate the claim although they match; reports list them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub allow: Vec<AllowedExec>,
@@ -60,6 +63,41 @@ pub enum ClaimKind {
 #[serde(deny_unknown_fields)]
 pub struct AllowedExec {
     pub argv: Vec<String>,
+}
+
+impl Policy {
+    /// Whether a claim needs failed execs to be seen.
+    pub fn counts_attempts(&self) -> bool {
+        self.claims.iter().any(|claim| claim.attempts)
+    }
+}
+
+/// Whether the kernel can be told to kill what these policies forbid; if not, why.
+pub fn can_enforce(policies: &[Policy]) -> Result<(), String> {
+    let claims = || {
+        policies.iter().flat_map(|policy| policy.claims.iter().map(move |claim| (policy, claim)))
+    };
+    if let Some((policy, _)) = claims().find(|(_, claim)| !claim.allow.is_empty()) {
+        return Err(format!(
+            "--enforce cannot be used with the policy {}: it allows some calls of a forbidden program \
+             (`allow`), and the kernel decides by the program alone. Remove `allow`, or do without \
+             --enforce: the verdict honours `allow`",
+            policy.name
+        ));
+    }
+    if !claims().any(|(_, claim)| claim.kind == ClaimKind::NeverRuns) {
+        return Err(
+            "--enforce needs a policy that forbids programs by `never-runs`; what `runs-only` does not \
+             list cannot be known before it runs"
+                .into(),
+        );
+    }
+    Ok(())
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants this")]
+fn is_false(value: &bool) -> bool {
+    !value
 }
 
 #[derive(Debug, thiserror::Error)]

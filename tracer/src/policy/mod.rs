@@ -3,6 +3,7 @@
 //! [`judge`] is a pure function of a [`Story`](crate::session::Story): live and offline verdicts are
 //! the same computation.
 
+mod attempts;
 mod completeness;
 mod file;
 mod identity;
@@ -13,9 +14,9 @@ mod verdict;
 pub use completeness::{Concern, Requirement, completeness};
 pub use file::{
     AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins,
-    check_names, load,
+    can_enforce, check_names, load,
 };
 pub use identity::find_copies;
 #[cfg(test)]
 pub(crate) use tests::start as test_start;
-pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge};
+pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge, rules};

@@ -40,6 +40,7 @@ fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -> Record {
             mode: 0o100_755,
         }),
         script: None,
+        killed: false,
         memfd: false,
         unlinked: false,
         witness_detached: false,
@@ -165,6 +166,16 @@ fn good_end(records: &[Record]) -> End {
     }
 }
 
+fn sensor(name: &str) -> SensorState {
+    SensorState {
+        sensor: name.into(),
+        hook: "test".into(),
+        cannot_see: String::new(),
+        tax: String::new(),
+        missing: None,
+    }
+}
+
 pub(crate) fn start(policy: &Policy) -> Start {
     Start {
         schema: SCHEMA,
@@ -183,7 +194,9 @@ pub(crate) fn start(policy: &Policy) -> Start {
         uid: 0,
         gid: 0,
         armed_before_first_instruction: true,
-        sensors: Vec::new(),
+        sensors: ["attempts", "local-sends", "intrusions"].map(sensor).into(),
+        inherited_sockets: Vec::new(),
+        enforced: false,
         policies: vec![policy.clone()],
         catalogue: None,
         known_programs: BTreeMap::from([(
@@ -510,4 +523,84 @@ fn an_allowed_argv_is_listed_and_does_not_violate() {
     assert_eq!(verdict.overall, Ruling::Proven);
     assert_eq!(verdict.claims[0].allowed.len(), 1);
     assert_eq!(judge_argv(&["aws", "--version", "s3"]).overall, Ruling::Violated);
+}
+
+fn attempt(filenames: &[&str], argv: &[&str]) -> Record {
+    Record::Attempt(Attempt {
+        t_ns: 4,
+        last_t_ns: 4,
+        process: CHILD,
+        thread: CHILD.pid,
+        filenames: filenames.iter().map(|name| Bytes::from(*name)).collect(),
+        filename_cut: false,
+        argv: argv.iter().map(|arg| Bytes::from(*arg)).collect(),
+        argv_complete: true,
+        tries: 1,
+        errno: 2,
+        error: "ENOENT".into(),
+        unread: Vec::new(),
+    })
+}
+
+#[test]
+fn a_failed_exec_violates_where_the_policy_says_so() {
+    let tried = attempt(&["/usr/local/bin/aws", "/bin/aws"], &["aws", "s3", "ls"]);
+    let words =
+        "tried to run aws: /usr/local/bin/aws and 1 more names could not be executed: ENOENT";
+    check(ruling("no-aws-cli", std::slice::from_ref(&tried), |_, _| {}), Ruling::Violated, words);
+    let other = attempt(&["/bin/git"], &["git"]);
+    check(ruling("no-aws-cli", std::slice::from_ref(&other), |_, _| {}), Ruling::Proven, "");
+    let renamed = attempt(&["/bin/git"], &["aws"]);
+    check(ruling("no-aws-cli", &[renamed], |_, _| {}), Ruling::Violated, "tried to run aws");
+    check(ruling("no-shell-outs", &[other], |_, _| {}), Ruling::Violated, "not listed");
+    let own = attempt(&["/opt/node"], &["node"]);
+    check(ruling("no-shell-outs", &[own], |_, _| {}), Ruling::Proven, "");
+}
+
+#[test]
+fn a_search_along_path_that_found_the_program_is_no_attempt() {
+    let search = attempt(&["/usr/local/bin/git"], &["git", "status"]);
+    let found = [search, git()];
+    check(ruling("no-aws-cli", &found, |_, _| {}), Ruling::Proven, "");
+    // What it found is judged, and what it had tried is not counted on top.
+    check(ruling("no-shell-outs", &found, |_, _| {}), Ruling::Violated, "runs /usr/bin/git");
+}
+
+#[test]
+fn failed_execs_that_could_not_be_watched_are_a_reason() {
+    let unwatched = |start: &mut Start, _: &mut End| start.sensors.clear();
+    check(ruling("no-aws-cli", &[git()], unwatched), Ruling::Inconclusive, "were not watched");
+    let missing =
+        |start: &mut Start, _: &mut End| start.sensors[0].missing = Some("no hook".into());
+    check(ruling("no-aws-cli", &[git()], missing), Ruling::Inconclusive, "watched: no hook");
+}
+
+#[test]
+fn an_allowed_attempt_is_listed_and_does_not_violate() {
+    let mut policy = load("no-aws-cli").unwrap();
+    policy.claims[0].allow =
+        vec![super::AllowedExec { argv: vec!["aws".into(), "--version".into()] }];
+    let records = events(&[attempt(&["/bin/aws"], &["aws", "--version"])]);
+    let end = good_end(&records);
+    let mut story = Story::new(start(&policy));
+    for record in records.into_iter().chain([Record::End(Box::new(end))]) {
+        story.add(record);
+    }
+    let verdict = judge(&story, std::slice::from_ref(&policy)).unwrap();
+    assert_eq!(verdict.overall, Ruling::Proven, "{:?}", verdict.claims);
+    assert_eq!(verdict.claims[0].allowed.len(), 1);
+}
+
+#[test]
+fn what_the_kernel_is_told_to_kill() {
+    let policy = load("no-aws-cli").unwrap();
+    let mut start = start(&policy);
+    let rules = super::rules;
+    let (files, names) = rules(&start);
+    assert_eq!(files, [file(AWS)]);
+    assert!(names.contains(&"aws".to_owned()));
+    // The file of a shim is that of other programs too.
+    start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
+    assert!(rules(&start).0.is_empty());
+    assert!(super::can_enforce(&[load("no-shell-outs").unwrap()]).is_err());
 }

@@ -1,15 +1,17 @@
 //! From a story and policies to a verdict.
 
+use std::collections::BTreeSet;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, ClaimKind, Policy, Requirement, SurvivorRule, completeness,
+    Claim, ClaimKind, Policy, Requirement, SurvivorRule, attempts, completeness,
     identity::{Match, hands_over, is_copy, runs, unidentified},
 };
 use crate::{
-    model::{FileId, ProcessKey},
-    record::schema::{Exec, HandOff, KnownCopy},
+    model::{Bytes, FileId, ProcessKey},
+    record::schema::{Exec, HandOff, KnownCopy, Start},
     session::Story,
 };
 
@@ -104,6 +106,11 @@ fn judge_claim(
             ClaimKind::RunsOnly => not_listed(story, claim, exec).map(Finding::Violates),
         };
         if let Some(Finding::Violates(detail)) = found {
+            let detail = if exec.killed {
+                format!("{detail}; it was killed before its first instruction")
+            } else {
+                detail
+            };
             let violation = Violation { t_ns: exec.t_ns, process: exec.process, detail };
             if is_allowed(claim, exec) {
                 verdict.allowed.push(violation);
@@ -116,6 +123,7 @@ fn judge_claim(
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         }
     }
+    attempts::judge(story, claim, &mut verdict);
     ledger_violations(story, claim, &mut verdict);
     verdict.reasons.extend(hand_offs(story, policy));
     verdict.reasons.extend(
@@ -155,10 +163,26 @@ fn hand_offs(story: &Story, policy: &Policy) -> impl Iterator<Item = String> {
 /// The claim in words.
 fn words(claim: &Claim) -> String {
     let programs = claim.programs.join(", ");
-    match claim.kind {
-        ClaimKind::NeverRuns => format!("never runs {programs}"),
-        ClaimKind::RunsOnly => format!("runs only {programs}"),
+    match (claim.kind, claim.attempts) {
+        (ClaimKind::NeverRuns, false) => format!("never runs {programs}"),
+        (ClaimKind::NeverRuns, true) => format!("never runs {programs}, nor tries to"),
+        (ClaimKind::RunsOnly, false) => format!("runs only {programs}"),
+        (ClaimKind::RunsOnly, true) => format!("runs only {programs}, nor tries anything else"),
     }
+}
+
+/// What the kernel is told to kill: the files, and file names, of every program that must never run.
+/// A file with several names (a multi-call binary, a shim) is forbidden by name only.
+pub fn rules(start: &Start) -> (Vec<FileId>, Vec<String>) {
+    let claims = start.policies.iter().flat_map(|policy| &policy.claims);
+    let programs: BTreeSet<&String> = claims
+        .filter(|claim| claim.kind == ClaimKind::NeverRuns)
+        .flat_map(|claim| &claim.programs)
+        .collect();
+    let copies = programs.iter().filter_map(|program| start.known_programs.get(*program)).flatten();
+    let files = copies.filter(|copy| !copy.multi_call).map(|copy| copy.file).collect();
+    let by_name = programs.iter().filter(|program| !program.starts_with(['/', '@']));
+    (files, by_name.flat_map(|name| start.program(name).into_owned().file_names).collect())
 }
 
 fn copies<'a>(story: &'a Story, program: &str) -> &'a [KnownCopy] {
@@ -242,15 +266,15 @@ fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
         (Some(_), Some(filename)) => args.iter().position(|arg| arg == filename).unwrap_or(0),
         _ => 0,
     };
+    allows(claim, args.get(from..).unwrap_or_default())
+}
+
+/// Whether the claim allows this argv.
+pub(super) fn allows(claim: &Claim, argv: &[Bytes]) -> bool {
+    let Some((first, rest)) = argv.split_first() else { return false };
     claim.allow.iter().any(|allowed| {
-        let mut actual = args.iter().skip(from);
-        let first = actual.next().map(|arg| arg.base_name());
-        first == allowed.argv.first().map(String::as_bytes)
-            && actual.map(|arg| arg.0.as_slice()).eq(allowed
-                .argv
-                .iter()
-                .skip(1)
-                .map(String::as_bytes))
+        let mut words = allowed.argv.iter().map(String::as_bytes);
+        words.next() == Some(first.base_name()) && words.eq(rest.iter().map(|arg| arg.0.as_slice()))
     })
 }
 

@@ -9,18 +9,19 @@ use std::{
 };
 
 use aya::{
-    Ebpf, EbpfLoader, Pod,
+    Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{RawTracePoint, links::FdLink, raw_trace_point::RawTracePointLink},
+    programs::{FExit, Program, ProgramError, RawTracePoint, TracePoint, links::FdLink},
 };
-use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Stats};
+use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Stats, name_hash};
 
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
-    sensors::{Attach, Hook, SENSORS, UNATTACHED},
+    sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
+    tracepoint,
 };
-use crate::record::schema::SensorState;
+use crate::{model::FileId, record::schema::SensorState};
 
 /// The eBPF object that `cargo xtask build` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
@@ -40,6 +41,11 @@ pub enum LoadError {
         minimum = super::sensors::MINIMUM_KERNEL
     )]
     Refused { program: &'static str, detail: String },
+    #[error(
+        "the only way this kernel has for it costs processes that are not traced ({tax}); a policy that \
+         counts attempts, or --attempts, allows that"
+    )]
+    Taxed { tax: &'static str },
     #[error("the probes could not be loaded: {0}. `tracer doctor` shows what this kernel allows")]
     Object(String),
 }
@@ -51,8 +57,11 @@ pub struct Debug {
     pub lose_process_every: u32,
     pub lose_argv_every: u32,
     pub lose_net_every: u32,
+    pub lose_attempt_every: u32,
     /// Attach everything but this program.
     pub silence: Option<String>,
+    /// Ways to attach ([`Attach::way`]) that are not to be used where there are others.
+    pub forbid: Vec<String>,
 }
 
 #[derive(Clone, Debug)]
@@ -61,6 +70,12 @@ pub struct Options {
     pub btf: PathBuf,
     /// Bytes of each ring; a power of two and a multiple of the page size.
     pub ring_bytes: u32,
+    /// Watch failed execs, whatever that costs other processes.
+    pub attempts: bool,
+    /// Watch what reaches processes outside the tree.
+    pub hand_offs: bool,
+    /// Kill what [`Attached::forbid`] names.
+    pub enforce: bool,
     pub debug: Debug,
 }
 
@@ -68,7 +83,14 @@ impl Default for Options {
     fn default() -> Self {
         // 2.5 s of two saturated cores make about 17 MB of process records.
         const RING_BYTES: u32 = 16 * 1024 * 1024;
-        Options { btf: BTF_PATH.into(), ring_bytes: RING_BYTES, debug: Debug::default() }
+        Options {
+            btf: BTF_PATH.into(),
+            ring_bytes: RING_BYTES,
+            attempts: false,
+            hand_offs: false,
+            enforce: false,
+            debug: Debug::default(),
+        }
     }
 }
 
@@ -83,11 +105,12 @@ unsafe impl Pod for Plain<Stats> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FileKey> {}
 
-/// The three rings.
+/// The rings.
 pub struct Rings {
     pub process: RingBuf<MapData>,
     pub argv: RingBuf<MapData>,
     pub net: RingBuf<MapData>,
+    pub attempt: RingBuf<MapData>,
 }
 
 impl std::fmt::Debug for Rings {
@@ -99,7 +122,9 @@ impl std::fmt::Debug for Rings {
 /// Programs and maps are in the kernel, nothing is attached.
 pub struct Loaded {
     ebpf: Ebpf,
-    debug: Debug,
+    options: Options,
+    /// The kernel's types, once a program needs them.
+    types: Option<Btf>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -120,29 +145,98 @@ impl Loaded {
             ("FAIL_PROCESS_EVERY", &debug.lose_process_every),
             ("FAIL_ARGV_EVERY", &debug.lose_argv_every),
             ("FAIL_NET_EVERY", &debug.lose_net_every),
+            ("FAIL_ATTEMPT_EVERY", &debug.lose_attempt_every),
         ] {
             loader.override_global(global, every, true);
         }
-        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING"] {
+        let enforce = u32::from(options.enforce);
+        loader.override_global("ENFORCE", &enforce, true);
+        // aya would read the kernel's types for relocations, which rustc cannot emit.
+        loader.btf(None);
+        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING", "ATTEMPT_RING"] {
             loader.map_max_entries(ring, options.ring_bytes);
         }
         loader.map_max_entries("TREE", tree_entries());
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
-        let mut loaded = Loaded { ebpf, debug: options.debug.clone() };
-        for program in programs() {
-            loaded.program(program)?.load().map_err(|error| refused(program, &error))?;
+        let mut loaded = Loaded { ebpf, options: options.clone(), types: None };
+        for program in UNATTACHED {
+            loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
+        }
+        for hook in SENSORS.iter().filter(|sensor| sensor.wanted == Wanted::Always).flat_map(first)
+        {
+            loaded.load(hook)?;
         }
         #[cfg(feature = "debug-log")]
         super::debug_log::start(&mut loaded.ebpf).map_err(LoadError::Object)?;
         Ok(loaded)
     }
 
-    fn program(&mut self, name: &'static str) -> Result<&mut RawTracePoint, LoadError> {
+    fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, LoadError>
+    where
+        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
+    {
         let program = self
             .ebpf
             .program_mut(name)
             .ok_or_else(|| LoadError::Object(format!("the object has no program `{name}`")))?;
         program.try_into().map_err(|error| refused(name, &error))
+    }
+
+    fn raw(&mut self, name: &'static str) -> Result<&mut RawTracePoint, LoadError> {
+        self.program(name)
+    }
+
+    /// Has the kernel check the programs of a hook.
+    fn load(&mut self, hook: &Hook) -> Result<(), LoadError> {
+        for Probe { program, attach } in hook.probes {
+            match attach {
+                Attach::RawTracepoint(_) => self.raw(program)?.load(),
+                Attach::SyscallTracepoint(_) => self.program::<TracePoint>(program)?.load(),
+                Attach::FunctionExit(function) => {
+                    let types = match self.types.take() {
+                        Some(types) => types,
+                        None => Btf::parse_file(&self.options.btf, aya::Endianness::default())
+                            .map_err(|error| LoadError::Object(chain(&error)))?,
+                    };
+                    let loaded = self.program::<FExit>(program)?.load(function, &types);
+                    self.types = Some(types);
+                    loaded
+                }
+            }
+            .map_err(|error| refused(program, &error))?;
+        }
+        Ok(())
+    }
+
+    /// Attaches the programs of a hook, all or none.
+    fn attach_hook(&mut self, hook: &Hook) -> Result<Vec<Link>, LoadError> {
+        let mut links = Vec::new();
+        for Probe { program, attach } in hook.probes {
+            if self.options.debug.silence.as_deref() == Some(*program) {
+                continue;
+            }
+            let error = |error: ProgramError| refused(program, &error);
+            links.push(match attach {
+                Attach::RawTracepoint(tracepoint) => {
+                    let program = self.raw(program)?;
+                    let id = program.attach(tracepoint).map_err(error)?;
+                    Link::Bpf(program.take_link(id).map_err(error)?.into())
+                }
+                Attach::FunctionExit(_) => {
+                    let program = self.program::<FExit>(program)?;
+                    let id = program.attach().map_err(error)?;
+                    Link::Bpf(program.take_link(id).map_err(error)?.into())
+                }
+                Attach::SyscallTracepoint(name) => {
+                    let fd = self.program::<TracePoint>(program)?.fd().map_err(error)?.as_fd();
+                    Link::Perf(
+                        tracepoint::attach("syscalls", name, fd)
+                            .map_err(|error| refused(program, &error))?,
+                    )
+                }
+            });
+        }
+        Ok(links)
     }
 
     /// The rings can be taken once.
@@ -158,6 +252,7 @@ impl Loaded {
             process: ring("PROCESS_RING")?,
             argv: ring("ARGV_RING")?,
             net: ring("NET_RING")?,
+            attempt: ring("ATTEMPT_RING")?,
         })
     }
 
@@ -177,7 +272,7 @@ impl Loaded {
     }
 
     fn descriptor(&mut self, program: &'static str) -> Result<OwnedFd, LoadError> {
-        self.program(program)?
+        self.raw(program)?
             .fd()
             .map_err(|error| refused(program, &error))?
             .as_fd()
@@ -185,45 +280,99 @@ impl Loaded {
             .map_err(|error| LoadError::Object(error.to_string()))
     }
 
-    /// Instructions the verifier walked, by program.
-    pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
-        programs()
-            .map(|name| {
-                let info = self.program(name)?.info().map_err(|error| refused(name, &error))?;
-                Ok((name, info.verified_instruction_count().unwrap_or(0)))
-            })
-            .collect()
+    /// Attaches every sensor that is wanted, in the best way the kernel allows.
+    pub fn attach(mut self) -> Result<Attached, LoadError> {
+        let (mut links, mut states, mut programs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut canary_kinds = vec![Kind::Root];
+        for sensor in SENSORS {
+            if !sensor.is_wanted(&self.options) {
+                continue;
+            }
+            match self.attach_sensor(sensor) {
+                Ok((hook, attached)) => {
+                    links.extend(attached);
+                    canary_kinds.extend(sensor.canary);
+                    programs.extend(hook.probes.iter().map(|probe| probe.program));
+                    states.push(state(sensor, Ok(hook)));
+                }
+                Err(error) if sensor.wanted == Wanted::Always => return Err(error),
+                Err(error) => states.push(state(sensor, Err(error.to_string()))),
+            }
+        }
+        Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states })
     }
 
-    /// Attaches every sensor.
-    pub fn attach(mut self) -> Result<Attached, LoadError> {
-        let mut links = Vec::new();
-        let mut sensors = Vec::new();
-        for (sensor, hook) in hooks() {
-            if self.debug.silence.as_deref() != Some(hook.program) {
-                let Attach::RawTracepoint(tracepoint) = hook.attach;
-                let program = self.program(hook.program)?;
-                let link = program
-                    .attach(tracepoint)
-                    .and_then(|id| program.take_link(id))
-                    .map_err(|error| refused(hook.program, &error))?;
-                links.push(link);
+    fn attach_sensor(
+        &mut self,
+        sensor: &'static Sensor,
+    ) -> Result<(&'static Hook, Vec<Link>), LoadError> {
+        let mut refusal = LoadError::Object(format!("the sensor {} has no hook left", sensor.name));
+        for hook in sensor.hooks {
+            let way = |probe: &Probe| probe.attach.way();
+            if hook
+                .probes
+                .iter()
+                .any(|probe| self.options.debug.forbid.iter().any(|no| no == way(probe)))
+            {
+                continue;
             }
-            sensors.push(SensorState {
-                sensor: sensor.into(),
-                hook: hook.attach.describe(),
-                cannot_see: hook.cannot_see.into(),
-            });
+            if !hook.tax.is_empty() && !self.options.attempts {
+                refusal = LoadError::Taxed { tax: hook.tax };
+                continue;
+            }
+            let loaded = match sensor.wanted {
+                Wanted::Always => Ok(()), // already
+                Wanted::ForAttempts | Wanted::ForHandOffs => self.load(hook),
+            };
+            match loaded.and_then(|()| self.attach_hook(hook)) {
+                Ok(links) => return Ok((hook, links)),
+                Err(error) => refusal = error,
+            }
         }
-        Ok(Attached { loaded: self, links, sensors })
+        Err(refusal)
     }
+}
+
+/// The way a sensor that is always attached is attached.
+fn first(sensor: &'static Sensor) -> Option<&'static Hook> {
+    sensor.hooks.first()
+}
+
+fn state(sensor: &Sensor, attached: Result<&Hook, String>) -> SensorState {
+    match attached {
+        Ok(hook) => SensorState {
+            sensor: sensor.name.into(),
+            hook: hook.describe(),
+            cannot_see: hook.cannot_see.into(),
+            tax: hook.tax.into(),
+            missing: None,
+        },
+        Err(why) => SensorState {
+            sensor: sensor.name.into(),
+            hook: "none".into(),
+            cannot_see: sensor.purpose.into(),
+            tax: String::new(),
+            missing: Some(why),
+        },
+    }
+}
+
+/// What keeps a program attached; closing its descriptor detaches.
+#[derive(Debug)]
+enum Link {
+    Bpf(FdLink),
+    Perf(OwnedFd),
 }
 
 /// The probes fire.
 #[derive(Debug)]
 pub struct Attached {
     loaded: Loaded,
-    links: Vec<RawTracePointLink>,
+    links: Vec<Link>,
+    /// Those that are attached.
+    programs: Vec<&'static str>,
+    /// What a canary makes the kernel report.
+    pub canary_kinds: Vec<Kind>,
     pub sensors: Vec<SensorState>,
 }
 
@@ -260,9 +409,52 @@ impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
         for link in self.links.drain(..) {
-            // Closing the descriptor is what detaches.
-            drop(FdLink::from(link));
+            match link {
+                Link::Bpf(link) => drop(link),
+                Link::Perf(event) => drop(event),
+            }
         }
+    }
+
+    /// Has execs of these files, and of files of these names, killed. The kernel must have been told
+    /// to enforce when the programs were loaded.
+    pub fn forbid(&mut self, files: &[FileId], names: &[String]) -> Result<(), LoadError> {
+        const FORBIDDEN: u32 = 1;
+        let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
+        let mut map = |name: &str| {
+            self.loaded
+                .ebpf
+                .take_map(name)
+                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
+        };
+        let mut by_file =
+            HashMap::<_, Plain<FileKey>, u32>::try_from(map("FORBIDDEN_FILES")?).map_err(object)?;
+        for file in files {
+            let key = FileKey { inode: file.inode, device: file.device.0, padding: 0 };
+            by_file.insert(Plain(key), FORBIDDEN, 0).map_err(object)?;
+        }
+        let mut by_name =
+            HashMap::<_, u64, u32>::try_from(map("FORBIDDEN_NAMES")?).map_err(object)?;
+        for name in names {
+            by_name.insert(name_hash(name.as_bytes()), FORBIDDEN, 0).map_err(object)?;
+        }
+        Ok(())
+    }
+
+    /// Instructions the verifier walked, by program that is attached or run on demand.
+    pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
+        let programs = self.programs.iter().chain(UNATTACHED);
+        programs
+            .map(|name| {
+                let program = self.loaded.ebpf.program(name);
+                let info = program
+                    .map(Program::info)
+                    .transpose()
+                    .map_err(|error| refused(name, &error))?;
+                let count = info.and_then(|info| info.verified_instruction_count()).unwrap_or(0);
+                Ok((*name, count))
+            })
+            .collect()
     }
 
     /// Reads the counters. They are final once detached and no probe runs.
@@ -281,10 +473,10 @@ impl Attached {
                 .collect::<Result<_, _>>()
                 .map_err(object)?;
         let mut skipped_runs = BTreeMap::new();
-        for (_, hook) in hooks() {
-            let program = self.loaded.program(hook.program)?;
-            let fd = program.fd().map_err(|error| refused(hook.program, &error))?;
-            skipped_runs.insert(hook.program, recursion_misses(fd.as_fd()).unwrap_or(0));
+        for name in &self.programs {
+            let Some(program) = self.loaded.ebpf.program(name) else { continue };
+            let fd = program.fd().map_err(|error| refused(name, &error))?;
+            skipped_runs.insert(*name, recursion_misses(fd.as_fd()).unwrap_or(0));
         }
         Ok(FinalCounters {
             stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
@@ -292,16 +484,6 @@ impl Attached {
             ledger,
         })
     }
-}
-
-/// Every program of the object.
-fn programs() -> impl Iterator<Item = &'static str> {
-    UNATTACHED.iter().copied().chain(hooks().map(|(_, hook)| hook.program))
-}
-
-/// All hooks that are attached, with their sensor's name.
-fn hooks() -> impl Iterator<Item = (&'static str, &'static Hook)> {
-    SENSORS.iter().filter_map(|sensor| sensor.hooks.first().map(|hook| (sensor.name, hook)))
 }
 
 /// Room for every process that can exist at once, up to a limit that costs 12 MB.

@@ -10,6 +10,7 @@ mod enlist;
 mod kernel;
 mod load;
 pub mod sensors;
+mod tracepoint;
 
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier};

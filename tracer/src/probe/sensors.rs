@@ -1,37 +1,101 @@
 //! The sensors, as rows.
 
+use tracer_ebpf::abi::Kind;
+
+use super::Options;
+
 /// One thing tracer can see, and the ways to see it, best first.
 #[derive(Debug)]
 pub struct Sensor {
     pub name: &'static str,
     /// What is missing without it.
     pub purpose: &'static str,
+    pub wanted: Wanted,
+    /// What the canary makes it report.
+    pub canary: &'static [Kind],
     pub hooks: &'static [Hook],
+}
+
+/// When a sensor is attached. Without those that are always attached, tracer does not work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wanted {
+    Always,
+    /// A policy counts failed execs, or the user asks for them.
+    ForAttempts,
+    /// A policy is to be judged.
+    ForHandOffs,
+}
+
+impl Sensor {
+    pub fn is_wanted(&self, options: &Options) -> bool {
+        match self.wanted {
+            Wanted::Always => true,
+            Wanted::ForAttempts => options.attempts,
+            Wanted::ForHandOffs => options.hand_offs,
+        }
+    }
 }
 
 /// A way to attach a sensor.
 #[derive(Debug)]
 pub struct Hook {
-    /// Name of the eBPF program.
-    pub program: &'static str,
-    pub attach: Attach,
+    pub probes: &'static [Probe],
     /// First kernel it is known to work on.
     pub since: &'static str,
     /// What it cannot see, in one sentence; empty when nothing is known.
     pub cannot_see: &'static str,
+    /// What it costs processes that are not traced; empty when that is nothing or next to nothing.
+    /// A hook with a tax is used only when failed execs are asked for.
+    pub tax: &'static str,
+}
+
+/// An eBPF program and where it is attached.
+#[derive(Clone, Copy, Debug)]
+pub struct Probe {
+    /// Name of the program.
+    pub program: &'static str,
+    pub attach: Attach,
 }
 
 /// Where a program is attached.
 #[derive(Clone, Copy, Debug)]
 pub enum Attach {
     RawTracepoint(&'static str),
+    /// The end of a kernel function.
+    FunctionExit(&'static str),
+    /// Of the group `syscalls`.
+    SyscallTracepoint(&'static str),
 }
 
 impl Attach {
-    pub fn describe(self) -> String {
+    /// The way, without the place.
+    pub const fn way(self) -> &'static str {
         match self {
-            Attach::RawTracepoint(name) => format!("raw tracepoint {name}"),
+            Attach::RawTracepoint(_) => "raw-tracepoint",
+            Attach::FunctionExit(_) => "fexit",
+            Attach::SyscallTracepoint(_) => "tracepoint",
         }
+    }
+}
+
+impl Hook {
+    pub fn describe(&self) -> String {
+        let places: Vec<&str> = self
+            .probes
+            .iter()
+            .map(|probe| match probe.attach {
+                Attach::RawTracepoint(name)
+                | Attach::FunctionExit(name)
+                | Attach::SyscallTracepoint(name) => name,
+            })
+            .collect();
+        let way = match self.probes.first().map(|probe| probe.attach) {
+            Some(Attach::RawTracepoint(_)) => "raw tracepoint",
+            Some(Attach::FunctionExit(_)) => "fexit",
+            Some(Attach::SyscallTracepoint(_)) => "tracepoint syscalls:",
+            None => "",
+        };
+        format!("{way} {}", places.join(", ")).replace(": ", ":")
     }
 }
 
@@ -41,55 +105,155 @@ pub const MINIMUM_KERNEL: &str = "6.1";
 /// Programs that are run on demand, in the context of the process that asks.
 pub(super) const UNATTACHED: &[&str] = &["enrol", "identify"];
 
+const fn raw(program: &'static str, name: &'static str) -> Probe {
+    Probe { program, attach: Attach::RawTracepoint(name) }
+}
+
+const fn exit_of(program: &'static str, name: &'static str) -> Probe {
+    Probe { program, attach: Attach::FunctionExit(name) }
+}
+
+const fn syscall(program: &'static str, name: &'static str) -> Probe {
+    Probe { program, attach: Attach::SyscallTracepoint(name) }
+}
+
+/// One tracepoint of this group makes the kernel take the slow way into every system call.
+const SYSCALL_TAX: &str =
+    "every system call of every process on this machine takes longer while tracing runs";
+
 pub const SENSORS: &[Sensor] = &[
     Sensor {
         name: "fork",
         purpose: "which processes belong to the tree",
+        wanted: Wanted::Always,
+        canary: &[Kind::Fork],
         hooks: &[Hook {
-            program: "fork",
-            attach: Attach::RawTracepoint("sched_process_fork"),
+            probes: &[raw("fork", "sched_process_fork")],
             since: MINIMUM_KERNEL,
             cannot_see: "helpers the kernel itself starts (core_pattern, modprobe)",
+            tax: "",
         }],
     },
     Sensor {
         name: "exec",
         purpose: "which programs the tree ran",
+        wanted: Wanted::Always,
+        canary: &[Kind::Exec],
         hooks: &[Hook {
-            program: "exec",
-            attach: Attach::RawTracepoint("sched_process_exec"),
+            probes: &[raw("exec", "sched_process_exec")],
             since: MINIMUM_KERNEL,
-            cannot_see: "execs that failed; code that a program loads or interprets by itself",
+            cannot_see: "code that a program loads or interprets by itself",
+            tax: "",
         }],
     },
     Sensor {
         name: "exit",
         purpose: "how processes ended and which still run",
+        wanted: Wanted::Always,
+        canary: &[Kind::Exit],
         hooks: &[Hook {
-            program: "exit",
-            attach: Attach::RawTracepoint("sched_process_exit"),
+            probes: &[raw("exit", "sched_process_exit")],
             since: MINIMUM_KERNEL,
             cannot_see: "",
+            tax: "",
         }],
     },
     Sensor {
         name: "connect",
         purpose: "which TCP endpoints the tree called",
+        wanted: Wanted::Always,
+        canary: &[Kind::Connect],
         hooks: &[Hook {
-            program: "connect",
-            attach: Attach::RawTracepoint("inet_sock_set_state"),
+            probes: &[raw("connect", "inet_sock_set_state")],
             since: MINIMUM_KERNEL,
             cannot_see: "UDP, QUIC and unix sockets; connections that have no route; those accepted, inherited or received from another process",
+            tax: "",
         }],
     },
     Sensor {
         name: "connect-result",
         purpose: "whether connections succeeded, how long they took and how many bytes they moved",
+        wanted: Wanted::Always,
+        canary: &[Kind::ConnectResult],
         hooks: &[Hook {
-            program: "sock_state",
-            attach: Attach::RawTracepoint("inet_sock_set_state"),
+            probes: &[raw("sock_state", "inet_sock_set_state")],
             since: MINIMUM_KERNEL,
             cannot_see: "bytes of connections that are still open when tracing ends",
+            tax: "",
         }],
+    },
+    Sensor {
+        name: "attempts",
+        purpose: "which programs the tree tried to run and could not",
+        wanted: Wanted::ForAttempts,
+        canary: &[Kind::Attempt],
+        hooks: &[
+            Hook {
+                probes: &[
+                    exit_of("attempt_execve", "__x64_sys_execve"),
+                    exit_of("attempt_execveat", "__x64_sys_execveat"),
+                ],
+                since: MINIMUM_KERNEL,
+                cannot_see: "failed execs of 32-bit callers and of io_uring",
+                tax: "",
+            },
+            Hook {
+                probes: &[
+                    syscall("attempt_execve_exit", "sys_exit_execve"),
+                    syscall("attempt_execveat_exit", "sys_exit_execveat"),
+                ],
+                since: MINIMUM_KERNEL,
+                cannot_see: "failed execs of 32-bit callers",
+                tax: SYSCALL_TAX,
+            },
+        ],
+    },
+    Sensor {
+        name: "local-sends",
+        purpose: "to which processes outside the tree something was sent over unix sockets",
+        wanted: Wanted::ForHandOffs,
+        canary: &[Kind::LocalSend],
+        hooks: &[
+            Hook {
+                probes: &[
+                    exit_of("local_send_stream", "unix_stream_sendmsg"),
+                    exit_of("local_send_packet", "unix_dgram_sendmsg"),
+                ],
+                since: MINIMUM_KERNEL,
+                cannot_see: "datagrams that are sent without connecting first",
+                tax: "",
+            },
+            Hook {
+                probes: &[raw("local_send", "sock_send_length")],
+                since: "6.4",
+                cannot_see: "datagrams that are sent without connecting first",
+                tax: "",
+            },
+        ],
+    },
+    Sensor {
+        name: "intrusions",
+        purpose: "which processes outside the tree were taken control of, as a debugger does",
+        wanted: Wanted::ForHandOffs,
+        // Nothing that the canary may do without harm: its own children are no outsiders.
+        canary: &[],
+        hooks: &[
+            Hook {
+                probes: &[exit_of("debugger_access", "security_ptrace_access_check")],
+                since: MINIMUM_KERNEL,
+                cannot_see: "",
+                tax: "",
+            },
+            Hook {
+                probes: &[
+                    syscall("ptrace_exit", "sys_exit_ptrace"),
+                    syscall("write_memory_exit", "sys_exit_process_vm_writev"),
+                    syscall("take_descriptor_exit", "sys_exit_pidfd_getfd"),
+                ],
+                since: MINIMUM_KERNEL,
+                cannot_see: "writes to /proc/PID/mem; 32-bit callers",
+                tax: SYSCALL_TAX,
+            },
+        ],
     },
 ];

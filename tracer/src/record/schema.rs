@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Version of the lines below. A reader refuses a newer one.
-pub const SCHEMA: u32 = 1;
+pub const SCHEMA: u32 = 2;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -32,6 +32,9 @@ pub enum Record {
     ConnectResult(ConnectResult),
     Close(Close),
     HandOff(HandOff),
+    Attempt(Attempt),
+    LocalSend(LocalSend),
+    Intrusion(Intrusion),
     End(Box<End>),
 }
 
@@ -49,6 +52,9 @@ impl Record {
             Record::ConnectResult(_) => "connect-result",
             Record::Close(_) => "close",
             Record::HandOff(_) => "hand-off",
+            Record::Attempt(_) => "attempt",
+            Record::LocalSend(_) => "local-send",
+            Record::Intrusion(_) => "intrusion",
             Record::End(_) => "end",
         }
     }
@@ -76,6 +82,12 @@ pub struct Start {
     /// made with the embedded ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<Vec<Program>>,
+    /// Inode numbers of the sockets that the command inherits from whoever called tracer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited_sockets: Vec<u64>,
+    /// Forbidden programs are killed before their first instruction.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub enforced: bool,
     /// Copies of the programs the policies name, as found on this machine at the start.
     pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
 }
@@ -104,6 +116,13 @@ pub struct SensorState {
     pub hook: String,
     /// What this hook cannot see, in one sentence; empty when nothing is known.
     pub cannot_see: String,
+    /// What it costs processes that are not traced, in one sentence; empty when it costs them nothing
+    /// or next to nothing.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub tax: String,
+    /// Why it is not attached, although it was wanted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub missing: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -189,6 +208,9 @@ pub struct Exec {
     /// The kernel stops counting this process for the witness here (setuid or unreadable program).
     #[serde(default, skip_serializing_if = "is_false")]
     pub witness_detached: bool,
+    /// A rule forbids it: it was killed before its first instruction.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub killed: bool,
     pub credentials: Option<Credentials>,
     pub cgroup_id: u64,
     pub ns_pid: Option<u32>,
@@ -355,6 +377,75 @@ pub struct HandOff {
     pub via: Bytes,
     /// What was done there and why that hands work over, as the rest of a sentence.
     pub how: String,
+}
+
+/// `process` tried to execute a program and failed. Tries of one thread that differ in nothing but
+/// the folder, as a search along `PATH` makes them, are one record.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Attempt {
+    /// Of the first try.
+    pub t_ns: u64,
+    /// Of the last one.
+    pub last_t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// What was tried, as the caller spelled it; at most [`Attempt::FILENAMES_MAX`].
+    pub filenames: Vec<Bytes>,
+    /// Names that were longer than the kernel side carries and stand cut in `filenames`.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub filename_cut: bool,
+    pub argv: Vec<Bytes>,
+    pub argv_complete: bool,
+    pub tries: u64,
+    /// Of the last try.
+    pub errno: u32,
+    pub error: String,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+impl Attempt {
+    pub const FILENAMES_MAX: usize = 32;
+}
+
+/// `process` sent something over a unix socket to a process that is not tracked. Once per process
+/// and peer.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LocalSend {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    /// Who listened, or made the pair of sockets; absent where the kernel does not know it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_pid: Option<u32>,
+    /// The path of the peer's socket; an abstract name begins with a NUL; absent for a socket
+    /// without a name.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer: Option<Bytes>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub socket_inode: Option<u64>,
+}
+
+/// `process` took control of a process that is not tracked. Once per process, target and means.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Intrusion {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub means: IntrusionMeans,
+    pub target: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum IntrusionMeans {
+    /// ptrace, `/proc/PID/mem`, `process_vm_writev` or `pidfd_getfd`; `target` is a process id in
+    /// the initial pid namespace.
+    DebuggerAccess,
+    /// `target` is a process id in the caller's pid namespace.
+    Ptrace,
+    /// `process_vm_writev`; `target` likewise.
+    WriteMemory,
+    /// `pidfd_getfd`; `target` is the caller's descriptor.
+    TakeDescriptor,
 }
 
 /// Last line: everything a verdict needs besides the events, and the verdict itself.

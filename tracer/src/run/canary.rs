@@ -1,16 +1,20 @@
 //! The canary: a process of our own that does what the probes must see.
 //!
 //! A probe that is attached and does not fire is the classic silent failure. Before the command
-//! starts and after it has ended, tracer starts itself as a canary, which execs, forks, connects
-//! over loopback and exits; each kind of event must arrive. It has a network namespace of its own
+//! starts and after it has ended, tracer starts itself as a canary, which execs, forks, fails to
+//! exec, connects over loopback, sends a byte to tracer and exits; each kind of event must arrive. It has a network namespace of its own
 //! where that is allowed, so it neither needs nor changes the command's network.
 
 use std::{
     collections::BTreeMap,
+    ffi::CStr,
     io,
     net::{TcpListener, TcpStream},
-    os::unix::process::CommandExt as _,
-    process::{Command, ExitCode, Stdio},
+    os::{
+        fd::{FromRawFd as _, OwnedFd},
+        unix::{net::UnixStream, process::CommandExt as _},
+    },
+    process::{Child, Command, ExitCode, Stdio},
 };
 
 use tracer_ebpf::abi::{Kind, Role};
@@ -21,14 +25,20 @@ use crate::probe::Enroller;
 /// argv[0] that makes this program a canary.
 pub const NAME: &str = "tracer-canary";
 
-/// What one canary makes the kernel report.
-pub const KINDS: &[Kind] =
-    &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit, Kind::Connect, Kind::ConnectResult];
+/// A canary and what it may talk to.
+pub(super) struct Canary {
+    /// The caller's to wait for.
+    pub(super) child: Child,
+    /// The other end of its standard input: of a process outside its tree.
+    _outside: UnixStream,
+}
 
-/// Starts a canary. It is the caller's to wait for.
-pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<std::process::Child> {
+/// Starts a canary.
+pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<Canary> {
+    let (outside, inside) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
-    command.arg0(NAME).env_clear().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    command.arg0(NAME).env_clear().stdin(Stdio::from(OwnedFd::from(inside)));
+    command.stdout(Stdio::null()).stderr(Stdio::null());
     let in_child = move || {
         // SAFETY: no memory is involved. Where it is refused, the loopback of the caller must do.
         let _ = unsafe { libc::unshare(libc::CLONE_NEWNET) };
@@ -37,17 +47,18 @@ pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<std::p
     };
     // SAFETY: the closure makes system calls only: no allocation, no lock.
     unsafe { command.pre_exec(in_child) };
-    command.spawn()
+    Ok(Canary { child: command.spawn()?, _outside: outside })
 }
 
 /// Which kinds of a canary's events have come, from the counts before and now.
 pub(super) fn seen(
+    kinds: &[Kind],
     before: &BTreeMap<&'static str, u64>,
     now: &BTreeMap<&'static str, u64>,
 ) -> BTreeMap<String, bool> {
     let count =
         |counts: &BTreeMap<_, u64>, kind: Kind| counts.get(kind.name()).copied().unwrap_or(0);
-    KINDS
+    kinds
         .iter()
         .map(|kind| {
             // The canary and the child it forks both exit.
@@ -81,9 +92,21 @@ fn act() -> io::Result<()> {
     let mut status = 0;
     // SAFETY: the status is writable.
     unsafe { libc::waitpid(child, &raw mut status, 0) };
+    // SAFETY: the names are NUL-terminated and the vectors end with a null.
+    unsafe { libc::execv(NOWHERE.as_ptr(), [NOWHERE.as_ptr(), std::ptr::null()].as_ptr()) };
+    io::Write::write_all(&mut outside(), b"!")?;
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     TcpStream::connect(listener.local_addr()?)?;
     Ok(())
+}
+
+/// A path at which nothing can be.
+const NOWHERE: &CStr = c"/dev/null/tracer-canary";
+
+/// Standard input, which is a socket.
+fn outside() -> UnixStream {
+    // SAFETY: the descriptor is this process's own, and nothing else in it uses standard input.
+    UnixStream::from(unsafe { OwnedFd::from_raw_fd(libc::STDIN_FILENO) })
 }
 
 /// Sets IFF_UP on `lo`, which is down in a new network namespace.

@@ -4,6 +4,7 @@ use std::io;
 
 use super::machine::LiveMachine;
 use crate::{
+    catalogue::Catalogue,
     ingest::Drain,
     model::Event,
     probe::Rings,
@@ -11,7 +12,7 @@ use crate::{
         Record, Writer,
         schema::{Content, Start},
     },
-    session::{Fold, Story},
+    session::{self, Fold, Story},
 };
 
 /// Drains, folds, writes, and keeps the story up to date.
@@ -66,6 +67,7 @@ impl Collector {
         let count = drain.round(rings, &mut sink);
         if count > 0 {
             self.early(false);
+            self.attempts(false);
             let finished = self.machine.contents().finished();
             self.contents(finished);
             self.flush();
@@ -89,12 +91,28 @@ impl Collector {
         }
     }
 
+    fn attempts(&mut self, all: bool) {
+        for attempt in self.fold.take_attempts(all) {
+            let record = Record::Attempt(attempt);
+            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+        }
+    }
+
     /// After the last round: nothing more will introduce a process.
     pub(super) fn settle(&mut self) {
         self.early(true);
+        self.attempts(true);
         let rest = self.machine.contents().rest();
         self.contents(rest);
         self.flush();
+    }
+
+    /// After settling: what the story's contacts with processes outside the tree amount to.
+    pub(super) fn hand_offs(&mut self, catalogue: &Catalogue) {
+        for hand_off in session::hand_offs(&self.story, catalogue) {
+            let record = Record::HandOff(hand_off);
+            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+        }
     }
 
     /// Writes a record that is no event.

@@ -54,27 +54,34 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
             &format!("NO: {error}; without it no claim over programs can be proven"),
         ),
     }
-    let attached = Loaded::new(options).and_then(|mut loaded| {
-        let instructions = loaded.verified_instructions()?;
-        Ok((instructions, loaded.attach()?))
+    // Everything that any policy can ask for.
+    let options = probe::Options { attempts: true, hand_offs: true, ..options.clone() };
+    let attached = Loaded::new(&options).and_then(|loaded| {
+        let mut attached = loaded.attach()?;
+        Ok((attached.verified_instructions()?, attached))
     });
     match attached {
-        Ok((instructions, _attached)) => {
-            for sensor in SENSORS {
-                let Some(hook) = sensor.hooks.first() else { continue };
-                let verified = instructions.get(hook.program).copied().unwrap_or(0);
-                line(
-                    &format!("sensor {}", sensor.name),
-                    &format!(
-                        "{} ({verified} instructions verified): {}",
-                        hook.attach.describe(),
-                        sensor.purpose
-                    ),
-                );
-                if !hook.cannot_see.is_empty() {
-                    line("", &format!("cannot see: {}", hook.cannot_see));
+        Ok((instructions, attached)) => {
+            for state in &attached.sensors {
+                let purpose = SENSORS
+                    .iter()
+                    .find(|sensor| sensor.name == state.sensor)
+                    .map_or("", |sensor| sensor.purpose);
+                let finding = match &state.missing {
+                    Some(why) => format!("NO: {why}"),
+                    None => format!("{}: {purpose}", state.hook),
+                };
+                line(&format!("sensor {}", state.sensor), &finding);
+                if !state.cannot_see.is_empty() {
+                    line("", &format!("cannot see: {}", state.cannot_see));
+                }
+                if !state.tax.is_empty() {
+                    line("", &format!("only when asked for: {}", state.tax));
                 }
             }
+            let counts: Vec<String> =
+                instructions.iter().map(|(program, count)| format!("{program} {count}")).collect();
+            line("verified instructions", &counts.join(", "));
         }
         Err(error) => {
             usable = false;

@@ -91,9 +91,13 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
-    let attached = loaded.attach()?;
+    let mut attached = loaded.attach()?;
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
     let start = start_record(&settings, &attached, &identifier, user.as_ref())?;
+    if settings.probes.enforce {
+        let (files, names) = policy::rules(&start);
+        attached.forbid(&files, &names)?;
+    }
     let collector = Collector::new(
         rings,
         LiveMachine::new(identifier)?,
@@ -119,6 +123,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     };
     session.canary(CanaryPhase::End, enroll_last, mask).await?;
     let end = session.end(status.clone(), witness).await?;
+    session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
 
@@ -126,7 +131,7 @@ struct Session {
     collector: Collector,
     attached: Attached,
     signals: Signals,
-    readiness: [AsyncFd<OwnedFd>; 2],
+    readiness: [AsyncFd<OwnedFd>; 3],
     canaries: Vec<Canary>,
     interrupted: bool,
     impatience: u32,
@@ -142,7 +147,11 @@ impl Session {
         };
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
-        let readiness = [wait_on(rings.process.as_fd())?, wait_on(rings.net.as_fd())?];
+        let readiness = [
+            wait_on(rings.process.as_fd())?,
+            wait_on(rings.net.as_fd())?,
+            wait_on(rings.attempt.as_fd())?,
+        ];
         Ok(Session {
             collector,
             attached,
@@ -166,10 +175,14 @@ impl Session {
         let deadline = Instant::now() + CANARY_WAIT;
         let mut child = canary::spawn(enroller, mask);
         let (mut seen, mut ended) = (BTreeMap::new(), None);
-        if let Ok(child) = &mut child {
+        if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
                 self.collector.round();
-                seen = canary::seen(&before, &self.collector.fold.canary_events);
+                seen = canary::seen(
+                    &self.attached.canary_kinds,
+                    &before,
+                    &self.collector.fold.canary_events,
+                );
                 ended = child.try_wait()?;
                 if (ended.is_some() && seen.values().all(|seen| *seen))
                     || Instant::now() >= deadline
@@ -392,10 +405,11 @@ impl Session {
 }
 
 /// Until a ring has something.
-async fn any_readable([process, net]: &[AsyncFd<OwnedFd>; 2]) -> io::Result<()> {
+async fn any_readable([process, net, attempt]: &[AsyncFd<OwnedFd>; 3]) -> io::Result<()> {
     tokio::select! {
         ready = process.readable() => ready?.clear_ready(),
         ready = net.readable() => ready?.clear_ready(),
+        ready = attempt.readable() => ready?.clear_ready(),
     }
     Ok(())
 }
@@ -501,6 +515,8 @@ fn start_record(
         sensors: attached.sensors.clone(),
         policies: settings.policies.clone(),
         catalogue: Some(programs.iter().map(|name| catalogue.program(name).into_owned()).collect()),
+        inherited_sockets: inherited::sockets(),
+        enforced: settings.probes.enforce,
         known_programs,
     })
 }

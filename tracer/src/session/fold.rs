@@ -5,17 +5,18 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tracer_ebpf::abi::{exec_flag, unread};
+use tracer_ebpf::abi::{Means, exec_flag, unread};
 
-use super::errno;
+use super::{attempts::Attempts, errno};
 use crate::{
     model::{
         ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-        ExecEvent, ExitEvent, FileVersion, ForkEvent, ProcessKey, RootEvent, nanoseconds,
+        ExecEvent, ExitEvent, FileVersion, ForkEvent, IntrusionEvent, LocalSendEvent, ProcessKey,
+        RootEvent, nanoseconds,
     },
     record::schema::{
-        Argv, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork, Outcome,
-        Record, Root, Script, ScriptFile,
+        Argv, Attempt, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork,
+        Intrusion, IntrusionMeans, LocalSend, Outcome, Record, Root, Script, ScriptFile,
     },
 };
 
@@ -37,6 +38,7 @@ pub struct Fold {
     /// Pieces of argv whose exec record has not come yet, by process and time.
     argv: HashMap<(ProcessKey, u64), Vec<ArgvPiece>>,
     connections: HashMap<u64, Pending>,
+    attempts: Attempts,
     /// Every process that a root or fork event introduced.
     met: HashSet<ProcessKey>,
     /// Net events of processes not met yet.
@@ -51,6 +53,7 @@ impl Fold {
     /// The record of an event; none for a canary's, for an argv piece, which waits for its exec, and
     /// for a connection whose process was not met yet.
     pub fn apply(&mut self, event: Event, machine: &mut dyn Machine) -> Option<Record> {
+        self.attempts.time_is(event.header().time_ns);
         if event.header().is_canary() {
             *self.canary_events.entry(event.kind().name()).or_default() += 1;
             return None;
@@ -62,7 +65,12 @@ impl Fold {
             Event::Fork(event) => {
                 self.met.insert(event.child);
             }
-            Event::Connect(_) | Event::ConnectResult(_) | Event::Close(_) => {
+            Event::Connect(_)
+            | Event::ConnectResult(_)
+            | Event::Close(_)
+            | Event::Attempt(_)
+            | Event::LocalSend(_)
+            | Event::Intrusion(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -95,7 +103,15 @@ impl Fold {
             Event::Connect(event) => self.connect(&event),
             Event::ConnectResult(event) => self.connect_result(&event),
             Event::Close(event) => self.close(&event),
+            Event::Attempt(event) => return self.attempts.add(*event).map(Record::Attempt),
+            Event::LocalSend(event) => local_send(&event),
+            Event::Intrusion(event) => intrusion(&event),
         })
+    }
+
+    /// Attempts that are complete; when `all`, also those that may not be.
+    pub fn take_attempts(&mut self, all: bool) -> Vec<Attempt> {
+        self.attempts.take(all)
     }
 
     /// Argv pieces that no exec claimed: their exec record was lost.
@@ -132,6 +148,7 @@ impl Fold {
             argv,
             cwd: known(&header, unread::CWD, event.cwd),
             script,
+            killed: event.flags & exec_flag::KILLED != 0,
             memfd: event.flags & exec_flag::MEMFD != 0,
             unlinked: event.flags & exec_flag::UNLINKED != 0,
             witness_detached: event.flags & exec_flag::WITNESS_DETACHED != 0,
@@ -237,7 +254,7 @@ fn known<T>(header: &EventHeader, bit: u32, value: T) -> Option<T> {
     (!header.is_unread(bit)).then_some(value)
 }
 
-fn names(header: &EventHeader) -> Vec<String> {
+pub(super) fn names(header: &EventHeader) -> Vec<String> {
     unread::NAMES
         .iter()
         .filter(|(bit, _)| header.is_unread(*bit))
@@ -297,5 +314,29 @@ fn exit(event: &ExitEvent) -> Record {
         signal: signal.and_then(byte),
         duration_ns: header.time_ns.saturating_sub(header.process.start_ns),
         unread: names(header),
+    })
+}
+
+fn local_send(event: &LocalSendEvent) -> Record {
+    Record::LocalSend(LocalSend {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        peer_pid: (event.peer_pid != 0).then_some(event.peer_pid),
+        peer: (!event.peer_name.is_empty()).then(|| event.peer_name.clone()),
+        socket_inode: (event.socket_inode != 0).then_some(event.socket_inode),
+    })
+}
+
+fn intrusion(event: &IntrusionEvent) -> Record {
+    Record::Intrusion(Intrusion {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        means: match event.means {
+            Means::DebuggerAccess => IntrusionMeans::DebuggerAccess,
+            Means::Ptrace => IntrusionMeans::Ptrace,
+            Means::WriteMemory => IntrusionMeans::WriteMemory,
+            Means::TakeDescriptor => IntrusionMeans::TakeDescriptor,
+        },
+        target: event.target,
     })
 }

@@ -3,13 +3,16 @@
 //! Two steps, both without IO or a clock: the [`Fold`] turns each event into a record (what a
 //! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to.
 
+mod attempts;
 mod by_pid;
 mod errno;
 mod fold;
+mod outside;
 mod story;
 #[cfg(test)]
 mod tests;
 
 pub use by_pid::ByPid;
 pub use fold::{Fold, Machine};
+pub use outside::hand_offs;
 pub use story::{Connection, Process, Story};

@@ -8,7 +8,10 @@ use crate::{
     model::{Endpoint, FileId, FileVersion, ProcessKey},
     record::{
         Integrity, Recording,
-        schema::{Close, ConnectResult, End, Exec, Exit, HandOff, Outcome, Record, Start},
+        schema::{
+            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Outcome,
+            Record, Start,
+        },
     },
 };
 
@@ -21,6 +24,9 @@ pub struct Story {
     pub connections: Vec<Connection>,
     /// Work that left the tree.
     pub hand_offs: Vec<HandOff>,
+    pub attempts: Vec<Attempt>,
+    pub local_sends: Vec<LocalSend>,
+    pub intrusions: Vec<Intrusion>,
     /// Successful execs recorded.
     pub execs: u64,
     /// Of executed and known files: SHA-256, or why there is none.
@@ -36,6 +42,7 @@ pub struct Story {
     execs_by_file: BTreeMap<FileId, u64>,
     connection_index: BTreeMap<u64, usize>,
     recorded: BTreeMap<&'static str, u64>,
+    attempt_tries: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -45,6 +52,8 @@ pub struct Process {
     pub creator: Option<ProcessKey>,
     pub children: Vec<ProcessKey>,
     pub born_ns: u64,
+    /// Its id in its own pid namespace.
+    pub ns_pid: Option<u32>,
     pub execs: Vec<Exec>,
     pub exit: Option<Exit>,
     /// Indexes into [`Story::connections`].
@@ -79,6 +88,10 @@ impl Story {
             processes: BTreeMap::new(),
             connections: Vec::new(),
             hand_offs: Vec::new(),
+            attempts: Vec::new(),
+            local_sends: Vec::new(),
+            intrusions: Vec::new(),
+            attempt_tries: 0,
             execs: 0,
             contents: BTreeMap::new(),
             witnessed_execs: 0,
@@ -113,7 +126,7 @@ impl Story {
                     self.orphans += 1;
                 } else {
                     self.roots.push(root.process);
-                    self.introduce(root.process, None, root.t_ns);
+                    self.introduce(root.process, None, root.t_ns, root.ns_pid);
                 }
             }
             Record::Fork(fork) => {
@@ -124,7 +137,7 @@ impl Story {
                     self.orphans += 1;
                 } else {
                     self.expect(fork.process, fork.t_ns).children.push(fork.child);
-                    self.introduce(fork.child, Some(fork.process), fork.t_ns);
+                    self.introduce(fork.child, Some(fork.process), fork.t_ns, fork.child_ns_pid);
                 }
             }
             Record::Exec(exec) => self.add_exec(*exec),
@@ -166,6 +179,19 @@ impl Story {
                 }
             }
             Record::HandOff(hand_off) => self.hand_offs.push(hand_off),
+            Record::Attempt(attempt) => {
+                self.attempt_tries += attempt.tries;
+                self.expect(attempt.process, attempt.t_ns);
+                self.attempts.push(attempt);
+            }
+            Record::LocalSend(send) => {
+                self.expect(send.process, send.t_ns);
+                self.local_sends.push(send);
+            }
+            Record::Intrusion(intrusion) => {
+                self.expect(intrusion.process, intrusion.t_ns);
+                self.intrusions.push(intrusion);
+            }
             Record::End(end) => {
                 self.end = Some(*end);
                 self.integrity = Integrity::Intact;
@@ -178,7 +204,13 @@ impl Story {
         self.connections.get_mut(*index)
     }
 
-    fn introduce(&mut self, key: ProcessKey, creator: Option<ProcessKey>, born_ns: u64) {
+    fn introduce(
+        &mut self,
+        key: ProcessKey,
+        creator: Option<ProcessKey>,
+        born_ns: u64,
+        ns_pid: Option<u32>,
+    ) {
         let witness_detached = creator
             .and_then(|creator| self.processes.get(&creator))
             .is_some_and(|creator| creator.witness_detached);
@@ -190,6 +222,7 @@ impl Story {
                 creator,
                 children: Vec::new(),
                 born_ns,
+                ns_pid,
                 execs: Vec::new(),
                 exit: None,
                 connections: Vec::new(),
@@ -202,7 +235,7 @@ impl Story {
     fn expect(&mut self, key: ProcessKey, t_ns: u64) -> &mut Process {
         if !self.processes.contains_key(&key) {
             self.orphans += 1;
-            self.introduce(key, None, t_ns);
+            self.introduce(key, None, t_ns, None);
             self.roots.push(key);
         }
         #[expect(clippy::expect_used, reason = "inserted above when it was absent")]
@@ -261,17 +294,21 @@ impl Story {
         &self.roots
     }
 
-    /// Lines of this kind; none for a kind that has no lines of its own.
+    /// Events of this kind in the lines; none for a kind that has no lines of its own.
     pub fn recorded(&self, kind: Kind) -> Option<u64> {
         match kind {
             Kind::ArgvChunk => None,
+            // A line can stand for several.
+            Kind::Attempt => Some(self.attempt_tries),
             Kind::Root
             | Kind::Fork
             | Kind::Exec
             | Kind::Exit
             | Kind::Connect
             | Kind::ConnectResult
-            | Kind::Close => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
+            | Kind::Close
+            | Kind::LocalSend
+            | Kind::Intrusion => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
         }
     }
 

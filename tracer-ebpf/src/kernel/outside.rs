@@ -1,0 +1,30 @@
+//! What was already said of processes outside the tree.
+
+use aya_ebpf::{macros::map, maps::HashMap};
+use tracer_ebpf::abi::SOCKET_NAME_BYTES;
+
+/// A process of the tree and the one it reached.
+#[derive(Clone, Copy)]
+#[repr(C)]
+pub(crate) struct Contact {
+    pub(crate) tgid: u32,
+    pub(crate) peer: u32,
+    /// Bytes of `name`, or what else tells contacts with one peer apart.
+    pub(crate) what: u64,
+    pub(crate) name: [u8; SOCKET_NAME_BYTES],
+}
+
+#[map]
+static CONTACTS: HashMap<Contact, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Whether this contact is new. When the map is full every contact is: better said twice than
+/// never.
+#[inline(always)]
+pub(crate) fn is_new(contact: &Contact) -> bool {
+    // SAFETY: only whether there is an entry is asked.
+    if unsafe { CONTACTS.get(contact) }.is_some() {
+        return false;
+    }
+    let _ = CONTACTS.insert(contact, 1u32, 0);
+    true
+}

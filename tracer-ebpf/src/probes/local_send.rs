@@ -1,0 +1,107 @@
+//! Bytes sent over unix sockets to processes outside the tree.
+//!
+//! Whoever wants another process to do something has to send it something. So a connection is looked
+//! at when it sends: in the sender's own task, on whatever way it got the socket.
+
+use aya_ebpf::{
+    EbpfContext,
+    helpers::generated::bpf_probe_read_kernel,
+    macros::{fexit, raw_tracepoint},
+    programs::{FExitContext, RawTracePointContext},
+};
+use tracer_ebpf::abi::{Kind, LocalSend, SOCKET_NAME_BYTES};
+
+use crate::kernel::{
+    emit,
+    field::{self, KernelPtr},
+    outside::{self, Contact},
+    scratch,
+    task::pid_number,
+    tree,
+};
+
+const AF_UNIX: u16 = 1;
+/// Where the name begins in `struct sockaddr_un`: behind the family.
+const NAME_OFFSET: u64 = 2;
+
+/// `sock_send_length(sk, ret, flags)`.
+#[raw_tracepoint(tracepoint = "sock_send_length")]
+fn local_send(ctx: RawTracePointContext) -> i32 {
+    on_send(&ctx, KernelPtr(ctx.arg(0)), ctx.arg::<i32>(1))
+}
+
+/// `unix_stream_sendmsg(sock, msg, len)`.
+#[fexit(function = "unix_stream_sendmsg")]
+fn local_send_stream(ctx: FExitContext) -> i32 {
+    on_sendmsg(&ctx, KernelPtr(ctx.arg(0)), ctx.arg::<i32>(3))
+}
+
+/// `unix_dgram_sendmsg(sock, msg, len)`, for datagrams and sequenced packets.
+#[fexit(function = "unix_dgram_sendmsg")]
+fn local_send_packet(ctx: FExitContext) -> i32 {
+    on_sendmsg(&ctx, KernelPtr(ctx.arg(0)), ctx.arg::<i32>(3))
+}
+
+#[inline(always)]
+fn on_sendmsg(ctx: &impl EbpfContext, socket: KernelPtr, sent: i32) -> i32 {
+    match socket.follow(&field::SOCKET_SOCK) {
+        Some(sock) => on_send(ctx, sock, sent),
+        None => 0,
+    }
+}
+
+#[inline(always)]
+fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
+    if sent <= 0 {
+        return 0;
+    }
+    let Some(process) = tree::current(ctx) else { return 0 };
+    if sock.read::<u16>(&field::SOCK_FAMILY) != Some(AF_UNIX) {
+        return 0;
+    }
+    // Who listened, or made the pair.
+    let peer_tgid = sock.follow(&field::SOCK_PEER_PID).and_then(pid_number).unwrap_or(0);
+    if peer_tgid != 0 && tree::find(peer_tgid).is_some() {
+        return 0;
+    }
+    let mut contact =
+        Contact { tgid: process.tgid, peer: peer_tgid, what: 0, name: [0; SOCKET_NAME_BYTES] };
+    read_peer_name(&mut contact, sock);
+    if !outside::is_new(&contact) {
+        return 0;
+    }
+    emit::record_with(Kind::LocalSend, |slot: *mut LocalSend| {
+        // SAFETY: the ring handed out room for one LocalSend, aligned to eight bytes; each field is
+        // written here.
+        let send = unsafe { &mut *slot };
+        send.header = Default::default();
+        process.fill_header(&mut send.header, Kind::LocalSend);
+        send.socket_inode = socket_inode(sock).unwrap_or(0);
+        send.peer_tgid = contact.peer;
+        send.peer_name_len = contact.what as u32;
+        send.peer_name = contact.name;
+    });
+    0
+}
+
+#[inline(always)]
+fn read_peer_name(contact: &mut Contact, sock: KernelPtr) -> Option<()> {
+    let address = sock.follow(&field::UNIX_PEER)?.follow(&field::UNIX_ADDRESS)?;
+    let len = u64::from(address.read::<u32>(&field::UNIX_ADDRESS_LEN)?).wrapping_sub(NAME_OFFSET);
+    if !scratch::in_bounds(len, 1, SOCKET_NAME_BYTES as u64) {
+        return None;
+    }
+    let name = address.at(&field::UNIX_ADDRESS_NAME)?.0 + NAME_OFFSET;
+    let room = contact.name.as_mut_ptr();
+    // SAFETY: `room` has SOCKET_NAME_BYTES bytes and `len` is no more; the helper checks the source.
+    if unsafe { bpf_probe_read_kernel(room.cast(), len as u32, name as *const _) } == 0 {
+        contact.what = len;
+    }
+    Some(())
+}
+
+#[inline(always)]
+fn socket_inode(sock: KernelPtr) -> Option<u64> {
+    let file = sock.follow(&field::SOCK_SOCKET)?.follow(&field::SOCKET_FILE)?;
+    file.follow(&field::FILE_INODE)?.read(&field::INODE_NUMBER)
+}

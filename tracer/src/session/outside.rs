@@ -1,0 +1,112 @@
+//! Which of a story's contacts with processes outside the tree hand work over.
+//!
+//! What is recorded of them is what the kernel saw: a peer that was not tracked at that moment. Here
+//! it is told apart who that was: a process of the tree that has exited since, whoever called tracer,
+//! a service that the catalogue knows, or one that it does not.
+
+use std::net::IpAddr;
+
+use super::{ByPid, Connection, Story};
+use crate::{
+    catalogue::{Catalogue, DEBUGGED, HandOffKind, UNKNOWN_SERVICE},
+    model::{Bytes, ProcessKey},
+    record::schema::{HandOff, Intrusion, IntrusionMeans, LocalSend},
+};
+
+/// The hand-offs among the story's contacts, in order of time.
+pub fn hand_offs(story: &Story, catalogue: &Catalogue) -> Vec<HandOff> {
+    let sends = story.local_sends.iter().filter_map(|send| over_socket(story, catalogue, send));
+    let intrusions = story.intrusions.iter().filter_map(|intrusion| by_force(story, intrusion));
+    let connections =
+        story.connections.iter().filter_map(|connection| over_port(catalogue, connection));
+    let mut found: Vec<HandOff> = sends.chain(intrusions).chain(connections).collect();
+    found.sort_by_key(|hand_off| hand_off.t_ns);
+    found
+}
+
+fn hand_off(t_ns: u64, process: ProcessKey, name: &str, via: Bytes, how: String) -> HandOff {
+    HandOff { t_ns, process: Some(process), pid: process.pid, name: name.into(), via, how }
+}
+
+/// Whether a process of the tree had this pid before or at that time.
+fn was_in_tree(story: &Story, pid: u32, t_ns: u64) -> bool {
+    story.by_pid_between(pid, 0, t_ns) != ByPid::Nobody
+}
+
+fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
+    let peer = send.peer_pid;
+    if peer.is_some_and(|peer| was_in_tree(story, peer, send.t_ns)) {
+        return None;
+    }
+    // Standard output may be a socket: what the caller gave is the caller's to watch.
+    let inherited = |inode| story.start.inherited_sockets.contains(&inode);
+    if send.socket_inode.is_some_and(inherited) {
+        return None;
+    }
+    let who = peer.map_or("a process outside the tree".into(), |pid| format!("pid {pid}"));
+    let Some(name) = &send.peer else {
+        let how = format!("it sent something to {who} over a socket that was passed to it");
+        return Some(hand_off(send.t_ns, send.process, UNKNOWN_SERVICE, "socket".into(), how));
+    };
+    let known = catalogue.socket(&name.0);
+    if known.is_some_and(|point| point.kind == HandOffKind::HarmlessSocket) {
+        return None;
+    }
+    let via = match name.0.strip_prefix(&[0]) {
+        Some(name) => Bytes([b"@", name].concat()),
+        None => name.clone(),
+    };
+    Some(match known {
+        Some(point) => {
+            let how = format!("it sent something there to {who}, which {}", point.why);
+            hand_off(send.t_ns, send.process, &point.name, via, how)
+        }
+        None => {
+            let how = format!(
+                "it sent something there to {who}, and what that does with it is not known"
+            );
+            hand_off(send.t_ns, send.process, UNKNOWN_SERVICE, via, how)
+        }
+    })
+}
+
+fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
+    let Intrusion { t_ns, process, means, target } = *intrusion;
+    let in_tree = was_in_tree(story, target, t_ns);
+    // Whether the caller's pids are those of the initial pid namespace, which the story has.
+    let initial = story.processes.get(&process).and_then(|own| own.ns_pid) == Some(process.pid);
+    let how = match means {
+        IntrusionMeans::DebuggerAccess if in_tree => return None,
+        IntrusionMeans::Ptrace | IntrusionMeans::WriteMemory if in_tree && initial => return None,
+        IntrusionMeans::DebuggerAccess | IntrusionMeans::Ptrace => {
+            "it took control of that process, which can run anything in its name"
+        }
+        IntrusionMeans::WriteMemory => "it wrote into the memory of that process",
+        IntrusionMeans::TakeDescriptor => "it took a descriptor from another process",
+    };
+    let via = match means {
+        IntrusionMeans::TakeDescriptor => "pidfd_getfd".into(),
+        IntrusionMeans::DebuggerAccess | IntrusionMeans::Ptrace | IntrusionMeans::WriteMemory => {
+            Bytes::from(format!("pid {target}").as_str())
+        }
+    };
+    Some(hand_off(t_ns, process, DEBUGGED, via, how.into()))
+}
+
+fn over_port(catalogue: &Catalogue, connection: &Connection) -> Option<HandOff> {
+    let to = connection.destination?;
+    let point = catalogue.port(to.port)?;
+    let source = connection.result.as_ref().and_then(|result| result.source);
+    let here = is_loopback(to.address) || source.is_some_and(|from| from.address == to.address);
+    (here && connection.is_established()).then(|| {
+        let how = format!("it connected to a service of this machine, which {}", point.why);
+        let via = Bytes::from(to.to_string().as_str());
+        hand_off(connection.attempted_ns, connection.process, &point.name, via, how)
+    })
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    let address = address.to_canonical();
+    // The kernel takes the unspecified address for this machine too.
+    address.is_loopback() || address.is_unspecified()
+}
