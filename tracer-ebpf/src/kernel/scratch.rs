@@ -128,7 +128,9 @@ impl Scratch {
             return 0;
         }
         // SAFETY: the position was just checked to lie in the array.
-        unsafe { *self.bytes.as_ptr().add(at as usize) }
+        let byte = unsafe { self.bytes.as_ptr().add(at as usize) };
+        // SAFETY: as above.
+        unsafe { *byte }
     }
 
     /// The whole record.

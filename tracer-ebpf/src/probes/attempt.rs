@@ -90,7 +90,7 @@ fn read_filename(attempt: &mut Attempt, from: u64) -> u32 {
     let len = unsafe {
         bpf_probe_read_user_str(room.cast(), ATTEMPT_NAME_BYTES as u32, from as *const _)
     };
-    if len > 0 { len as u32 } else { 0 }
+    u32::try_from(len).unwrap_or(0)
 }
 
 #[inline(always)]
