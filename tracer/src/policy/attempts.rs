@@ -1,11 +1,7 @@
 //! Failed execs, for claims that count them.
 
 use super::{Claim, ClaimKind, ClaimVerdict, Violation, verdict::allows};
-use crate::{
-    model::Bytes,
-    record::schema::{Attempt, Exec},
-    session::Story,
-};
+use crate::{model::Bytes, record::schema::Attempt, session::Story};
 
 /// Adds what the failed execs of the tree mean for a claim.
 pub(super) fn judge(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
@@ -20,7 +16,7 @@ pub(super) fn judge(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
     }
     for attempt in &story.attempts {
         // The end of a search along PATH: the exec is judged.
-        if succeeded(story, attempt) {
+        if story.found_later(attempt) {
             continue;
         }
         if attempt.filenames.is_empty() || attempt.filename_cut {
@@ -41,20 +37,6 @@ pub(super) fn judge(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
             verdict.violations.push(violation);
         }
     }
-}
-
-/// Whether what the process executed next is what it tried to.
-fn succeeded(story: &Story, attempt: &Attempt) -> bool {
-    let process = story.processes.get(&attempt.process);
-    let next: Option<&Exec> = process
-        .and_then(|process| process.execs.iter().find(|exec| exec.t_ns >= attempt.last_t_ns));
-    let name = next.and_then(|exec| exec.filename.as_ref());
-    name.is_some_and(|name| {
-        attempt.filenames.iter().all(|tried| tried.base_name() == name.base_name())
-            && next.is_some_and(|exec| {
-                exec.script.is_some() || exec.argv.args.first() == attempt.argv.first()
-            })
-    })
 }
 
 /// What the attempt was after, if the claim forbids it.

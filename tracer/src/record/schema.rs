@@ -381,7 +381,7 @@ pub struct HandOff {
 
 /// `process` tried to execute a program and failed. Tries of one thread that differ in nothing but
 /// the folder, as a search along `PATH` makes them, are one record.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Attempt {
     /// Of the first try.
     pub t_ns: u64,
@@ -410,7 +410,7 @@ impl Attempt {
 
 /// `process` sent something over a unix socket to a process that is not tracked. Once per process
 /// and peer.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct LocalSend {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -426,7 +426,7 @@ pub struct LocalSend {
 }
 
 /// `process` took control of a process that is not tracked. Once per process, target and means.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Intrusion {
     pub t_ns: u64,
     pub process: ProcessKey,
@@ -434,7 +434,7 @@ pub struct Intrusion {
     pub target: u32,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum IntrusionMeans {
     /// ptrace, `/proc/PID/mem`, `process_vm_writev` or `pidfd_getfd`; `target` is a process id in

@@ -12,14 +12,17 @@ use crate::{model::ProcessKey, session::Story};
 pub enum ObservedKind {
     /// Work was left, or may have been, for a process outside the tree.
     HandOff,
+    /// Execs that failed, without searches along `PATH` that found the program.
+    Attempt,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 1] = [ObservedKind::HandOff];
+    pub(super) const ALL: [ObservedKind; 2] = [ObservedKind::HandOff, ObservedKind::Attempt];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             ObservedKind::HandOff => "Hand-offs",
+            ObservedKind::Attempt => "Failed execs",
         }
     }
 }
@@ -44,6 +47,26 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
                 process: hand_off.process,
                 what: clean(hand_off.name.as_bytes()),
                 detail: format!("{}: {}", clean(&hand_off.via.0), clean(hand_off.how.as_bytes())),
+            })
+            .collect(),
+        ObservedKind::Attempt => story
+            .attempts
+            .iter()
+            .filter(|attempt| !story.found_later(attempt))
+            .map(|attempt| {
+                let first = attempt
+                    .filenames
+                    .first()
+                    .map_or("unreadable name".into(), |name| clean(&name.0));
+                Observed {
+                    t_ns: attempt.t_ns,
+                    process: Some(attempt.process),
+                    what: first,
+                    detail: match attempt.tries {
+                        1 => clean(attempt.error.as_bytes()),
+                        tries => format!("{} ({tries} tries)", clean(attempt.error.as_bytes())),
+                    },
+                }
             })
             .collect(),
     }

@@ -104,6 +104,19 @@ pub(super) fn not_seen(story: &Story) -> Vec<String> {
             ));
         }
     }
+    for sensor in &story.start.sensors {
+        let name = &sensor.sensor;
+        lines.extend(
+            sensor
+                .missing
+                .iter()
+                .map(|why| clean(format!("{name} could not be attached: {why}").as_bytes())),
+        );
+        if !sensor.tax.is_empty() {
+            let line = format!("{name} was not free ({}): {}", sensor.hook, sensor.tax);
+            lines.push(clean(line.as_bytes()));
+        }
+    }
     let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();
     if partial > 0 {
         lines.push(format!("{partial} execs have fields the kernel could not read"));

@@ -264,6 +264,18 @@ impl Story {
         self.exec_order.iter().filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
     }
 
+    /// Whether what the process executed next is what it had tried to: a search along `PATH` that
+    /// found the program in the end.
+    pub fn found_later(&self, attempt: &Attempt) -> bool {
+        let process = self.processes.get(&attempt.process);
+        let mut execs = process.into_iter().flat_map(|process| &process.execs);
+        let Some(next) = execs.find(|exec| exec.t_ns >= attempt.last_t_ns) else { return false };
+        next.filename.as_ref().is_some_and(|name| {
+            attempt.filenames.iter().all(|tried| tried.base_name() == name.base_name())
+                && (next.script.is_some() || next.argv.args.first() == attempt.argv.first())
+        })
+    }
+
     /// SHA-256 of a version of a file, or why it is not known.
     pub fn content(&self, version: &FileVersion) -> Result<&str, &str> {
         match self.contents.get(version) {
