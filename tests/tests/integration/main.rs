@@ -4,6 +4,7 @@
 //! it are gone afterwards, also when the test fails. `TRACER_BIN` names another tracer than the
 //! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat.
 
+mod attempts;
 mod connect;
 mod contract;
 mod exec;
@@ -11,6 +12,7 @@ mod harness;
 mod identity;
 mod loss;
 mod node;
+mod outside;
 mod readme;
 mod recording;
 mod session;
@@ -30,7 +32,7 @@ fn main() -> ExitCode {
     // The long ones come first, one on each of two threads.
     arguments.test_threads.get_or_insert(2);
     let why_none = why_none();
-    let modules: [(&str, &[Test]); 11] = [
+    let modules: [(&str, &[Test]); 13] = [
         ("thousand", thousand::TESTS),
         ("exec", exec::TESTS),
         ("node", node::TESTS),
@@ -41,6 +43,8 @@ fn main() -> ExitCode {
         ("terminal", terminal::TESTS),
         ("session", session::TESTS),
         ("identity", identity::TESTS),
+        ("attempts", attempts::TESTS),
+        ("outside", outside::TESTS),
         ("readme", readme::TESTS),
     ];
     let trials = modules.iter().flat_map(|(module, tests)| {

@@ -62,6 +62,22 @@ fn concern(kind: Kind) -> Concern {
     }
 }
 
+/// The first schema whose recordings have this kind. Lines about kinds that an old recording could
+/// not have would make its verdict another one than it was.
+fn since_schema(kind: Kind) -> u32 {
+    match kind {
+        Kind::Root
+        | Kind::Fork
+        | Kind::Exec
+        | Kind::ArgvChunk
+        | Kind::Exit
+        | Kind::Connect
+        | Kind::ConnectResult
+        | Kind::Close => 1,
+        Kind::Attempt | Kind::LocalSend | Kind::Intrusion => 2,
+    }
+}
+
 /// Everything a claim needs besides the events. Pure: live and offline give the same lines.
 pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> {
     let mut lines = vec![integrity(story)];
@@ -74,7 +90,8 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
         "the probes were attached before the first instruction of the command".into(),
     ));
     lines.push(started(end));
-    lines.extend(Kind::ALL.iter().map(|kind| nothing_lost(*kind, story, end)));
+    let kinds = Kind::ALL.iter().filter(|kind| since_schema(**kind) <= story.start.schema);
+    lines.extend(kinds.map(|kind| nothing_lost(*kind, story, end)));
     lines.push(no_faults(story, end));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
     lines.push(witness(story, end));

@@ -1,0 +1,183 @@
+//! What reaches processes outside the tree: unix sockets, and control as a debugger has it.
+
+use std::{
+    io::Read as _,
+    os::{
+        fd::OwnedFd,
+        linux::net::SocketAddrExt as _,
+        unix::net::{SocketAddr, UnixListener, UnixStream},
+    },
+    process::{Child, Command, Stdio},
+    thread,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tracer::policy::Ruling;
+
+use crate::{
+    Test,
+    harness::{Scratch, program},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("unknown_service", unknown_service),
+    ("abstract_name", abstract_name),
+    ("allowed_by_name", allowed_by_name),
+    ("service_of_the_tree", service_of_the_tree),
+    ("inherited_socket", inherited_socket),
+    ("debugger", debugger),
+    ("own_child", own_child),
+];
+
+/// Takes one connection and what is sent over it.
+fn serve(listener: UnixListener) -> thread::JoinHandle<Result<usize>> {
+    thread::spawn(move || {
+        let (mut peer, _) = listener.accept()?;
+        Ok(peer.read_to_end(&mut Vec::new())?)
+    })
+}
+
+fn served(server: thread::JoinHandle<Result<usize>>) -> Result<()> {
+    let bytes = server.join().ok().context("the server panicked")??;
+    ensure!(bytes == 1, "{bytes} bytes arrived, not one");
+    Ok(())
+}
+
+fn unknown_service(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let server = serve(UnixListener::bind(&socket)?);
+    let say = program(scratch, "say")?;
+    let run = scratch.run([say.as_os_str(), socket.as_os_str()]).policy("no-aws-cli").record()?;
+    served(server)?;
+    run.rules(Ruling::Inconclusive)?.because(&[
+        "unknown local service",
+        &socket.to_string_lossy(),
+        &format!("pid {}", std::process::id()),
+    ])?;
+    ensure!(run.story.local_sends.len() == 1, "{:?}", run.story.local_sends);
+    Ok(())
+}
+
+fn abstract_name(scratch: &Scratch) -> Result<()> {
+    let name = format!("tracer-test-{}", std::process::id());
+    let address = SocketAddr::from_abstract_name(&name)?;
+    let server = serve(UnixListener::bind_addr(&address)?);
+    let say = program(scratch, "say")?.into_os_string();
+    let run = scratch.run([say, format!("@{name}").into()]).policy("no-aws-cli").record()?;
+    served(server)?;
+    run.rules(Ruling::Inconclusive)?.because(&["unknown local service", &format!("@{name}")])?;
+    Ok(())
+}
+
+/// A hand-off that the policy names is listed and no reason.
+fn allowed_by_name(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let server = serve(UnixListener::bind(&socket)?);
+    let catalogue = scratch.write(
+        "catalogue.toml",
+        &format!(
+            "[[hand-off]]\nname = 'build server'\nkind = 'socket'\npaths = ['{}']\n\
+             why = 'compiles'\n",
+            socket.display()
+        ),
+    )?;
+    let policy = scratch.write(
+        "policy.toml",
+        "name = 'build'\nallow-hand-offs = ['build server']\n\
+         [[claim]]\nkind = 'never-runs'\nprograms = ['aws']\n",
+    )?;
+    let say = program(scratch, "say")?;
+    let run = scratch
+        .run([say.as_os_str(), socket.as_os_str()])
+        .policy(policy)
+        .option("--catalogue")
+        .option(catalogue)
+        .record()?;
+    served(server)?;
+    run.proven()?;
+    ensure!(run.story.hand_offs.len() == 1, "{:?}", run.story.hand_offs);
+    run.output.says("build server")?;
+    Ok(())
+}
+
+/// Who listens belongs to the tree, or did until it exited.
+fn service_of_the_tree(scratch: &Scratch) -> Result<()> {
+    let script = "
+import os, socket, sys, time
+parent = os.getpid()
+listener = socket.socket(socket.AF_UNIX)
+listener.bind(sys.argv[1])
+listener.listen()
+if os.fork() == 0:
+    # The one who listened is gone when the child speaks to itself.
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    peer = socket.socket(socket.AF_UNIX)
+    peer.connect(sys.argv[1])
+    peer.send(b'!')
+    listener.accept()[0].recv(1)
+    left, right = socket.socketpair()
+    left.send(b'!')
+    os._exit(0)
+os._exit(0)
+";
+    let socket = scratch.file("own").to_string_lossy().into_owned();
+    let run =
+        scratch.run(["/usr/bin/python3", "-c", script, &socket]).policy("no-aws-cli").record()?;
+    run.proven()?;
+    Ok(())
+}
+
+/// What the caller of tracer handed down is the caller's.
+fn inherited_socket(scratch: &Scratch) -> Result<()> {
+    let (mut ours, theirs) = UnixStream::pair()?;
+    let run = scratch
+        .run(["sh", "-c", "echo said >&0"])
+        .policy("no-aws-cli")
+        .set(|command| {
+            command.stdin(Stdio::from(OwnedFd::from(theirs)));
+        })
+        .record()?;
+    run.proven()?;
+    let mut said = [0; 5];
+    ours.read_exact(&mut said)?;
+    ensure!(said == *b"said\n", "{said:?}");
+    ensure!(run.story.local_sends.len() == 1, "{:?}", run.story.local_sends);
+    Ok(())
+}
+
+/// A process of this test that somebody may take control of.
+struct Victim(Child);
+
+impl Drop for Victim {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn debugger(scratch: &Scratch) -> Result<()> {
+    let grab = program(scratch, "grab")?.into_os_string();
+    for how in ["seize", "descriptor"] {
+        let victim = Victim(Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?);
+        let pid = victim.0.id().to_string();
+        let run = scratch
+            .run([grab.clone(), how.into(), pid.clone().into()])
+            .policy("no-aws-cli")
+            .option("--exit-code=command")
+            .record()?;
+        run.exits(0).with_context(|| how)?;
+        let verdict = run.verdict.as_ref().context("no verdict")?;
+        ensure!(verdict.overall == Ruling::Inconclusive, "{how}: {}", run.output.stderr);
+        run.because(&["debugger"]).with_context(|| how)?;
+    }
+    Ok(())
+}
+
+fn own_child(scratch: &Scratch) -> Result<()> {
+    let grab = program(scratch, "grab")?.into_os_string();
+    let run = scratch.run([grab, "child".into()]).policy("no-aws-cli").record()?;
+    run.proven()?;
+    Ok(())
+}
