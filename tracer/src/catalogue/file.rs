@@ -20,6 +20,8 @@ pub(super) struct File {
     #[serde(default)]
     pub(super) folders: Vec<String>,
     #[serde(default)]
+    pub(super) other_folders: Vec<String>,
+    #[serde(default)]
     pub(super) program: Vec<Program>,
     #[serde(default)]
     pub(super) hand_off: Vec<HandOffPoint>,
@@ -48,6 +50,7 @@ pub(super) fn parse(text: &str, path: &str) -> Result<File, CatalogueError> {
 
 fn check(file: &File) -> Result<(), String> {
     file.folders.iter().try_for_each(|folder| pattern("folders", folder))?;
+    file.other_folders.iter().try_for_each(|folder| pattern("other-folders", folder))?;
     let mut names = BTreeSet::new();
     for program in &file.program {
         let name = &program.name;

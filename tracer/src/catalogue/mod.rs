@@ -6,6 +6,7 @@
 //! depend on the catalogue of another version.
 
 mod file;
+mod search;
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -13,6 +14,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use file::CatalogueError;
+pub use search::{Found, Place, Search, expand};
 
 /// The name of the hand-off of a process that is controlled as by a debugger.
 pub const DEBUGGED: &str = "debugger";
@@ -93,6 +95,9 @@ pub enum HandOffKind {
 pub struct Catalogue {
     /// Where programs of any name are installed: patterns of paths.
     pub folders: Vec<String>,
+    /// Where copies are looked for too. They count where a policy forbids a program, not where it
+    /// allows one: whoever may write there could pass anything off as the program.
+    pub other_folders: Vec<String>,
     programs: Vec<Program>,
     pub hand_offs: Vec<HandOffPoint>,
 }
@@ -183,6 +188,7 @@ impl Catalogue {
     /// Adds the entries of a file: to the entry of the same name, where there is one.
     fn extend(&mut self, file: file::File) {
         add(&mut self.folders, file.folders);
+        add(&mut self.other_folders, file.other_folders);
         for mut program in file.program {
             match self.programs.iter_mut().find(|own| own.name == program.name) {
                 Some(own) => {

@@ -98,6 +98,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.extend(outside(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
+    lines.extend(files(story, end));
     lines.push(drained(story, end, survivors_allowed));
     lines
 }
@@ -371,6 +372,26 @@ fn ledger(story: &Story, end: &End) -> Requirement {
         end.ledger.len()
     );
     Requirement::new("ledger", Concern::Programs, failure, good)
+}
+
+/// The kernel's queue of file events is bounded. No line for a recording without such a watch.
+fn files(story: &Story, end: &End) -> Option<Requirement> {
+    let watch = story.start.files.as_ref()?;
+    let failure = match &end.files {
+        None => Some("the recording does not say what the watch of files counted".into()),
+        Some(events) if events.overflows > 0 => Some(format!(
+            "the kernel's queue of opened files was full {} times, and what came meanwhile is \
+             unknown",
+            events.overflows
+        )),
+        Some(events) if events.lost > 0 => {
+            Some(format!("{} opened files could not be told apart or kept", events.lost))
+        }
+        Some(_) => None,
+    };
+    let read = end.files.as_ref().map_or(0, |events| events.read);
+    let good = format!("{} files and folders watched, {read} events read, none lost", watch.marks);
+    Some(Requirement::new("files", Concern::Programs, failure, good))
 }
 
 fn drained(story: &Story, end: &End, survivors_allowed: bool) -> Requirement {

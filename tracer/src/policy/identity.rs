@@ -4,95 +4,15 @@
 //! program if any name says so, *or* its file is one of the copies found on this machine, *or* it has
 //! the content of one. What cannot be told is a reason for `inconclusive`, never a "no".
 
-use std::{collections::BTreeSet, path::Path};
+use std::collections::BTreeSet;
 
 use super::ClaimKind;
 use crate::{
-    catalogue::{Catalogue, Program},
-    model::{Bytes, FileVersion},
+    catalogue::Program,
+    model::Bytes,
     record::schema::{Exec, KnownCopy},
     session::Story,
 };
-
-/// Where programs usually are (the file system hierarchy standard, and the AWS CLI's installer).
-const USUAL_FOLDERS: &[&str] = &[
-    "/usr/local/sbin",
-    "/usr/local/bin",
-    "/usr/sbin",
-    "/usr/bin",
-    "/sbin",
-    "/bin",
-    "/snap/bin",
-    "/usr/local/aws-cli/v2/current/bin",
-];
-
-/// Copies of a program on this machine: in the directories of `path_variable` and the usual ones, or
-/// the file itself when `program` is an absolute path. `identify` follows symbolic links.
-pub fn find_copies(
-    program: &str,
-    catalogue: &Catalogue,
-    path_variable: &[u8],
-    home: Option<&Path>,
-    identify: &dyn Fn(&Path) -> Option<FileVersion>,
-) -> Vec<KnownCopy> {
-    if program.starts_with('/') {
-        let path = Bytes::from(program);
-        let names = [String::from_utf8_lossy(path.base_name()).into_owned()];
-        let copy = identify(path.as_path()).map(|version| {
-            let multi_call = is_multi_call(path.as_path(), &version, &names, identify);
-            KnownCopy { path, file: version.id, multi_call }
-        });
-        return copy.into_iter().collect();
-    }
-    let program = catalogue.program(program);
-    let names = &program.file_names;
-    // sudo replaces PATH by one of its own, so the usual folders are looked at in any case.
-    let usual = USUAL_FOLDERS.iter().map(|folder| folder.as_bytes());
-    let path = path_variable.split(|byte| *byte == b':').filter(|path| !path.is_empty());
-    let own = home.map(|home| Bytes::from(home.join(".local/bin").as_path()));
-    let directories = path.chain(usual).chain(own.as_ref().map(|own| own.0.as_slice()));
-    let mut copies: Vec<KnownCopy> = Vec::new();
-    for directory in directories {
-        for name in names {
-            let path = Bytes([directory, b"/", name.as_bytes()].concat());
-            let Some(version) = identify(path.as_path()) else { continue };
-            if copies.iter().all(|copy| copy.file != version.id) {
-                let multi_call = is_multi_call(path.as_path(), &version, names, identify);
-                copies.push(KnownCopy { path, file: version.id, multi_call });
-            }
-        }
-    }
-    copies
-}
-
-/// Whether a neighbour with a name of another program is the same file or has the same content.
-fn is_multi_call(
-    path: &Path,
-    version: &FileVersion,
-    names: &[String],
-    identify: &dyn Fn(&Path) -> Option<FileVersion>,
-) -> bool {
-    /// Shims are small; a large file with a twin is a multi-call binary, which links share.
-    const COMPARED_BYTES_MAX: u64 = 64 * 1024;
-    let entries = path.parent().and_then(|directory| std::fs::read_dir(directory).ok());
-    entries.into_iter().flatten().flatten().any(|entry| {
-        let name = entry.file_name();
-        if names.iter().any(|own| name.to_str().is_some_and(|name| name.starts_with(own.as_str())))
-        {
-            return false;
-        }
-        let neighbour = entry.path();
-        // Whatever is the same has the same size, and asking for that is cheap.
-        if !std::fs::metadata(&neighbour).is_ok_and(|other| other.len() == version.size_bytes) {
-            return false;
-        }
-        let Some(other) = identify(&neighbour) else { return false };
-        other.id == version.id
-            || (version.size_bytes <= COMPARED_BYTES_MAX
-                && std::fs::read(path)
-                    .is_ok_and(|own| std::fs::read(&neighbour).is_ok_and(|theirs| theirs == own)))
-    })
-}
 
 /// What an exec has to do with a program.
 #[derive(Debug)]
@@ -313,7 +233,7 @@ pub(super) fn is_copy(exec: &Exec, copies: &[KnownCopy]) -> bool {
         let argv0 = if script.is_some() { None } else { exec.argv.args.first() };
         [exec.filename.as_ref(), argv0].into_iter().flatten().all(|own| own.base_name() == name)
     };
-    copies.iter().any(|copy| {
+    copies.iter().filter(|copy| !copy.only_forbids).any(|copy| {
         Some(copy.file) == file && (!copy.multi_call || called_as(copy.path.base_name()))
     })
 }

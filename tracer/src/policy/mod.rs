@@ -7,6 +7,7 @@ mod attempts;
 mod completeness;
 mod file;
 mod identity;
+mod opened;
 #[cfg(test)]
 mod tests;
 mod verdict;
@@ -16,7 +17,6 @@ pub use file::{
     AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins,
     can_enforce, check_names, load,
 };
-pub use identity::find_copies;
 #[cfg(test)]
 pub(crate) use tests::start as test_start;
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge, rules};

@@ -9,15 +9,15 @@ use crate::{
     session::Story,
 };
 
-const ROOT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
-const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
-const AWS: u64 = 77;
+pub(super) const ROOT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
+pub(super) const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
+pub(super) const AWS: u64 = 77;
 
-fn file(inode: u64) -> FileId {
+pub(super) fn file(inode: u64) -> FileId {
     FileId { device: Device::new(8, 1), inode }
 }
 
-fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -> Record {
+pub(super) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -> Record {
     Record::Exec(Box::new(Exec {
         t_ns: 5,
         process,
@@ -64,7 +64,7 @@ fn exit(process: ProcessKey) -> Record {
 }
 
 /// A command that starts one child, which executes what the test says.
-fn events(child: &[Record]) -> Vec<Record> {
+pub(super) fn events(child: &[Record]) -> Vec<Record> {
     let mut records = vec![
         Record::Root(Root {
             t_ns: 1,
@@ -121,7 +121,7 @@ fn content(version: FileVersion, result: Result<&str, &str>) -> Record {
 }
 
 /// An end that agrees with the events in everything.
-fn good_end(records: &[Record]) -> End {
+pub(super) fn good_end(records: &[Record]) -> End {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut ledger: BTreeMap<FileId, u64> = BTreeMap::new();
     for record in records {
@@ -162,6 +162,7 @@ fn good_end(records: &[Record]) -> End {
         canaries: vec![canary(CanaryPhase::Start), canary(CanaryPhase::End)],
         ledger: ledger.into_iter().map(|(file, execs)| LedgerRow { file, execs }).collect(),
         survivors: Vec::new(),
+        files: None,
         verdict: None,
     }
 }
@@ -201,13 +202,20 @@ pub(crate) fn start(policy: &Policy) -> Start {
         catalogue: None,
         known_programs: BTreeMap::from([(
             "aws".to_owned(),
-            vec![KnownCopy { path: "/usr/bin/aws".into(), file: file(AWS), multi_call: false }],
+            vec![KnownCopy {
+                path: "/usr/bin/aws".into(),
+                file: file(AWS),
+                multi_call: false,
+                only_forbids: false,
+            }],
         )]),
+        known_packages: BTreeMap::new(),
+        files: None,
     }
 }
 
 /// Judges the events with an end that `spoil` may change, and returns the ruling and all reasons.
-fn ruling(
+pub(super) fn ruling(
     policy: &str,
     child: &[Record],
     spoil: impl FnOnce(&mut Start, &mut End),
@@ -228,12 +236,12 @@ fn ruling(
     (verdict.overall, text.join("\n"))
 }
 
-fn git() -> Record {
+pub(super) fn git() -> Record {
     exec(CHILD, "/usr/bin/git", 2, &["git", "status"])
 }
 
 #[track_caller]
-fn check(actual: (Ruling, String), ruling: Ruling, words: &str) {
+pub(super) fn check(actual: (Ruling, String), ruling: Ruling, words: &str) {
     assert_eq!(actual.0, ruling, "{}", actual.1);
     assert!(actual.1.contains(words), "`{words}` is not in:\n{}", actual.1);
 }

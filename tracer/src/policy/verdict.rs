@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Claim, ClaimKind, Policy, Requirement, SurvivorRule, attempts, completeness,
     identity::{Match, hands_over, is_copy, runs, unidentified},
+    opened,
 };
 use crate::{
     model::{Bytes, FileId, ProcessKey},
@@ -126,6 +127,7 @@ fn judge_claim(
     attempts::judge(story, claim, &mut verdict);
     ledger_violations(story, claim, &mut verdict);
     verdict.reasons.extend(hand_offs(story, policy));
+    verdict.reasons.extend(opened::reasons(story, policy, claim));
     verdict.reasons.extend(
         statement
             .iter()
@@ -233,7 +235,11 @@ fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
             is_copy(exec, copies(story, program))
         }
     });
-    (!listed).then(|| {
+    // A program nobody looked for when tracing started may be this one: a reason of its own.
+    let known = |program: &String| {
+        program.starts_with('@') || story.start.known_programs.contains_key(program)
+    };
+    (!listed && claim.programs.iter().all(known)).then(|| {
         let script = exec.script.as_ref().and_then(|script| Some(&script.file.as_ref()?.path));
         let path = script.or_else(|| exec.file.as_ref().and_then(|file| file.path.as_ref()));
         let name = path.map_or("a file without a path".into(), |path| path.lossy());

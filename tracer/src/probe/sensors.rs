@@ -120,6 +120,24 @@ const fn syscall(program: &'static str, name: &'static str) -> Probe {
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
 const SYSCALL_TAX: &str =
     "every system call of every process on this machine takes longer while tracing runs";
+/// A sensor that is no eBPF program.
+#[derive(Debug)]
+pub struct PlainSensor {
+    pub name: &'static str,
+    /// What is missing without it.
+    pub purpose: &'static str,
+    pub hook: &'static str,
+    pub cannot_see: &'static str,
+}
+
+/// Opens of known copies of forbidden programs, and writes where others pick up work.
+pub const FILES: PlainSensor = PlainSensor {
+    name: "files",
+    purpose: "who opens a forbidden program's files, and who leaves work for others",
+    hook: "fanotify marks on inodes",
+    cannot_see: "what is done with a file that was opened; copies and modules that were not found \
+                 at the start, or came later; files received open from another process",
+};
 
 pub const SENSORS: &[Sensor] = &[
     Sensor {

@@ -31,6 +31,7 @@ pub enum Record {
     Connect(Connect),
     ConnectResult(ConnectResult),
     Close(Close),
+    Opened(Opened),
     HandOff(HandOff),
     Attempt(Attempt),
     LocalSend(LocalSend),
@@ -51,6 +52,7 @@ impl Record {
             Record::Connect(_) => "connect",
             Record::ConnectResult(_) => "connect-result",
             Record::Close(_) => "close",
+            Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",
             Record::Attempt(_) => "attempt",
             Record::LocalSend(_) => "local-send",
@@ -90,6 +92,12 @@ pub struct Start {
     pub enforced: bool,
     /// Copies of the programs the policies name, as found on this machine at the start.
     pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
+    /// Folders of Python modules that are one of these programs.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known_packages: BTreeMap<String, Vec<Bytes>>,
+    /// Absent in recordings from before there was such a watch.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileWatch>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -133,6 +141,45 @@ pub struct KnownCopy {
     /// shim), so only the name it is called by tells which program it is.
     #[serde(default, skip_serializing_if = "is_false")]
     pub multi_call: bool,
+    /// It was found where anybody may have put it: it counts as the program where a claim forbids
+    /// that, and not where one allows it.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub only_forbids: bool,
+}
+
+/// Which files were to be watched beside the probes, and what came of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileWatch {
+    /// Files and folders that are watched.
+    pub marks: u64,
+    /// What is not, although it should be.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub gaps: Vec<WatchGap>,
+}
+
+/// Something that should be watched and is not.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct WatchGap {
+    pub of: Watched,
+    pub why: String,
+}
+
+/// What a watch is for: the name of a program, or of a hand-off.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Watched {
+    Program(String),
+    HandOff(String),
+}
+
+/// Events of the file watch, counted.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FileEvents {
+    pub read: u64,
+    /// How often the kernel's queue was full, each time for an unknown number of events.
+    pub overflows: u64,
+    /// Read, and of no use: the file could not be opened, or there was no room to keep them.
+    pub lost: u64,
 }
 
 /// What a version of an executed or known file contains. Comes once per version, some time after
@@ -362,6 +409,41 @@ pub struct Close {
     pub unread: Vec<String>,
 }
 
+/// A file that is a program, or part of one, was opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Opened {
+    /// When that was read; it happened after `after_ns`.
+    pub t_ns: u64,
+    pub after_ns: u64,
+    /// Absent when it may have been a process of the tree and that cannot be told.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub process: Option<ProcessKey>,
+    /// As tracer's own pid namespace has it; 0 when the process is not in it.
+    pub pid: u32,
+    pub what: OpenedWhat,
+    /// Programs it is, or is part of.
+    pub programs: Vec<String>,
+    /// To be executed, by the kernel itself; that need not have come about.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub to_execute: bool,
+    /// The command found it open when it started.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub inherited: bool,
+    pub file: Option<FileId>,
+    pub path: Bytes,
+}
+
+#[derive(
+    Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, JsonSchema,
+)]
+#[serde(rename_all = "kebab-case")]
+pub enum OpenedWhat {
+    /// A known copy of the program.
+    Copy,
+    /// A file of its Python modules.
+    Module,
+}
+
 /// Work was left, or may have been, for a process outside the tree.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct HandOff {
@@ -471,6 +553,9 @@ pub struct End {
     pub ledger: Vec<LedgerRow>,
     /// Still running when tracing ended.
     pub survivors: Vec<ProcessKey>,
+    /// Of the watch of files, when there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub files: Option<FileEvents>,
     /// As computed at the time; `verify` computes it again.
     pub verdict: Option<Verdict>,
 }

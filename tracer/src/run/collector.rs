@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::machine::LiveMachine;
+use super::{engine::boottime_ns, machine::LiveMachine, watch::Watch};
 use crate::{
     catalogue::Catalogue,
     ingest::Drain,
@@ -21,6 +21,7 @@ pub(super) struct Collector {
     pub(super) drain: Drain,
     pub(super) fold: Fold,
     pub(super) story: Story,
+    pub(super) watch: Watch,
     rings: Rings,
     machine: LiveMachine,
     writer: Option<Writer>,
@@ -32,6 +33,7 @@ impl Collector {
     pub(super) fn new(
         rings: Rings,
         machine: LiveMachine,
+        watch: Watch,
         start: Start,
         writer: Option<Writer>,
     ) -> Collector {
@@ -39,6 +41,7 @@ impl Collector {
             drain: Drain::default(),
             fold: Fold::default(),
             story: Story::new(start.clone()),
+            watch,
             rings,
             machine,
             writer,
@@ -57,8 +60,9 @@ impl Collector {
     }
 
     /// Handles everything that is in the rings. Returns how many records there were.
-    pub(super) fn round(&mut self) -> usize {
-        let Collector { drain, fold, story, rings, machine, writer, write_error } = self;
+    pub(super) fn round(&mut self) -> io::Result<usize> {
+        self.watch.collect(boottime_ns()?, self.machine.identifier());
+        let Collector { drain, fold, story, rings, machine, writer, write_error, .. } = self;
         let mut sink = |event: Event| {
             if let Some(record) = fold.apply(event, machine) {
                 accept(record, story, writer, write_error);
@@ -70,16 +74,29 @@ impl Collector {
             self.attempts(false);
             let finished = self.machine.contents().finished();
             self.contents(finished);
+        }
+        let seen = self.watch.attribute(&self.story, false);
+        if count > 0 || !seen.is_empty() {
+            self.accept(seen);
             self.flush();
         }
-        count
+        Ok(count)
+    }
+
+    /// The command has been started as this process.
+    pub(super) fn launched(&mut self, pid: u32) -> io::Result<()> {
+        self.watch.inherited(pid, boottime_ns()?);
+        Ok(())
+    }
+
+    fn accept(&mut self, records: Vec<Record>) {
+        for record in records {
+            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+        }
     }
 
     fn contents(&mut self, finished: Vec<Content>) {
-        for content in finished {
-            let record = Record::Content(content);
-            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
-        }
+        self.accept(finished.into_iter().map(Record::Content).collect());
     }
 
     /// Net events that came before their process.
@@ -99,12 +116,18 @@ impl Collector {
     }
 
     /// After the last round: nothing more will introduce a process.
-    pub(super) fn settle(&mut self) {
+    pub(super) fn settle(&mut self) -> io::Result<()> {
         self.early(true);
         self.attempts(true);
+        let now_ns = boottime_ns()?;
+        self.watch.collect(now_ns, self.machine.identifier());
+        let mut seen = self.watch.attribute(&self.story, true);
+        seen.extend(self.watch.replaced(now_ns));
+        self.accept(seen);
         let rest = self.machine.contents().rest();
         self.contents(rest);
         self.flush();
+        Ok(())
     }
 
     /// After settling: what the story's contacts with processes outside the tree amount to.

@@ -2,8 +2,11 @@
 
 use std::fmt::Write as _;
 
-use super::{engine, witness::ExecWitness};
-use crate::probe::{self, Loaded, Lockdown, sensors::SENSORS};
+use super::{engine, watch::Watch, witness::ExecWitness};
+use crate::probe::{
+    self, Loaded, Lockdown,
+    sensors::{FILES, SENSORS},
+};
 
 /// The findings, and whether `tracer run` can work.
 #[derive(Debug)]
@@ -88,6 +91,14 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
             line("sensors", &format!("NO: {error}"));
         }
     }
+    let finding = match Watch::probe() {
+        Ok(()) => format!("{}: {}", FILES.hook, FILES.purpose),
+        Err(error) => format!(
+            "NO: {error}; without it no claim that forbids a program found here can be proven"
+        ),
+    };
+    line(&format!("sensor {}", FILES.name), &finding);
+    line("", &format!("cannot see: {}", FILES.cannot_see));
     line(
         "verdict",
         if usable {

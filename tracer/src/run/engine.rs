@@ -1,14 +1,15 @@
 //! The course of a run.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     io,
     os::{
-        fd::{AsFd as _, BorrowedFd, OwnedFd},
+        fd::{AsFd as _, OwnedFd},
         unix::process::ExitStatusExt as _,
     },
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::{Child, ExitStatus},
+    task::Poll,
     time::Duration,
 };
 
@@ -22,20 +23,22 @@ use super::{
     Settings, canary,
     collector::Collector,
     inherited,
+    known::Known,
     launch::{self, LaunchError, Launched},
     machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
     user::CallingUser,
+    watch::Watch,
 };
 use crate::{
     model::{Bytes, Device, FileId},
     policy::{self, Verdict},
-    probe::{Attached, FinalCounters, Identifier, LoadError, Loaded},
+    probe::{Attached, FinalCounters, LoadError, Loaded, sensors},
     record::{
         Record, Writer,
         schema::{
-            Canary, CanaryPhase, CommandStatus, CounterRow, End, Host, LedgerRow, SCHEMA, Start,
-            Witness,
+            Canary, CanaryPhase, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
+            SCHEMA, SensorState, Start, Witness,
         },
     },
     session::Story,
@@ -93,23 +96,30 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let enroll_last = loaded.enroller()?;
     let mut attached = loaded.attach()?;
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
-    let start = start_record(&settings, &attached, &identifier, user.as_ref())?;
+    let home = user
+        .as_ref()
+        .and_then(|user| user.home.clone())
+        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
+    let known = Known::search(&settings, home, &identifier);
+    let machine = LiveMachine::new(identifier)?;
+    let watch =
+        Watch::new(&known.wanted(&settings), machine.identifier(), machine.sees_global_pids());
+    let start = start_record(&settings, &attached, known, &watch, user.as_ref())?;
     if settings.probes.enforce {
         let (files, names) = policy::rules(&start);
         attached.forbid(&files, &names)?;
     }
-    let collector = Collector::new(
-        rings,
-        LiveMachine::new(identifier)?,
-        start,
-        settings.output.map(Writer::new),
-    );
+    let writer = settings.output.map(Writer::new);
+    let collector = Collector::new(rings, machine, watch, start, writer);
     let mut session = Session::new(collector, attached, signals)?;
 
     session.canary(CanaryPhase::Start, enroll_canary, mask).await?;
     let launched = launch::launch(&settings.command, enroll_command, user, mask);
     let (launched, launch_error) = match launched {
-        Ok(launched) => (Some(launched), None),
+        Ok(launched) => {
+            session.collector.launched(launched.child.id())?;
+            (Some(launched), None)
+        }
         Err(error) => (None, Some(error)),
     };
     let (status, witness) = match launched {
@@ -131,7 +141,7 @@ struct Session {
     collector: Collector,
     attached: Attached,
     signals: Signals,
-    readiness: [AsyncFd<OwnedFd>; 3],
+    readiness: Vec<AsyncFd<OwnedFd>>,
     canaries: Vec<Canary>,
     interrupted: bool,
     impatience: u32,
@@ -140,18 +150,17 @@ struct Session {
 impl Session {
     fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
-        let wait_on = |ring: BorrowedFd<'_>| {
-            let fd = ring.try_clone_to_owned()?;
+        let wait_on = |fd: OwnedFd| {
             // SAFETY: AsyncFd owns the descriptor until it is dropped.
             Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
         };
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
-        let readiness = [
-            wait_on(rings.process.as_fd())?,
-            wait_on(rings.net.as_fd())?,
-            wait_on(rings.attempt.as_fd())?,
-        ];
+        let mut sources = collector.watch.queues()?;
+        for ring in [rings.process.as_fd(), rings.net.as_fd(), rings.attempt.as_fd()] {
+            sources.push(ring.try_clone_to_owned()?);
+        }
+        let readiness = sources.into_iter().map(wait_on).collect::<io::Result<_>>()?;
         Ok(Session {
             collector,
             attached,
@@ -177,7 +186,7 @@ impl Session {
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
-                self.collector.round();
+                self.collector.round()?;
                 seen = canary::seen(
                     &self.attached.canary_kinds,
                     &before,
@@ -227,11 +236,11 @@ impl Session {
         let Launched { mut child, witness, anchor } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
-            self.collector.round();
+            self.collector.round()?;
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
                 if ended.is_some() {
-                    self.collector.round();
+                    self.collector.round()?;
                     if progress {
                         self.say_what_is_left(linger);
                     }
@@ -331,7 +340,7 @@ impl Session {
         self.attached.detach();
         let counters = self.settle().await?;
         let collector = &mut self.collector;
-        collector.settle();
+        collector.settle()?;
         Ok(End {
             t_ns: boottime_ns()?,
             command_status: status,
@@ -357,6 +366,7 @@ impl Session {
                 })
                 .collect(),
             survivors: collector.story.alive.iter().copied().collect(),
+            files: Some(collector.watch.events()),
             verdict: None,
         })
     }
@@ -367,7 +377,7 @@ impl Session {
         let deadline = Instant::now() + SETTLE_WAIT;
         let mut before = None;
         loop {
-            self.collector.round();
+            self.collector.round()?;
             let counters = self.attached.counters()?;
             let drain = &self.collector.drain;
             let read = drain.read.values().sum::<u64>() + drain.damaged;
@@ -404,14 +414,22 @@ impl Session {
     }
 }
 
-/// Until a ring has something.
-async fn any_readable([process, net, attempt]: &[AsyncFd<OwnedFd>; 3]) -> io::Result<()> {
-    tokio::select! {
-        ready = process.readable() => ready?.clear_ready(),
-        ready = net.readable() => ready?.clear_ready(),
-        ready = attempt.readable() => ready?.clear_ready(),
-    }
-    Ok(())
+/// Until a ring or the watch of files has something.
+async fn any_readable(sources: &[AsyncFd<OwnedFd>]) -> io::Result<()> {
+    std::future::poll_fn(|context| {
+        let mut any = Poll::Pending;
+        for source in sources {
+            if let Poll::Ready(ready) = source.poll_read_ready(context) {
+                match ready {
+                    Ok(mut ready) => ready.clear_ready(),
+                    Err(error) => return Poll::Ready(Err(error)),
+                }
+                any = Poll::Ready(Ok(()));
+            }
+        }
+        any
+    })
+    .await
 }
 
 fn named(counts: &BTreeMap<&'static str, u64>) -> BTreeMap<String, u64> {
@@ -456,43 +474,36 @@ fn clock_ns(clock: libc::clockid_t) -> io::Result<i64> {
     }
 }
 
-fn boottime_ns() -> io::Result<u64> {
+pub(super) fn boottime_ns() -> io::Result<u64> {
     clock_ns(libc::CLOCK_BOOTTIME).map(i64::unsigned_abs)
+}
+
+fn files_sensor(missing: Option<String>) -> SensorState {
+    let files = &sensors::FILES;
+    SensorState {
+        sensor: files.name.into(),
+        hook: files.hook.into(),
+        cannot_see: files.cannot_see.into(),
+        tax: String::new(),
+        missing,
+    }
 }
 
 fn start_record(
     settings: &Settings,
     attached: &Attached,
-    identifier: &Identifier,
+    known: Known,
+    watch: &Watch,
     user: Option<&CallingUser>,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
+    let FileWatch { marks, mut gaps } = watch.report();
+    gaps.extend(known.gaps);
     let t_ns = boottime_ns()?;
     let read = |path: &str| {
         std::fs::read_to_string(path)
             .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
     };
-    let path_variable = std::env::var_os("PATH").unwrap_or_default();
-    let home = user
-        .and_then(|user| user.home.clone())
-        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
-    let identify = |path: &Path| identifier.file_at(path);
-    let programs: BTreeSet<&String> = settings
-        .policies
-        .iter()
-        .flat_map(|policy| &policy.claims)
-        .flat_map(|claim| &claim.programs)
-        .filter(|program| !program.starts_with('@'))
-        .collect();
-    let catalogue = &settings.catalogue;
-    let known_programs = programs
-        .iter()
-        .map(|program| {
-            let (path, home) = (path_variable.as_bytes(), home.as_deref());
-            let copies = policy::find_copies(program, catalogue, path, home, &identify);
-            ((*program).clone(), copies)
-        })
-        .collect();
     Ok(Start {
         schema: SCHEMA,
         tracer: VERSION.into(),
@@ -512,11 +523,13 @@ fn start_record(
         // SAFETY: as above.
         gid: user.map_or_else(|| unsafe { libc::getgid() }, |user| user.gid),
         armed_before_first_instruction: true,
-        sensors: attached.sensors.clone(),
+        sensors: attached.sensors.iter().cloned().chain([files_sensor(watch.refused())]).collect(),
         policies: settings.policies.clone(),
-        catalogue: Some(programs.iter().map(|name| catalogue.program(name).into_owned()).collect()),
+        catalogue: Some(known.entries),
         inherited_sockets: inherited::sockets(),
         enforced: settings.probes.enforce,
-        known_programs,
+        known_programs: known.copies,
+        known_packages: known.packages,
+        files: Some(FileWatch { marks, gaps }),
     })
 }

@@ -41,13 +41,23 @@ impl LiveMachine {
         }
     }
 
+    pub(super) fn identifier(&self) -> &Identifier {
+        &self.identifier
+    }
+
+    /// Whether pids as this process sees them are those of the initial namespace, as the probes
+    /// report them.
+    pub(super) fn sees_global_pids(&self) -> bool {
+        self.own_pid_ns == Some(INITIAL_PID_NS)
+    }
+
     pub(super) fn contents(&mut self) -> &mut Contents {
         &mut self.contents
     }
 
     /// The /proc folder of the process that executed, if this /proc shows it.
     fn proc_folder(&self, exec: &ExecEvent) -> Option<PathBuf> {
-        let pid = if self.own_pid_ns == Some(INITIAL_PID_NS) {
+        let pid = if self.sees_global_pids() {
             exec.header.process.pid
         } else if self.own_pid_ns == Some(exec.pid_ns_inum) {
             exec.ns_pid

@@ -10,11 +10,13 @@ mod content;
 mod doctor;
 mod engine;
 mod inherited;
+mod known;
 mod launch;
 mod machine;
 mod settings;
 mod signals;
 mod user;
+mod watch;
 mod witness;
 
 pub use doctor::{Diagnosis, diagnose};

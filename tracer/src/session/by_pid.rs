@@ -38,18 +38,29 @@ impl Story {
 
     /// The process that had `pid` at some time between `from_ns` and `to_ns`, both included.
     pub fn by_pid_between(&self, pid: u32, from_ns: u64, to_ns: u64) -> ByPid {
-        let started_until = |start_ns| ProcessKey { pid, start_ns };
-        let mut found = self
-            .processes
-            .range(started_until(0)..=started_until(to_ns))
-            .rev()
-            .filter(|(_, process)| process.exit.as_ref().is_none_or(|exit| exit.t_ns >= from_ns))
-            .map(|(key, _)| *key);
+        let mut found = self.processes_of_pid(pid, from_ns, to_ns);
         match (found.next(), found.next()) {
             (None, _) => ByPid::Nobody,
             (Some(key), None) => ByPid::One(key),
             (Some(latest), Some(_)) => ByPid::Several(latest),
         }
+    }
+
+    /// All processes that had `pid` at some time between `from_ns` and `to_ns`, latest first.
+    pub fn processes_of_pid(
+        &self,
+        pid: u32,
+        from_ns: u64,
+        to_ns: u64,
+    ) -> impl Iterator<Item = ProcessKey> {
+        let started_at = |start_ns| ProcessKey { pid, start_ns };
+        self.processes
+            .range(started_at(0)..=started_at(to_ns))
+            .rev()
+            .filter(move |(_, process)| {
+                process.exit.as_ref().is_none_or(|exit| exit.t_ns >= from_ns)
+            })
+            .map(|(key, _)| *key)
     }
 }
 

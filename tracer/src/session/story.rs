@@ -9,8 +9,8 @@ use crate::{
     record::{
         Integrity, Recording,
         schema::{
-            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Outcome,
-            Record, Start,
+            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Opened,
+            Outcome, Record, Start,
         },
     },
 };
@@ -22,6 +22,8 @@ pub struct Story {
     pub integrity: Integrity,
     pub processes: BTreeMap<ProcessKey, Process>,
     pub connections: Vec<Connection>,
+    /// Files of programs that were opened.
+    pub opened: Vec<Opened>,
     /// Work that left the tree.
     pub hand_offs: Vec<HandOff>,
     pub attempts: Vec<Attempt>,
@@ -87,6 +89,7 @@ impl Story {
             integrity: Integrity::CutShort,
             processes: BTreeMap::new(),
             connections: Vec::new(),
+            opened: Vec::new(),
             hand_offs: Vec::new(),
             attempts: Vec::new(),
             local_sends: Vec::new(),
@@ -178,6 +181,7 @@ impl Story {
                     connection.close = Some(close);
                 }
             }
+            Record::Opened(opened) => self.opened.push(opened),
             Record::HandOff(hand_off) => self.hand_offs.push(hand_off),
             Record::Attempt(attempt) => {
                 self.attempt_tries += attempt.tries;

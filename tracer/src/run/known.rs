@@ -1,0 +1,97 @@
+//! What the policies' names stand for on this machine, when tracing starts.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::PathBuf,
+};
+
+use super::{settings::Settings, watch::Wanted};
+use crate::{
+    catalogue::{Place, Program, Search},
+    model::Bytes,
+    policy::ClaimKind,
+    probe::Identifier,
+    record::schema::{KnownCopy, WatchGap, Watched},
+};
+
+#[derive(Debug)]
+pub(super) struct Known {
+    /// The catalogue's entries.
+    pub(super) entries: Vec<Program>,
+    pub(super) copies: BTreeMap<String, Vec<KnownCopy>>,
+    pub(super) packages: BTreeMap<String, Vec<Bytes>>,
+    pub(super) gaps: Vec<WatchGap>,
+    /// Programs that must not run: their files are watched.
+    forbidden: BTreeSet<String>,
+    home: Option<PathBuf>,
+}
+
+impl Known {
+    pub(super) fn search(
+        settings: &Settings,
+        home: Option<PathBuf>,
+        identifier: &Identifier,
+    ) -> Known {
+        let claims = settings.policies.iter().flat_map(|policy| &policy.claims);
+        let named: BTreeSet<(&String, bool)> = claims
+            .flat_map(|claim| {
+                let forbids = claim.kind == ClaimKind::NeverRuns;
+                claim.programs.iter().map(move |program| (program, forbids))
+            })
+            .filter(|(program, _)| !program.starts_with('@'))
+            .collect();
+        let place = Place::from_environment(
+            home.clone(),
+            settings.command.first().map(std::ffi::OsString::as_os_str),
+        );
+        let search = Search::new(&settings.catalogue, &place);
+        let mut known = Known {
+            entries: Vec::new(),
+            copies: BTreeMap::new(),
+            packages: BTreeMap::new(),
+            gaps: Vec::new(),
+            forbidden: BTreeSet::new(),
+            home,
+        };
+        for (program, forbids) in named {
+            if forbids {
+                known.forbidden.insert(program.clone());
+            }
+            if known.copies.contains_key(program) {
+                continue;
+            }
+            let found = search.find(program, &|path| identifier.file_at(path));
+            if found.cut {
+                known.gaps.push(WatchGap {
+                    of: Watched::Program(program.clone()),
+                    why: format!("there are more copies of {program} than tracer looks at"),
+                });
+            }
+            known.entries.push(settings.catalogue.program(program).into_owned());
+            known.copies.insert(program.clone(), found.copies);
+            let packages: Vec<Bytes> =
+                found.packages.iter().map(|folder| Bytes::from(folder.as_path())).collect();
+            if !packages.is_empty() {
+                known.packages.insert(program.clone(), packages);
+            }
+        }
+        known
+    }
+
+    /// What is to be watched of it.
+    pub(super) fn wanted<'a>(&'a self, settings: &'a Settings) -> Wanted<'a> {
+        fn of<T: Clone>(
+            all: &BTreeMap<String, T>,
+            names: &BTreeSet<String>,
+        ) -> BTreeMap<String, T> {
+            let wanted = all.iter().filter(|(name, _)| names.contains(*name));
+            wanted.map(|(name, found)| (name.clone(), found.clone())).collect()
+        }
+        Wanted {
+            copies: of(&self.copies, &self.forbidden),
+            packages: of(&self.packages, &self.forbidden),
+            catalogue: &settings.catalogue,
+            home: self.home.as_deref(),
+        }
+    }
+}
