@@ -15,6 +15,7 @@ mod node;
 mod outside;
 mod readme;
 mod recording;
+mod report;
 mod session;
 mod terminal;
 mod thousand;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     // The long ones come first, one on each of two threads.
     arguments.test_threads.get_or_insert(2);
     let why_none = why_none();
-    let modules: [(&str, &[Test]); 13] = [
+    let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
         ("exec", exec::TESTS),
         ("node", node::TESTS),
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
         ("readme", readme::TESTS),
+        ("report", report::TESTS),
     ];
     let trials = modules.iter().flat_map(|(module, tests)| {
         let why_none = why_none.clone();
