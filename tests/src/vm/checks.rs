@@ -18,7 +18,7 @@ use super::{
     machine::{
         AWS, AWS_BY_COPY, AWS_BY_HARD_LINK, AWS_BY_SYMLINK, ODD, bind, mount_at, write_program,
     },
-    odd,
+    odd, outside,
     recording::expect,
     say,
     traced::{Traced, tracer},
@@ -50,13 +50,17 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("pid-namespace", pid_namespace),
     ("credentials", credentials),
     ("int80", int80),
+    ("failed-execs", outside::failed_execs),
+    ("local-sends", outside::local_sends),
+    ("intrusions", outside::intrusions),
+    ("enforced", outside::enforced),
     ("every-field-readable", every_field_readable),
     ("execs-equal-witness", execs_equal_witness),
     ("counters-add-up", counters_add_up),
     ("verify-agrees", verify_agrees),
 ];
 
-fn ok(detail: impl Into<String>) -> Result<Finding> {
+pub(super) fn ok(detail: impl Into<String>) -> Result<Finding> {
     Ok(Finding::Ok(detail.into()))
 }
 

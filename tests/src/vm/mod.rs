@@ -6,6 +6,7 @@
 mod checks;
 mod machine;
 pub mod odd;
+mod outside;
 mod recording;
 mod traced;
 

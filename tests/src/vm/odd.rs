@@ -7,7 +7,7 @@ use std::{
     net::TcpStream,
     os::{
         fd::{AsRawFd as _, FromRawFd as _},
-        unix::{fs::OpenOptionsExt as _, process::CommandExt as _},
+        unix::{fs::OpenOptionsExt as _, net::UnixStream, process::CommandExt as _},
     },
     process::{Command, ExitCode},
     thread,
@@ -73,6 +73,9 @@ fn act(deed: &str, arguments: &[String]) -> Result<u8> {
             fs::remove_file(COPY)?;
             exec_descriptor(&file, program, rest)?;
         }
+        ("touch", [file]) => drop(File::create(file)?),
+        ("say", [socket]) => UnixStream::connect(socket)?.write_all(b"!")?,
+        ("seize", [pid]) => seize(pid.parse()?)?,
         ("int80", [program]) => return int80(program),
         ("pid-namespace", [program]) => pid_namespace(program)?,
         ("as-user", [uid, gid, program]) => {
@@ -102,6 +105,15 @@ fn connect(address: &str, send: usize, receive: usize) -> Result<()> {
     let mut received = Vec::new();
     stream.read_to_end(&mut received)?;
     ensure!(received.len() == receive, "received {} bytes, not {receive}", received.len());
+    Ok(())
+}
+
+/// As a debugger takes control of a process.
+fn seize(pid: libc::pid_t) -> Result<()> {
+    let none = std::ptr::null_mut::<libc::c_void>();
+    // SAFETY: this request reads and writes no memory of this process.
+    let seized = unsafe { libc::ptrace(libc::PTRACE_SEIZE, pid, none, none) };
+    ensure!(seized == 0, "ptrace: {}", io::Error::last_os_error());
     Ok(())
 }
 
