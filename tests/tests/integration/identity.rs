@@ -89,7 +89,7 @@ fn check_caught(scratch: &Scratch, command: &[impl Into<OsString> + Clone]) -> R
     Ok(())
 }
 
-fn text(path: &Path) -> String {
+pub(crate) fn text(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 
@@ -194,7 +194,7 @@ fn symbolic_link_to_script(scratch: &Scratch) -> Result<()> {
 }
 
 /// Not the shim of a version manager, which is a shell script.
-fn python() -> Result<String> {
+pub(crate) fn python() -> Result<String> {
     let python = Path::new("/usr/bin/python3");
     if python.is_file() { Ok(text(python)) } else { skip("there is no /usr/bin/python3") }
 }

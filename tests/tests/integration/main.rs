@@ -19,6 +19,7 @@ mod report;
 mod session;
 mod terminal;
 mod thousand;
+mod watch;
 
 use std::process::ExitCode;
 
@@ -46,6 +47,7 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
+        ("watch", watch::TESTS),
         ("readme", readme::TESTS),
         ("report", report::TESTS),
     ];
