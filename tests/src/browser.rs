@@ -73,6 +73,7 @@ impl Browser {
             "--disable-extensions",
             "--disable-background-networking",
             "--no-first-run",
+            "--hide-scrollbars",
             "--force-color-profile=srgb",
             "--font-render-hinting=none",
         ]);

@@ -8,6 +8,7 @@ mod command;
 mod elevate;
 mod env;
 mod layout;
+mod pictures;
 mod run;
 mod setup;
 mod steps;
@@ -44,6 +45,8 @@ enum Task {
     Test,
     /// Set up, build, then check tracer on other kernels, in virtual machines
     Vm(vm::Options),
+    /// Set up, build, then take the documentation's pictures anew
+    Pictures,
     /// Check formatting and lints only
     Tidy,
 }
@@ -52,7 +55,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let failure_status = match cli.task {
         Task::Run(_) => EXIT_TRACER_FAILED,
-        Task::Setup | Task::Build(_) | Task::Test | Task::Vm(_) | Task::Tidy => 1,
+        Task::Setup | Task::Build(_) | Task::Test | Task::Vm(_) | Task::Pictures | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
     let outcome = match cli.task {
@@ -61,6 +64,7 @@ fn main() -> ExitCode {
         Task::Run(options) => run::task(&layout, &options),
         Task::Test => test::task(&layout),
         Task::Vm(options) => vm::task(&layout, &options),
+        Task::Pictures => pictures::task(&layout),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

@@ -145,11 +145,13 @@
     return svg;
   }
 
+  // Round times, as many as have room for their names.
   function ticks() {
-    const step = 10 ** Math.floor(Math.log10((to - from) / 3 || 1));
-    const size = [1, 2, 5].map((by) => by * step).find((size) => (to - from) / size <= 6) ?? 10 * step;
+    const most = Math.min(Math.max(Math.floor(byId("ticks").clientWidth / 75), 1), 10);
+    let size = 10 ** Math.floor(Math.log10((to - from) / most));
+    for (const by of [2, 2.5, 2, 2]) if ((to - from) / size > most) size *= by;
     const list = [];
-    for (let at = Math.ceil(from / size) * size; at <= to && list.length < 12; at += size) list.push(at);
+    for (let at = Math.ceil(from / size) * size; at <= to && list.length <= most; at += size) list.push(at);
     return list;
   }
 
@@ -279,7 +281,14 @@
     byId("timeline").scrollIntoView();
   }
 
-  function zoom(by, around = (from + to) / 2) {
+  // What zooming keeps where it is: the selected row if it is in view, else the middle.
+  function centre() {
+    const row = rows[chosen];
+    const at = row ? (row.from + until(row)) / 2 : -1;
+    return at >= from && at <= to ? at : (from + to) / 2;
+  }
+
+  function zoom(by, around = centre()) {
     const size = Math.min(Math.max((to - from) * by, 100), data.span || 100);
     const left = around - ((around - from) / (to - from)) * size;
     from = Math.min(Math.max(left, 0), Math.max(data.span - size, 0));
