@@ -118,6 +118,7 @@ const SHOWN: &str = "({
     endpoints: document.querySelectorAll('#endpoints tbody tr').length,
     programs: [...document.querySelectorAll('#programs tbody tr td:first-child')].map((e) => e.textContent),
     requirements: document.querySelectorAll('#completeness tbody tr').length,
+    observed: document.querySelectorAll('#observed tbody tr').length,
     claims: document.querySelectorAll('#claim-list > li').length,
     selected: document.querySelectorAll('.row[aria-selected=true]').length,
     tags: [...new Set([...document.querySelectorAll('*')].map((e) => e.localName))],
@@ -165,6 +166,7 @@ fn check(shown: &Value, summary: &Value) -> Result<()> {
         ("endpoints", "endpoints"),
         ("requirements", "completeness"),
         ("claims", "claims"),
+        ("observed", "observed"),
     ] {
         ensure!(shown[here].as_u64() == Some(count(there)), "{here}: {}", shown[here]);
     }
@@ -189,7 +191,7 @@ fn check(shown: &Value, summary: &Value) -> Result<()> {
 
 fn page_at_three_widths(scratch: &Scratch) -> Result<()> {
     let mut browser = browser(scratch)?;
-    for name in ["proven", "violated", "inconclusive", "no-policy", "hostile"] {
+    for name in ["proven", "violated", "inconclusive", "handed-over", "no-policy", "hostile"] {
         let recording = golden(name);
         let (page, summary) = (page(scratch, &recording)?, json(scratch, &recording)?);
         let mut backgrounds = Vec::new();

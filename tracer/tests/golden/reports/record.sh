@@ -49,14 +49,26 @@ agent() {
 agent proven 0
 agent violated 10 --shell-out
 
-# A process outlives the trace (for five seconds), and records of connections are lost.
+# A process outlives the trace (for some seconds), and records of connections are lost.
 cat > deploy.sh <<'END'
 (exec 3<> /dev/tcp/127.0.0.1/9) 2> /dev/null
-setsid sleep 5 &
+setsid sleep 20 &
 make --version > /dev/null || true
 END
 record 11 inconclusive "${own[@]}" "$tracer" run -q -p no-aws-cli --linger 0 --debug-lose net=2 \
     -o "$to/inconclusive.jsonl" -- bash deploy.sh
+
+# An exec fails, and a process outside the tree is given work over a socket.
+node -e 'require("net").createServer((to) => to.resume()).listen("queue.sock")' &
+queue=$!
+until [ -S queue.sock ]; do sleep 0.05; done
+cat > enqueue.sh <<'END'
+env deploy-tool --now || true
+node -e 'require("net").connect("queue.sock").end("deploy\n")'
+END
+record 11 handed-over "${own[@]}" "$tracer" run -q -p no-aws-cli \
+    -o "$to/handed-over.jsonl" -- bash enqueue.sh
+kill "$queue"
 
 # Nothing is claimed, so nothing is judged.
 record 0 no-policy "${own[@]}" "$tracer" run -q -o "$to/no-policy.jsonl" -- sh -c 'ls / | wc -l'
