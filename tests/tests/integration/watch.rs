@@ -26,6 +26,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("fed_to_an_interpreter", fed_to_an_interpreter),
     ("open_when_the_command_starts", open_when_the_command_starts),
     ("copied_or_read", copied_or_read),
+    ("every_process_that_reads", every_process_that_reads),
+    ("moved_and_linked_modules", moved_and_linked_modules),
     ("sourced", sourced),
     ("real_cli_imported", real_cli_imported),
     ("real_cli_allowed", real_cli_allowed),
@@ -109,6 +111,39 @@ fn copied_or_read(scratch: &Scratch) -> Result<()> {
         &["sh", "-c", "ln bin/a* link; cat link; rm link"],
     ] {
         check(scratch, command, &["it opened", &aws, "not what was done with it"])?;
+    }
+    Ok(())
+}
+
+/// Processes that live for a moment are named all the same.
+fn every_process_that_reads(scratch: &Scratch) -> Result<()> {
+    const READERS: usize = 300;
+    let aws = text(&script(scratch)?);
+    let line = format!("for i in $(seq {READERS}); do cat \"$0\" & done >/dev/null; wait");
+    let run = tracer(scratch, &["sh", "-c", &line, &aws]).record()?;
+    let mut cats: Vec<_> = run.execs().into_iter().map(|exec| exec.process).collect();
+    cats.retain(|key| run.story.opened.iter().any(|opened| opened.process == Some(*key)));
+    ensure!(cats.len() == READERS, "{} of {READERS} readers were named", cats.len());
+    Ok(())
+}
+
+/// A module stays one when it gets another name.
+fn moved_and_linked_modules(scratch: &Scratch) -> Result<()> {
+    scratch.folder("lib/awscli/__pycache__")?;
+    let module = scratch.write("lib/awscli/clidriver.py", "open('it-ran', 'w').close()\n")?;
+    scratch.write("lib/awscli/__pycache__/cached.pyc", "")?;
+    for line in [
+        "ln lib/a*/clidriver.py harmless; cat harmless; rm harmless",
+        "mv lib/a*/clidriver.py harmless; cat harmless; mv harmless \"$0\"",
+        "mv lib/a* lib/b; cat lib/b/clidriver.py; mv lib/b lib/aw\"\"scli",
+        "cat lib/a*/__pycache__/cached.pyc",
+    ] {
+        let tracer = tracer(scratch, &["sh", "-c", line, &text(&module)]);
+        let run = tracer.env("PYTHONPATH", scratch.file("lib")).record()?;
+        run.rules(Ruling::Inconclusive)
+            .and_then(|run| run.because(&["cat", "it opened", "among the modules of aws"]))
+            .with_context(|| line.to_owned())?;
+        ensure!(module.exists(), "{line}: the module is not back");
     }
     Ok(())
 }

@@ -300,3 +300,168 @@ fn is_multi_call(
                     .is_ok_and(|own| std::fs::read(&neighbour).is_ok_and(|theirs| theirs == own)))
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs,
+        os::unix::fs::{MetadataExt as _, symlink},
+    };
+
+    use super::*;
+    use crate::model::{Device, FileId};
+
+    /// A machine in a folder, and what is found on it.
+    struct Machine {
+        folder: tempfile::TempDir,
+        catalogue: Catalogue,
+        place: Place,
+    }
+
+    fn identify(path: &Path) -> Option<FileVersion> {
+        let metadata = fs::metadata(path).ok().filter(fs::Metadata::is_file)?;
+        let id = FileId { device: Device::from_stat(metadata.dev()), inode: metadata.ino() };
+        Some(FileVersion { id, size_bytes: metadata.len(), ctime_ns: 0 })
+    }
+
+    impl Machine {
+        fn new(entry: &str) -> Machine {
+            let folder = tempfile::tempdir().unwrap();
+            let file = folder.path().join("catalogue.toml");
+            let root = folder.path().to_str().unwrap();
+            fs::write(&file, entry.replace("ROOT", root)).unwrap();
+            let mut catalogue = Catalogue::with_files(&[file]).unwrap();
+            // Not what is on the machine that runs the test.
+            catalogue.folders.retain(|folder| folder.starts_with("~/"));
+            catalogue.other_folders.retain(|folder| folder.starts_with("~/"));
+            let place = Place {
+                home: Some(folder.path().join("home")),
+                cwd: folder.path().join("home/project/src"),
+                ..Place::default()
+            };
+            Machine { folder, catalogue, place }
+        }
+
+        fn file(&self, path: &str) -> PathBuf {
+            let path = self.folder.path().join(path);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(&path, path.to_str().unwrap()).unwrap();
+            path
+        }
+
+        /// Copies, those that only forbid with a `-`, and packages.
+        fn find(&self) -> Vec<String> {
+            let search = Search::new(&self.catalogue, &self.place);
+            let found = search.find("tool", &identify);
+            assert!(!found.cut);
+            let copies = found.copies.iter().map(|copy| {
+                let mark = if copy.only_forbids { "-" } else { "" };
+                format!("{mark}{}", copy.path.lossy())
+            });
+            let packages = found.packages.iter().map(|folder| folder.display().to_string());
+            let root = format!("{}/", self.folder.path().canonicalize().unwrap().display());
+            copies.chain(packages).map(|path| path.replace(&root, "")).collect()
+        }
+    }
+
+    #[test]
+    fn copies_are_found_where_they_are_installed() {
+        let mut machine = Machine::new(
+            "[[program]]\nname = 'tool'\nfile-names = ['tool', 'tool.cmd']\n\
+             layouts = ['ROOT/opt/tool/*/bin/tool', '~/tool/tool']\n",
+        );
+        for path in [
+            "path/tool",
+            "path/tool.cmd",
+            "opt/tool/v1/bin/tool",
+            "opt/tool/v2/bin/tool",
+            "opt/tool/v2/lib/tool",
+            "home/tool/tool",
+            "home/.local/bin/tool",
+            "home/.pyenv/versions/3.9/bin/tool",
+            "home/project/.venv/bin/tool",
+            "home/project/node_modules/.bin/tool",
+            "manager/shims/other",
+            "manager/versions/1/bin/tool",
+            "environment/bin/tool",
+            "elsewhere/tool",
+        ] {
+            machine.file(path);
+        }
+        machine.file("command/real/tool");
+        let command = machine.file("command/real/start");
+        fs::create_dir(machine.folder.path().join("home/project/src")).unwrap();
+        symlink(command, machine.folder.path().join("command/start")).unwrap();
+        let root = machine.folder.path().to_owned();
+        machine.place.path = vec![root.join("path"), root.join("manager/shims"), root.join("path")];
+        machine.place.environments = vec![root.join("environment")];
+        machine.place.command = Some(root.join("command/start"));
+        assert_eq!(
+            machine.find(),
+            [
+                "path/tool",
+                "path/tool.cmd",
+                "home/.local/bin/tool",
+                "opt/tool/v1/bin/tool",
+                "opt/tool/v2/bin/tool",
+                "home/tool/tool",
+                "-home/.pyenv/versions/3.9/bin/tool",
+                "-environment/bin/tool",
+                "-home/project/.venv/bin/tool",
+                "-home/project/node_modules/.bin/tool",
+                "-command/real/tool",
+                "-manager/versions/1/bin/tool",
+            ]
+        );
+    }
+
+    #[test]
+    fn packages_are_found_by_their_marks() {
+        let mut machine = Machine::new(
+            "[[program]]\nname = 'tool'\npython-modules = ['tool.cli']\n\
+             module-folders = ['ROOT/opt/tool/lib']\nmarker-files = ['tool/cli/main.py']\n",
+        );
+        for path in [
+            "path/tool",
+            "lib/python3.9/site-packages/tool/cli/main.py",
+            "lib/python3.8/site-packages/tool/cli/other.py",
+            "opt/tool/lib/tool/cli/main.py",
+            "home/.local/lib/python3/dist-packages/tool/cli/main.py",
+            "home/project/src/tool/cli/main.py",
+            "own/tool/cli/main.py",
+            "interpreter/lib64/pypy3.9/site-packages/tool/cli/main.py",
+            "interpreter/bin/python3",
+        ] {
+            machine.file(path);
+        }
+        machine.file("home/.local/bin/anything");
+        let root = machine.folder.path().to_owned();
+        fs::create_dir(root.join("bin")).unwrap();
+        let line = format!("#!{}/interpreter/bin/python3 -I\n", root.display());
+        fs::write(root.join("path/tool"), line).unwrap();
+        machine.place.path = vec![root.join("path"), root.join("bin")];
+        machine.place.python_path = vec![root.join("own")];
+        assert_eq!(
+            machine.find(),
+            [
+                "path/tool",
+                "home/.local/lib/python3/dist-packages/tool/cli",
+                "home/project/src/tool/cli",
+                "interpreter/lib64/pypy3.9/site-packages/tool/cli",
+                "lib/python3.9/site-packages/tool/cli",
+                "opt/tool/lib/tool/cli",
+                "own/tool/cli",
+            ]
+        );
+    }
+
+    #[test]
+    fn an_absolute_path_is_that_file() {
+        let machine = Machine::new("");
+        let path = machine.file("x/tool");
+        let search = Search::new(&machine.catalogue, &machine.place);
+        let found = search.find(path.to_str().unwrap(), &identify);
+        assert_eq!(found.copies.len(), 1);
+        assert!(search.find("/no/such/file", &identify).copies.is_empty());
+    }
+}

@@ -136,7 +136,8 @@ pub const FILES: PlainSensor = PlainSensor {
     purpose: "who opens a forbidden program's files, and who leaves work for others",
     hook: "fanotify marks on inodes",
     cannot_see: "what is done with a file that was opened; copies and modules that were not found \
-                 at the start, or came later; files received open from another process",
+                 at the start, or came later; files received open from another process, or read \
+                 through a file system laid over theirs",
 };
 
 pub const SENSORS: &[Sensor] = &[

@@ -61,7 +61,7 @@ impl Collector {
 
     /// Handles everything that is in the rings. Returns how many records there were.
     pub(super) fn round(&mut self) -> io::Result<usize> {
-        self.watch.collect(boottime_ns()?, self.machine.identifier());
+        self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let Collector { drain, fold, story, rings, machine, writer, write_error, .. } = self;
         let mut sink = |event: Event| {
             if let Some(record) = fold.apply(event, machine) {
@@ -119,10 +119,9 @@ impl Collector {
     pub(super) fn settle(&mut self) -> io::Result<()> {
         self.early(true);
         self.attempts(true);
-        let now_ns = boottime_ns()?;
-        self.watch.collect(now_ns, self.machine.identifier());
+        self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let mut seen = self.watch.attribute(&self.story, true);
-        seen.extend(self.watch.replaced(now_ns));
+        seen.extend(self.watch.replaced(boottime_ns()?));
         self.accept(seen);
         let rest = self.machine.contents().rest();
         self.contents(rest);

@@ -16,6 +16,9 @@ use crate::{
     record::schema::{FileWatch, KnownCopy, WatchGap, Watched},
 };
 
+/// Files of a package that are marked one by one; the rest is seen through their folder.
+const FILES_MAX: usize = 1_024;
+
 /// A file as `stat(2)` names it. Only compared with its like: not the kernel's own numbers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct StatId {
@@ -138,6 +141,16 @@ impl Marks {
         queue.mark(&folder, fanotify::OPEN_CHILD).map_err(|error| error.to_string())?;
         self.packages.entry(path.to_owned()).or_default().push(program.into());
         self.report.marks += 1;
+        // The files too: a link to one, or one that is moved, has another folder.
+        let entries = std::fs::read_dir(path).map_err(|error| error.to_string())?;
+        for entry in entries.take(FILES_MAX) {
+            let entry = entry.map_err(|error| error.to_string())?;
+            let Ok(file) = Identifier::open(&entry.path()) else { continue };
+            if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
+                queue.mark(&file, fanotify::OPEN).map_err(|error| error.to_string())?;
+                self.report.marks += 1;
+            }
+        }
         Ok(())
     }
 
@@ -155,14 +168,11 @@ impl Marks {
             }
             for path in entry.paths.iter().flat_map(|pattern| paths(pattern, home)) {
                 let index = self.points.len();
-                let was = match self.point(queue, &path, index) {
-                    Ok(was) => was,
-                    Err(why) => {
-                        let why = format!("{} is not watched: {why}", path.display());
-                        self.gap(Watched::HandOff(entry.name.clone()), why);
-                        None
-                    }
-                };
+                let was = std::fs::metadata(&path).ok().map(|metadata| StatId::from(&metadata));
+                if let Err(why) = self.point(queue, &path, index) {
+                    let why = format!("{} is not watched: {why}", path.display());
+                    self.gap(Watched::HandOff(entry.name.clone()), why);
+                }
                 self.points.push(Point {
                     name: entry.name.clone(),
                     path,
@@ -178,9 +188,9 @@ impl Marks {
         queue: &io::Result<Fanotify>,
         path: &Path,
         index: usize,
-    ) -> Result<Option<StatId>, String> {
+    ) -> Result<(), String> {
         let file = match Identifier::open(path) {
-            Err(error) if is_absent(&error) => return Ok(None),
+            Err(error) if is_absent(&error) => return Ok(()),
             other => other.map_err(|error| error.to_string())?,
         };
         let metadata = file.metadata().map_err(|error| error.to_string())?;
@@ -198,7 +208,7 @@ impl Marks {
         let handle = Handle::of(folder.unwrap_or(path)).map_err(|error| error.to_string())?;
         self.by_entry.entry((handle, name)).or_insert(index);
         self.report.marks += 1;
-        Ok(Some(StatId::from(&metadata)))
+        Ok(())
     }
 
     /// The point that an entry of a folder belongs to.

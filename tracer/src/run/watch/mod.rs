@@ -10,7 +10,7 @@ mod marks;
 mod sightings;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs::File,
     io,
     os::fd::{AsRawFd as _, OwnedFd},
@@ -105,8 +105,16 @@ impl Watch {
 
     /// Reads what is queued. To be called before the rings are drained: then the processes of what
     /// was read are known afterwards, with the rarest exceptions, which wait.
-    pub(super) fn collect(&mut self, now_ns: u64, identifier: &Identifier) {
-        let Watch { opens, changes, marks, sightings, emptied_ns, events, .. } = self;
+    pub(super) fn collect(
+        &mut self,
+        identifier: &Identifier,
+        clock: fn() -> io::Result<u64>,
+    ) -> io::Result<()> {
+        let before_ns = clock()?;
+        let Watch { opens, changes, marks, events, .. } = self;
+        let mut found: Vec<(u32, Subject)> = Vec::new();
+        // An interpreter opens a file several times, and a loop thousands of times.
+        let mut seen: HashSet<(u32, StatId, bool)> = HashSet::new();
         let mut damage = Damage::default();
         let mut unknown = 0;
         let mut take = |event: RawEvent| {
@@ -122,7 +130,7 @@ impl Watch {
                     };
                     let stat = StatId::from(&metadata);
                     let to_execute = event.mask & libc::FAN_OPEN_EXEC != 0;
-                    if sightings.has(event.pid, stat, to_execute) {
+                    if !seen.insert((event.pid, stat, to_execute)) {
                         return;
                     }
                     Some(opened(file, stat, to_execute, marks, identifier))
@@ -132,9 +140,8 @@ impl Watch {
                 }
                 (None, None) => None,
             };
-            let (pid, after_ns, until_ns) = (event.pid, *emptied_ns, now_ns);
             match subject {
-                Some(subject) => sightings.add(Sighting { pid, after_ns, until_ns, subject }),
+                Some(subject) => found.push((event.pid, subject)),
                 None => unknown += 1,
             }
         };
@@ -145,7 +152,13 @@ impl Watch {
         }
         events.overflows += damage.overflows;
         events.lost += damage.lost + unknown;
-        *emptied_ns = now_ns;
+        // An event can come while the queue is read, by a process that began only then.
+        let (after_ns, until_ns) = (self.emptied_ns, clock()?);
+        for (pid, subject) in found {
+            self.sightings.add(Sighting { pid, after_ns, until_ns, subject });
+        }
+        self.emptied_ns = before_ns;
+        Ok(())
     }
 
     /// What the command finds open when it starts.

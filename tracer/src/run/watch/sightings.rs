@@ -74,7 +74,7 @@ pub(super) struct Sightings {
     /// Pids are those of the initial namespace, as in the story.
     global_pids: bool,
     /// Of this round.
-    fresh: HashMap<(u32, Same), Sighting>,
+    fresh: Vec<Sighting>,
     /// Of earlier rounds: by processes that the story did not have.
     waiting: HashMap<(u32, Same), Sighting>,
     /// What was recorded, by process and the number of its execs: what comes after another exec is
@@ -90,7 +90,7 @@ impl Sightings {
     pub(super) fn new(global_pids: bool) -> Sightings {
         Sightings {
             global_pids,
-            fresh: HashMap::new(),
+            fresh: Vec::new(),
             waiting: HashMap::new(),
             recorded: HashSet::new(),
             recorded_pids: HashSet::new(),
@@ -98,23 +98,18 @@ impl Sightings {
         }
     }
 
-    /// Whether the same was seen in this round.
-    pub(super) fn has(&self, pid: u32, stat: StatId, to_execute: bool) -> bool {
-        self.fresh.contains_key(&(pid, Same::Open(stat, to_execute)))
-    }
-
     pub(super) fn add(&mut self, sighting: Sighting) {
-        self.fresh.entry((sighting.pid, sighting.subject.same())).or_insert(sighting);
+        self.fresh.push(sighting);
     }
 
     /// Records of what processes of the story did, or may have done. What the story does not know
     /// waits until the `last` time: its fork may come late.
     pub(super) fn attribute(&mut self, story: &Story, points: &[Point], last: bool) -> Vec<Record> {
-        let mut sightings: Vec<Sighting> = self.fresh.drain().map(|(_, seen)| seen).collect();
+        let mut sightings = std::mem::take(&mut self.fresh);
         if last {
             sightings.extend(self.waiting.drain().map(|(_, seen)| seen));
         }
-        // A hash map has no order, and a recording should.
+        // Of files that were opened in the same round, the order is not known.
         sightings.sort_by(|one, other| one.order().cmp(&other.order()));
         let mut records = Vec::new();
         for sighting in sightings {
@@ -181,5 +176,120 @@ fn record(sighting: &Sighting, process: Option<ProcessKey>, points: &[Point]) ->
             let how = format!("it made, wrote or moved something there; {name} {why}");
             Record::HandOff(HandOff { t_ns: until_ns, process, pid, name, via, how })
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::schema::{Exit, Fork, Root};
+
+    const ROOT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
+    const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 20 };
+
+    fn story() -> Story {
+        let policy = crate::policy::load("no-aws-cli").unwrap();
+        let mut story = Story::new(crate::policy::test_start(&policy));
+        story.add(Record::Root(Root {
+            t_ns: 2,
+            process: ROOT,
+            ns_pid: None,
+            parent_pid: None,
+            unread: Vec::new(),
+        }));
+        story
+    }
+
+    fn fork() -> Record {
+        Record::Fork(Fork {
+            t_ns: CHILD.start_ns,
+            process: ROOT,
+            child: CHILD,
+            child_ns_pid: None,
+            child_parent_pid: None,
+            untracked: false,
+            unread: Vec::new(),
+        })
+    }
+
+    fn sighting(pid: u32, after_ns: u64, until_ns: u64) -> Sighting {
+        let subject = Subject::Change { point: 0, via: "/q/x".into() };
+        Sighting { pid, after_ns, until_ns, subject }
+    }
+
+    fn processes(records: &[Record]) -> Vec<Option<ProcessKey>> {
+        let process = |record: &Record| {
+            let Record::HandOff(hand_off) = record else { panic!("{record:?}") };
+            hand_off.process
+        };
+        records.iter().map(process).collect()
+    }
+
+    #[test]
+    fn what_nobody_of_the_tree_did_is_dropped_at_the_end() {
+        let (mut sightings, mut story) = (Sightings::new(true), story());
+        sightings.add(sighting(11, 5, 9));
+        sightings.add(sighting(11, 15, 30));
+        sightings.add(sighting(99, 15, 30));
+        assert!(sightings.attribute(&story, &[], false).is_empty());
+        // The fork was late.
+        story.add(fork());
+        assert!(sightings.attribute(&story, &[], false).is_empty());
+        assert_eq!(processes(&sightings.attribute(&story, &[], true)), [Some(CHILD)]);
+        assert!(sightings.attribute(&story, &[], true).is_empty());
+        assert_eq!(sightings.dropped, 0);
+    }
+
+    #[test]
+    fn the_same_is_recorded_once_until_another_exec() {
+        let (mut sightings, story) = (Sightings::new(true), story());
+        for _ in 0..3 {
+            sightings.add(sighting(10, 5, 9));
+        }
+        assert_eq!(processes(&sightings.attribute(&story, &[], false)), [Some(ROOT)]);
+        sightings.add(sighting(10, 9, 12));
+        assert!(sightings.attribute(&story, &[], false).is_empty());
+    }
+
+    #[test]
+    fn everybody_who_had_the_pid_then_may_have_done_it() {
+        let (mut sightings, mut story) = (Sightings::new(true), story());
+        story.add(Record::Exit(Exit {
+            t_ns: 15,
+            process: ROOT,
+            code: Some(0),
+            signal: None,
+            duration_ns: 14,
+            unread: Vec::new(),
+        }));
+        let again = ProcessKey { pid: ROOT.pid, start_ns: 18 };
+        let Record::Fork(mut fork) = fork() else { unreachable!() };
+        fork.child = again;
+        story.add(Record::Fork(fork));
+        sightings.add(sighting(10, 14, 30));
+        let records = sightings.attribute(&story, &[], false);
+        assert_eq!(processes(&records), [Some(again), Some(ROOT)]);
+        sightings.add(sighting(10, 16, 17));
+        assert!(sightings.attribute(&story, &[], true).is_empty());
+    }
+
+    #[test]
+    fn pids_of_another_namespace_name_nobody() {
+        let (mut sightings, story) = (Sightings::new(false), story());
+        sightings.add(sighting(10, 5, 9));
+        assert_eq!(processes(&sightings.attribute(&story, &[], false)), [None]);
+        let mut global = Sightings::new(true);
+        global.add(sighting(0, 5, 9));
+        assert_eq!(processes(&global.attribute(&story, &[], false)), [None]);
+    }
+
+    #[test]
+    fn too_many_strangers_are_counted() {
+        let (mut sightings, story) = (Sightings::new(true), story());
+        for pid in 100..100 + WAITING_MAX as u32 + 3 {
+            sightings.add(sighting(pid, 5, 9));
+        }
+        assert!(sightings.attribute(&story, &[], false).is_empty());
+        assert_eq!(sightings.dropped, 3);
     }
 }
