@@ -20,5 +20,6 @@ pub mod session;
 pub mod record;
 
 pub mod catalogue;
+pub mod evidence;
 pub mod policy;
 pub mod report;

@@ -1,5 +1,7 @@
 //! Parse, run, exit code.
 
+mod command;
+
 use std::{
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
@@ -12,13 +14,15 @@ use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     catalogue::Catalogue,
     cli::{self, Cli, Command, ExitCodeOf, Format, SchemaOf, exit},
-    policy::{self, Ruling, Verdict},
+    policy::{self, Ruling},
     probe,
-    record::{self, Integrity, schema::CommandStatus},
+    record::{self, Existing, Integrity, schema::CommandStatus},
     report::{self, Detail, Paint},
     run::{self, CallingUser, Finished, Settings},
     session::Story,
 };
+
+use crate::command::Signing;
 
 fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name == run::canary::NAME) {
@@ -36,11 +40,14 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(arguments) => start(arguments),
-        Command::Verify(arguments) => verify(&arguments),
+        Command::Verify(arguments) => command::verify(&arguments),
+        Command::Sign(arguments) => command::sign(&arguments),
         Command::Report(arguments) => show(&arguments),
         Command::Schema(arguments) => schema(&arguments),
         Command::Policy(arguments) => policies(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
+        Command::Completions(arguments) => completions(&arguments),
+        Command::Man(arguments) => man(&arguments),
     };
     match result {
         Ok(code) => ExitCode::from(code),
@@ -83,8 +90,6 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         }
     };
     let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
-    let output =
-        arguments.output.as_deref().map(|path| open_output(path, user.as_ref())).transpose()?;
     if arguments.enforce
         && let Err(why) = policy::can_enforce(&policies)
     {
@@ -96,6 +101,20 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         hand_offs: !policies.is_empty(),
         enforce: arguments.enforce,
         ..probe_options(&arguments.debug)
+    };
+    let existing = if arguments.force { Existing::Replace } else { Existing::Keep };
+    let mut output = arguments
+        .output
+        .as_deref()
+        .map(|path| open_output(path, existing, user.as_ref()))
+        .transpose()?;
+    let signing = match arguments.sign.as_deref().zip(arguments.output.as_deref()) {
+        Some((key, recording)) => {
+            let signing = Signing::prepare(key, recording, existing, user.as_ref())?;
+            output = output.map(|output| signing.watch(output));
+            Some(signing)
+        }
+        None => None,
     };
     let settings = Settings {
         command: arguments.command,
@@ -118,7 +137,11 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         // With nobody reading standard error there is nobody to tell.
         let _ = io::stderr().write_all(summary.as_bytes());
     }
-    Ok(run_code(&finished, arguments.exit_code))
+    let code = run_code(&finished, arguments.exit_code);
+    if let Some(signing) = signing {
+        signing.finish(&finished)?;
+    }
+    Ok(code)
 }
 
 fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
@@ -175,6 +198,7 @@ fn load_names(
 
 fn open_output(
     path: &Path,
+    existing: Existing,
     user: Option<&CallingUser>,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
@@ -185,7 +209,7 @@ fn open_output(
         );
         return Ok(Box::new(io::stdout()));
     }
-    let open = || record::create_output(path);
+    let open = || record::create_output(path, existing);
     // With the caller's rights, so that root writes nowhere the caller could not.
     let file = match user {
         Some(user) => user.with_file_rights(open),
@@ -221,65 +245,6 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
     options
 }
 
-fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
-    let mut recording = record::read(&arguments.recording)?;
-    let written = recording.end.as_ref().and_then(|end| end.verdict.clone());
-    if !arguments.policies.is_empty() {
-        recording.start.policies = load_policies(&arguments.policies)?;
-    }
-    let story = Story::of(recording);
-    let verdict = policy::judge(&story, &story.start.policies);
-    let mut out = Vec::new();
-    match &story.integrity {
-        Integrity::Intact => writeln!(out, "integrity: every line is present and unchanged")?,
-        Integrity::CutShort => {
-            writeln!(out, "integrity: NO: the recording was cut short, it has no end record")?
-        }
-        Integrity::Broken { line, reason } => {
-            writeln!(out, "integrity: NO: line {line}: {reason}")?
-        }
-    }
-    if let Some(verdict) = &verdict {
-        print_verdict(&mut out, verdict)?;
-    }
-    let same_policies = arguments.policies.is_empty();
-    let claims_otherwise =
-        same_policies && story.integrity == Integrity::Intact && written != verdict;
-    if claims_otherwise {
-        writeln!(
-            out,
-            "the recording claims another verdict than its events give: it was not written by this \
-             tracer's rules"
-        )?;
-    }
-    put(&String::from_utf8_lossy(&out))?;
-    Ok(match (&verdict, &story.integrity) {
-        _ if claims_otherwise => exit::INCONCLUSIVE,
-        (Some(verdict), _) => ruling_code(verdict.overall),
-        (None, Integrity::Intact) => exit::PROVEN,
-        (None, Integrity::CutShort | Integrity::Broken { .. }) => exit::INCONCLUSIVE,
-    })
-}
-
-fn print_verdict(out: &mut impl io::Write, verdict: &Verdict) -> io::Result<()> {
-    writeln!(out, "verdict: {}", verdict.overall.name())?;
-    for claim in &verdict.claims {
-        writeln!(out, "  {} {}: {}", claim.ruling.name(), claim.policy, claim.claim)?;
-        for violation in &claim.violations {
-            writeln!(
-                out,
-                "    violated by pid {}: {}",
-                violation.process.pid,
-                report::clean(violation.detail.as_bytes())
-            )?;
-        }
-        for reason in &claim.reasons {
-            writeln!(out, "    because {}", report::clean(reason.as_bytes()))?;
-        }
-    }
-    Ok(())
-}
-
 fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
     let story = Story::of(record::read(&arguments.recording)?);
     let verdict = policy::judge(&story, &story.start.policies);
@@ -299,8 +264,8 @@ fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
     };
     match file {
         None => put(&text)?,
-        Some(path) => record::create_output(path)
-            .and_then(|mut file| file.write_all(text.as_bytes()))
+        Some(path) => record::create_output(path, Existing::Replace)
+            .and_then(|mut file| Ok(file.write_all(text.as_bytes())?))
             .with_context(|| {
                 format!(
                     "cannot write the report {}; give another file with --output",
@@ -308,7 +273,22 @@ fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
                 )
             })?,
     }
-    Ok(exit::PROVEN)
+    Ok(if is_whole(&story.integrity) { exit::PROVEN } else { exit::INCONCLUSIVE })
+}
+
+/// Whether a recording is as it was written; says on standard error what is wrong with one that is not.
+fn is_whole(integrity: &Integrity) -> bool {
+    match integrity {
+        Integrity::Intact => return true,
+        Integrity::CutShort => eprintln!(
+            "tracer: the recording was cut short: it has no end record, and what happened after its \
+             last line is unknown"
+        ),
+        Integrity::Broken { line, reason } => eprintln!(
+            "tracer: the recording is damaged at line {line}: {reason}; nothing from there on was used"
+        ),
+    }
+    false
 }
 
 fn schema(arguments: &cli::Schema) -> anyhow::Result<u8> {
@@ -356,6 +336,22 @@ fn check_policy(file: &str, catalogue: &[PathBuf]) -> anyhow::Result<String> {
         text += &format!("  `{name}` is not in the catalogue: it stands for files of that name\n");
     }
     Ok(text)
+}
+
+fn completions(arguments: &cli::Completions) -> anyhow::Result<u8> {
+    put(&String::from_utf8_lossy(&cli::completions(arguments.shell)))?;
+    Ok(exit::PROVEN)
+}
+
+fn man(arguments: &cli::Man) -> anyhow::Result<u8> {
+    let folder = &arguments.folder;
+    let pages = cli::man_pages(folder).with_context(|| {
+        format!("cannot write the manual pages to {}; name another folder", folder.display())
+    })?;
+    for page in pages {
+        put(&format!("{}\n", page.display()))?;
+    }
+    Ok(exit::PROVEN)
 }
 
 fn doctor(arguments: &cli::Doctor) -> anyhow::Result<u8> {

@@ -62,7 +62,7 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
 fn bundled_session(layout: &Layout, options: &Options) -> Result<Command> {
     let mut lab = elevated(layout, Path::new("target/release/tracer-lab"))?;
     lab.args(["--", "target/release/tracer", "run", "--policy", "no-aws-cli"]);
-    lab.args(["--output", RECORDING, "--", "node", "tests/fixtures/agent/agent.mjs"]);
+    lab.args(["--force", "--output", RECORDING, "--", "node", "tests/fixtures/agent/agent.mjs"]);
     lab.args(["--mode", options.mode.name()]);
     if options.shell_out {
         lab.arg("--shell-out");

@@ -13,7 +13,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    harness::{NOBODY, Output, Scratch, program, wait_for},
+    harness::{NOBODY, Output, Scratch, fixtures, program, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -27,6 +27,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("five_hundred_edits", five_hundred_edits),
     ("killed_tracer", killed_tracer),
     ("full_disk", full_disk),
+    ("signed_as_written", signed_as_written),
+    ("signing_fails_early", signing_fails_early),
 ];
 
 fn mode_and_replacement(scratch: &Scratch) -> Result<()> {
@@ -34,7 +36,9 @@ fn mode_and_replacement(scratch: &Scratch) -> Result<()> {
     fs::set_permissions(&file, fs::Permissions::from_mode(0o666))?;
     let file_name = file.to_string_lossy().into_owned();
     for _ in 0..2 {
-        scratch.run(["true"]).option("-o").option(&file_name).output()?.exits(0)?;
+        check_refused(scratch, &file, "--force")?;
+        let tracer = scratch.run(["true"]).option("--force").option("-o").option(&file_name);
+        tracer.output()?.exits(0)?;
         let metadata = fs::metadata(&file)?;
         ensure!(metadata.mode() & 0o7777 == 0o600, "mode {:o}", metadata.mode());
         ensure!(!fs::read_to_string(&file)?.contains("old\n"), "the old text is still there");
@@ -61,10 +65,10 @@ fn not_through_a_link(scratch: &Scratch) -> Result<()> {
     let target = scratch.write("precious", "precious\n")?;
     let link = scratch.file("link");
     symlink(&target, &link)?;
-    check_refused(scratch, &link, "link")?;
+    check_refused(scratch, &link, "symbolic link")?;
     let dangling = scratch.file("dangling");
     symlink(scratch.file("not-there"), &dangling)?;
-    check_refused(scratch, &dangling, "dangling")?;
+    check_refused(scratch, &dangling, "symbolic link")?;
     let hard = scratch.file("hard");
     fs::hard_link(&target, &hard)?;
     check_refused(scratch, &hard, "hard link")?;
@@ -264,7 +268,7 @@ fn killed_tracer(scratch: &Scratch) -> Result<()> {
         let verified = verify(scratch, &recording)?;
         verified.exits(11)?.prints("integrity: NO")?.prints("inconclusive")?;
         let report = scratch.tracer(&["report", &recording.to_string_lossy()]).output()?;
-        report.exits(0)?.prints("INCONCLUSIVE")?.prints("integrity")?;
+        report.exits(11)?.prints("INCONCLUSIVE")?.prints("integrity")?.says("cut short")?;
     }
     Ok(())
 }
@@ -280,5 +284,47 @@ fn full_disk(scratch: &Scratch) -> Result<()> {
         .output()?;
     output.exits(125)?.says("could not be written")?.says("No space left")?;
     ensure!(ended.exists(), "the command did not run to its end");
+    Ok(())
+}
+
+fn key(name: &str) -> String {
+    fixtures().join("../../tracer/tests/golden/keys").join(name).display().to_string()
+}
+
+/// What is signed is what tracer wrote, also when the command has put another file in its place.
+fn signed_as_written(scratch: &Scratch) -> Result<()> {
+    let public = key("spki.pem");
+    for (line, code, says) in [
+        ("true", 0, "signature: valid"),
+        ("rm r.jsonl; cp old.jsonl r.jsonl", 11, "about another file"),
+    ] {
+        let recording = scratch.file("r.jsonl");
+        let run = || scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("--force");
+        let run = run().option("--sign").option(key("pkcs8.pem")).option("-o").option(&recording);
+        run.output()?.exits(0)?;
+        let recording = recording.display().to_string();
+        let verified = scratch.tracer(&["verify", "--key", &public, &recording]).output()?;
+        verified.exits(code)?.prints(says).context(line)?;
+        let mode = fs::metadata(scratch.file("r.jsonl.intoto.json"))?.mode();
+        ensure!(mode & 0o7777 == 0o600, "mode {mode:o}");
+        if code == 0 {
+            fs::copy(&recording, scratch.file("old.jsonl"))?;
+        }
+    }
+    Ok(())
+}
+
+fn signing_fails_early(scratch: &Scratch) -> Result<()> {
+    let ran = scratch.file("ran");
+    let run = |key: String, output: &str| {
+        let run = scratch.run(["touch".as_ref(), ran.as_os_str()]).option("--sign").option(key);
+        run.option("-o").option(output).output()
+    };
+    run(key("spki.pem"), "r.jsonl")?.exits(125)?.says("public key")?.says("was not started")?;
+    run(key("missing"), "r.jsonl")?.exits(125)?.says("cannot read the key")?;
+    run(key("pkcs8.pem"), "-")?.exits(125)?.says("was not started")?;
+    scratch.write("s.jsonl.intoto.json", "precious")?;
+    run(key("pkcs8.pem"), "s.jsonl")?.exits(125)?.says("--force")?.says("was not started")?;
+    ensure!(!ran.exists(), "the command ran");
     Ok(())
 }

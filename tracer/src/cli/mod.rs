@@ -1,8 +1,14 @@
 //! What the user typed. Nothing is opened here.
 
+mod describe;
+mod evidence;
+
 use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub use describe::{Completions, Man, completions, man_pages};
+pub use evidence::{Sign, Verify};
 
 /// Exit codes that are tracer's own.
 pub mod exit {
@@ -22,12 +28,18 @@ Exit codes:
   125 tracer itself failed, 126 the command could not be started, 127 it was not found,
   2 wrong usage";
 
+const EXAMPLES: &str = "\
+Examples:
+  sudo tracer run --policy no-aws-cli --output session.jsonl -- node agent.mjs
+  tracer verify session.jsonl
+  tracer report session.jsonl";
+
 #[derive(Debug, Parser)]
 #[command(
     name = "tracer",
     version = crate::run::VERSION,
     about = "Proves which programs a process tree ran and which endpoints it called, from the kernel",
-    after_help = EXIT_CODES,
+    after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
     disable_help_subcommand = true
 )]
 pub struct Cli {
@@ -41,6 +53,8 @@ pub enum Command {
     Run(Run),
     /// Check a recording and judge it again, without kernel or root
     Verify(Verify),
+    /// Sign a recording, for others to check
+    Sign(Sign),
     /// Show a recording
     Report(Report),
     /// Print the JSON Schema of recordings or summaries
@@ -50,6 +64,10 @@ pub enum Command {
     Policy(Policy),
     /// Say what this kernel allows and which hook each sensor uses
     Doctor(Doctor),
+    /// Print a completion script for a shell
+    Completions(Completions),
+    /// Write the manual pages
+    Man(Man),
 }
 
 #[derive(Debug, Args)]
@@ -76,6 +94,12 @@ pub struct Run {
     /// Write the recording here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace what is in the output file
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    /// Sign the recording with this Ed25519 key (PKCS#8 PEM or OpenSSH), as `tracer sign` does
+    #[arg(long, value_name = "KEY", requires = "output")]
+    pub sign: Option<PathBuf>,
     /// What the exit code tells, when there is a policy
     #[arg(long, value_enum, default_value_t = ExitCodeOf::Verdict, value_name = "OF")]
     pub exit_code: ExitCodeOf,
@@ -164,32 +188,15 @@ fn ring_bytes(text: &str) -> Result<u32, String> {
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
-  tracer verify session.jsonl
-  tracer verify --policy no-shell-outs session.jsonl
-
-The verdict that is written in the recording is not trusted: it is computed again from the events
-and counters.
-
-Exit codes: 0 intact and proven (or intact, without a policy), 10 violated, 11 inconclusive or not
-intact, 125 not readable")]
-pub struct Verify {
-    /// Judge by these policies instead of those the recording was made with; repeatable
-    #[arg(short, long = "policy", value_name = "NAME|FILE")]
-    pub policies: Vec<String>,
-    /// A recording; `-` is standard input
-    #[arg(value_name = "RECORDING")]
-    pub recording: PathBuf,
-}
-
-#[derive(Debug, Args)]
-#[command(after_help = "\
-Examples:
   tracer report session.jsonl
   tracer report --format html --output session.html session.jsonl
   tracer report --format perfetto -o trace.json session.jsonl   # for ui.perfetto.dev
   tracer report --format json session.jsonl | jq .totals
 
-The verdict is computed from the events and counters; the one written in the recording is not used.")]
+The verdict is computed from the events and counters; the one written in the recording is not used.
+
+Exit codes: 0 shown, 11 shown as far as it goes, because the recording is damaged or has no end,
+125 not readable")]
 pub struct Report {
     /// What to make of it
     #[arg(short, long, value_enum, default_value_t = Format::Text, value_name = "FORMAT")]
@@ -217,6 +224,10 @@ pub enum Format {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tracer schema > recording.schema.json
+  tracer schema summary > summary.schema.json")]
 pub struct Schema {
     /// Of what
     #[arg(value_enum, default_value_t = SchemaOf::Recording, value_name = "WHAT")]
@@ -232,15 +243,28 @@ pub enum SchemaOf {
 }
 
 #[derive(Debug, Subcommand)]
+#[command(after_help = "\
+Examples:
+  tracer policy list
+  tracer policy show no-shell-outs > mine.toml
+  tracer policy check mine.toml")]
 pub enum Policy {
     /// List the built-in policies
+    #[command(after_help = "Examples:\n  tracer policy list")]
     List,
     /// Print a built-in policy, to start a file of your own from
+    #[command(after_help = "Examples:\n  tracer policy show no-shell-outs > mine.toml")]
     Show {
         #[arg(value_name = "NAME")]
         name: String,
     },
     /// Check a policy file
+    #[command(after_help = "\
+Examples:
+  tracer policy check mine.toml
+  tracer policy check --catalogue programs.toml mine.toml
+
+Exit codes: 0 valid, 2 not valid")]
     Check {
         #[arg(value_name = "NAME|FILE")]
         file: String,
@@ -250,6 +274,11 @@ pub enum Policy {
 }
 
 #[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  sudo tracer doctor
+
+Exit codes: 0 tracer can work here, 125 it cannot")]
 pub struct Doctor {
     #[command(flatten)]
     pub debug: Debug,
@@ -262,5 +291,26 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         super::Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_help_has_examples_that_parse() {
+        let mut examples = 0;
+        let mut commands = vec![super::Cli::command()];
+        while let Some(mut command) = commands.pop() {
+            command.build();
+            let help = command.render_long_help().to_string();
+            let (_, rest) = help.split_once("Examples:\n").expect(&help);
+            let lines = rest.lines().take_while(|line| line.starts_with("  "));
+            let lines = lines.map(|line| line.trim().trim_start_matches("sudo "));
+            for line in lines.filter(|line| line.starts_with("tracer")) {
+                let end = line.find([';', '|', '>', '#']).unwrap_or(line.len());
+                let words = line[..end].split_whitespace().map(|word| word.trim_matches('\''));
+                super::Cli::command().try_get_matches_from(words).expect(line);
+                examples += 1;
+            }
+            commands.extend(command.get_subcommands().cloned());
+        }
+        assert!(examples > 15, "{examples}");
     }
 }

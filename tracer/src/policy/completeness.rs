@@ -6,7 +6,7 @@ use tracer_ebpf::abi::{Fault, Kind};
 
 use crate::{
     record::{
-        Integrity,
+        self, Integrity,
         schema::{End, Witness},
     },
     session::Story,
@@ -135,7 +135,7 @@ fn started(end: &End) -> Requirement {
 /// Per CPU and kind: counted in the kernel = read, and as many lines as were read.
 fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
     let rows = || end.counters.iter().filter(|row| row.kind == kind.name());
-    let sum = |field: fn(&crate::record::schema::CounterRow) -> u64| rows().map(field).sum::<u64>();
+    let sum = |field: fn(&record::schema::CounterRow) -> u64| rows().map(field).sum::<u64>();
     let (produced, lost, read) =
         (sum(|row| row.produced), sum(|row| row.lost), sum(|row| row.read));
     let canary = end.canary_events.get(kind.name()).copied().unwrap_or(0);
@@ -259,10 +259,8 @@ fn witness(story: &Story, end: &End) -> Requirement {
 
 /// What the tree told or did to processes outside of it was watched.
 fn outside(story: &Story) -> Option<Requirement> {
-    // Earlier recordings knew nothing of it, and claimed nothing.
-    const SINCE_SCHEMA: u32 = 2;
     let start = &story.start;
-    if start.schema < SINCE_SCHEMA {
+    if !record::version(start.schema).watches_outside {
         return None;
     }
     let sensor = |name: &str| start.sensors.iter().find(|sensor| sensor.sensor == name);

@@ -176,23 +176,44 @@ fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
             return Err(invalid("a claim's `programs` is empty".into()));
         }
         for program in &claim.programs {
-            let named = program.strip_prefix('@');
-            if program.is_empty() || named.is_some_and(|name| name != "command") {
-                return Err(invalid(format!(
-                    "`{program}` is no program: give a name, an absolute path or `@command`"
-                )));
-            }
-            if program.contains('/') && !program.starts_with('/') {
-                return Err(invalid(format!(
-                    "`{program}` is a relative path: give a name or an absolute path"
-                )));
-            }
+            check_program(program).map_err(&invalid)?;
         }
         if claim.allow.iter().any(|allowed| allowed.argv.is_empty()) {
             return Err(invalid("an `allow` entry has an empty `argv`".into()));
         }
     }
     Ok(policy)
+}
+
+/// Refuses what no exec could ever match: such a claim would hold whatever happens.
+fn check_program(program: &str) -> Result<(), String> {
+    let named = program.strip_prefix('@');
+    if program.is_empty() || named.is_some_and(|name| name != "command") {
+        return Err(format!(
+            "`{program}` is no program: give a name, an absolute path or `@command`"
+        ));
+    }
+    if program.contains(['*', '?', '[']) {
+        return Err(format!(
+            "`{program}` looks like a pattern, and there are none here: name each program"
+        ));
+    }
+    if program.trim() != program || program.contains(char::is_control) {
+        return Err(format!(
+            "{program:?} has blanks around it or control characters in it: give the plain name"
+        ));
+    }
+    if program.contains('/') && !program.starts_with('/') {
+        return Err(format!("`{program}` is a relative path: give a name or an absolute path"));
+    }
+    let mut components = program.split('/').skip(usize::from(program.starts_with('/')));
+    if components.any(|component| matches!(component, "" | "." | "..")) {
+        return Err(format!(
+            "`{program}` is no path as the kernel has it, so no program would ever match it: \
+             give it without `.`, `..` and empty parts"
+        ));
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -218,7 +239,23 @@ mod tests {
         check("name = 'x'\nclaim = []", "no [[claim]]");
         check(&format!("name = 'x'\n{claim}programs = []"), "`programs` is empty");
         check(&format!("name = 'x'\n{claim}programs = ['@me']"), "`@me` is no program");
-        check(&format!("name = 'x'\n{claim}programs = ['a/b']"), "relative path");
+        for (program, says) in [
+            ("a/b", "relative path"),
+            ("*", "pattern"),
+            ("/usr/bin/*", "pattern"),
+            ("python?", "pattern"),
+            ("/usr/bin/../bin/true", "without `.`, `..`"),
+            ("/usr/./bin/true", "without `.`, `..`"),
+            ("//bin/true", "without `.`, `..`"),
+            ("/usr/bin/", "without `.`, `..`"),
+            ("/", "without `.`, `..`"),
+            ("..", "without `.`, `..`"),
+            (" aws", "blanks"),
+            ("", "no program"),
+        ] {
+            check(&format!("name = 'x'\n{claim}programs = ['{program}']"), says);
+        }
+        check(&format!("name = 'x'\n{claim}programs = [\"a\\u0000\"]"), "control characters");
         check(
             &format!("name = 'x'\n{claim}programs = ['a']\nallow = [{{argv = []}}]"),
             "empty `argv`",

@@ -45,6 +45,25 @@ pub struct Verdict {
     pub completeness: Vec<Requirement>,
 }
 
+impl Verdict {
+    /// The same rulings by the same events. Words may differ, as they do between versions of tracer.
+    pub fn says_the_same_as(&self, other: &Verdict) -> bool {
+        let of = |verdict: &Verdict| -> Vec<_> {
+            let claims = verdict.claims.iter();
+            claims
+                .map(|claim| {
+                    let events = |of: &[Violation]| -> Vec<_> {
+                        of.iter().map(|event| (event.t_ns, event.process)).collect()
+                    };
+                    let found = (events(&claim.violations), events(&claim.allowed));
+                    (claim.policy.clone(), claim.ruling, found)
+                })
+                .collect()
+        };
+        self.overall == other.overall && of(self) == of(other)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ClaimVerdict {
     pub policy: String,

@@ -4,13 +4,18 @@
 //! Everything downstream (verdict, report, verify) works on these records, so a verdict that was
 //! computed live and one that is recomputed from a file come from the same code and the same input.
 
+mod blocks;
 mod chain;
+mod output;
 mod reader;
 pub mod schema;
 mod text;
+mod versions;
 mod writer;
 
-pub use reader::{Integrity, ReadError, Recording, read};
+pub use output::{Existing, OutputError, create_output};
+pub use reader::{Finish, Integrity, ReadError, Reader, Recording, read};
 pub use schema::Record;
 pub(crate) use text::to_hex as hex;
-pub use writer::{Writer, create_output};
+pub use versions::{VERSIONS, Version, version};
+pub use writer::Writer;

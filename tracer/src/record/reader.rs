@@ -1,15 +1,22 @@
 //! Reads a recording back and says how far it can be trusted.
+//!
+//! Memory does not depend on the length of the recording: it is read in blocks, and only a few of
+//! them are there at a time.
 
 use std::{
-    io::{self, BufRead, Read as _},
+    collections::VecDeque,
+    fs::File,
+    io::{self, Read},
     path::Path,
 };
 
 use serde::Deserialize;
 
 use super::{
-    chain::Chain,
+    blocks::{Blocks, Parsed},
+    chain::ChainError,
     schema::{End, Record, SCHEMA, Start},
+    versions,
 };
 
 /// A recording that cannot be used at all.
@@ -39,6 +46,21 @@ pub enum Integrity {
     },
 }
 
+/// Why a line is not used, nor any after it.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum LineError {
+    #[error("the line does not end: the recording was cut")]
+    Unfinished,
+    #[error(transparent)]
+    Chain(#[from] ChainError),
+    #[error("not a record: {0}")]
+    NotARecord(serde_json::Error),
+    #[error("a second start record")]
+    SecondStart,
+    #[error("there is a line after the end record")]
+    AfterEnd,
+}
+
 /// A recording, as far as it could be read.
 #[derive(Debug)]
 pub struct Recording {
@@ -49,6 +71,34 @@ pub struct Recording {
     pub integrity: Integrity,
 }
 
+/// What is known once the last line was read.
+#[derive(Debug)]
+pub struct Finish {
+    pub end: Option<End>,
+    pub integrity: Integrity,
+    /// SHA-256 of the whole file, if it was asked for.
+    pub sha256: Option<[u8; 32]>,
+}
+
+/// A recording being read, event by event.
+#[derive(Debug)]
+pub struct Reader {
+    name: String,
+    start: Start,
+    blocks: Blocks,
+    /// Of the current block, not handed out yet.
+    records: VecDeque<Record>,
+    /// What follows `records` in the current block.
+    broken: Option<LineError>,
+    /// Lines handed out.
+    lines: usize,
+    end: Option<End>,
+    integrity: Integrity,
+    /// Nothing more is to be handed out.
+    over: bool,
+    hashed: bool,
+}
+
 /// Only what every schema version must have.
 #[derive(Deserialize)]
 struct AnyStart {
@@ -57,74 +107,121 @@ struct AnyStart {
     schema: u32,
 }
 
-/// Reads a file, or standard input for `-`.
+/// Reads all of a file, or of standard input for `-`.
 pub fn read(path: &Path) -> Result<Recording, ReadError> {
-    let name = path.display().to_string();
-    let io = |source| ReadError::Io { path: name.clone(), source };
-    if path == Path::new("-") {
-        return read_from(io::stdin().lock(), &name);
+    let mut reader = Reader::open(path, false)?;
+    let mut events = Vec::new();
+    while let Some(event) = reader.next_event()? {
+        events.push(event);
     }
-    let file = std::fs::File::open(path).map_err(io)?;
-    if file.metadata().map_err(io)?.is_dir() {
-        return Err(io(io::Error::from(io::ErrorKind::IsADirectory)));
-    }
-    read_from(io::BufReader::new(file), &name)
+    let start = reader.start.clone();
+    let Finish { end, integrity, sha256: _ } = reader.finish()?;
+    Ok(Recording { start, events, end, integrity })
 }
 
-fn read_from(mut source: impl BufRead, name: &str) -> Result<Recording, ReadError> {
-    let mut chain = Chain::new();
-    let mut line = Vec::new();
-    let io = |source| ReadError::Io { path: name.into(), source };
-    read_line(&mut source, &mut line).map_err(io)?;
-    let start = first_line(line.strip_suffix(b"\n").unwrap_or(&line), name)?;
-    let mut recording =
-        Recording { start, events: Vec::new(), end: None, integrity: Integrity::CutShort };
-    let mut number = 1;
-    loop {
-        let broken = |reason: String| Integrity::Broken { line: number, reason };
-        if line.is_empty() {
-            return Ok(recording);
+impl Reader {
+    /// Opens a file, or standard input for `-`. With `hashed`, the digest of the whole file will be
+    /// known at the end.
+    pub fn open(path: &Path, hashed: bool) -> Result<Reader, ReadError> {
+        let name = path.display().to_string();
+        let io = |source| ReadError::Io { path: name.clone(), source };
+        if path == Path::new("-") {
+            return Reader::new(io::stdin(), name, hashed);
         }
-        let Some(text) = line.strip_suffix(b"\n") else {
-            recording.integrity = broken("the line does not end: the recording was cut".into());
-            return Ok(recording);
-        };
-        if let Err(error) = chain.check(text) {
-            recording.integrity = broken(error.to_string());
-            return Ok(recording);
+        let file = File::open(path).map_err(io)?;
+        if file.metadata().map_err(io)?.is_dir() {
+            return Err(io(io::Error::from(io::ErrorKind::IsADirectory)));
         }
-        if recording.end.is_some() {
-            recording.integrity = broken("there is a line after the end record".into());
-            return Ok(recording);
-        }
-        if number > 1 {
-            match serde_json::from_slice::<Record>(text) {
-                Ok(Record::Start(_)) => {
-                    recording.integrity = broken("a second start record".into());
-                    return Ok(recording);
+        Reader::new(file, name, hashed)
+    }
+
+    /// Of anything that can be read; `name` is what errors call it.
+    pub fn new(
+        source: impl Read + Send + 'static,
+        name: String,
+        hashed: bool,
+    ) -> Result<Reader, ReadError> {
+        let io = |source| ReadError::Io { path: name.clone(), source };
+        let blocks = Blocks::new(Box::new(source), hashed).map_err(io)?;
+        let start = first_line(blocks.first_line(), &name)?;
+        Ok(Reader {
+            name,
+            start,
+            blocks,
+            records: VecDeque::new(),
+            broken: None,
+            lines: 0,
+            end: None,
+            integrity: Integrity::CutShort,
+            over: false,
+            hashed,
+        })
+    }
+
+    pub fn start(&self) -> &Start {
+        &self.start
+    }
+
+    /// The next event. None after the last one that can be used.
+    pub fn next_event(&mut self) -> Result<Option<Record>, ReadError> {
+        while !self.over {
+            match self.records.pop_front() {
+                Some(record) => {
+                    self.lines += 1;
+                    if let Some(event) = self.take(record) {
+                        return Ok(Some(event));
+                    }
                 }
-                Ok(Record::End(end)) => {
-                    recording.end = Some(*end);
-                    recording.integrity = Integrity::Intact;
-                }
-                Ok(event) => recording.events.push(event),
-                Err(error) => {
-                    recording.integrity = broken(format!("not a record: {error}"));
-                    return Ok(recording);
-                }
+                None => match self.broken.take() {
+                    Some(error) => {
+                        self.lines += 1;
+                        self.stop(&error);
+                    }
+                    None => match self.next_block()? {
+                        Some(Parsed { records, broken }) => {
+                            self.records = records;
+                            self.broken = broken;
+                        }
+                        None => self.over = true,
+                    },
+                },
             }
         }
-        line.clear();
-        read_line(&mut source, &mut line).map_err(io)?;
-        number += 1;
+        Ok(None)
     }
-}
 
-/// Appends the next line, as far as a line can be long: an argv has 6 MiB at most, and a byte takes
-/// up to six characters.
-fn read_line(source: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<usize> {
-    const LINE_BYTES_MAX: u64 = 64 * 1024 * 1024;
-    source.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', line)
+    fn take(&mut self, record: Record) -> Option<Record> {
+        if self.end.is_some() {
+            self.stop(&LineError::AfterEnd);
+        } else if matches!(record, Record::Start(_)) {
+            if self.lines > 1 {
+                self.stop(&LineError::SecondStart);
+            }
+        } else {
+            let Record::End(end) = record else { return Some(record) };
+            self.end = Some(*end);
+            self.integrity = Integrity::Intact;
+        }
+        None
+    }
+
+    fn stop(&mut self, error: &LineError) {
+        self.integrity = Integrity::Broken { line: self.lines, reason: error.to_string() };
+        self.over = true;
+    }
+
+    fn next_block(&mut self) -> Result<Option<Parsed>, ReadError> {
+        self.blocks.next().map_err(|source| ReadError::Io { path: self.name.clone(), source })
+    }
+
+    /// Reads what is left and says what became of it all.
+    pub fn finish(mut self) -> Result<Finish, ReadError> {
+        while self.next_event()?.is_some() {}
+        // Behind a broken line there is nothing of use, but a digest is of all.
+        while self.hashed && self.next_block()?.is_some() {}
+        let sha256 = self.blocks.sha256();
+        Ok(Finish { end: self.end, integrity: self.integrity, sha256 })
+    }
 }
 
 fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {
@@ -137,7 +234,7 @@ fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {
     if any.schema > SCHEMA {
         return Err(ReadError::NewerSchema { path: name.into(), found: any.schema });
     }
-    match serde_json::from_slice::<Record>(line) {
+    match versions::parse(line) {
         Ok(Record::Start(start)) => Ok(*start),
         Ok(other) => Err(not_a_recording(format!("its type is `{}`", other.name()))),
         Err(error) => Err(not_a_recording(error.to_string())),

@@ -3,24 +3,26 @@
 use std::borrow::Cow;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{Error as _, MapAccess, Visitor},
+};
 
 use crate::model::{Bytes, Device, Endpoint, FileId, ProcessKey};
 
 /// UTF-8 becomes a string. Anything else becomes `{"lossy": "...", "hex": "..."}`, so that no byte
 /// is lost and a reader still has something to look at.
 #[derive(Serialize, Deserialize)]
-#[serde(untagged)]
-enum BytesForm<'a> {
-    Text(Cow<'a, str>),
-    Raw { lossy: String, hex: String },
+struct RawForm {
+    lossy: String,
+    hex: String,
 }
 
 impl Serialize for Bytes {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match std::str::from_utf8(&self.0) {
             Ok(text) => serializer.serialize_str(text),
-            Err(_) => BytesForm::Raw { lossy: self.lossy().into_owned(), hex: to_hex(&self.0) }
+            Err(_) => RawForm { lossy: self.lossy().into_owned(), hex: to_hex(&self.0) }
                 .serialize(serializer),
         }
     }
@@ -28,12 +30,33 @@ impl Serialize for Bytes {
 
 impl<'de> Deserialize<'de> for Bytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        match BytesForm::deserialize(deserializer)? {
-            BytesForm::Text(text) => Ok(Bytes(text.into_owned().into_bytes())),
-            BytesForm::Raw { lossy: _, hex } => {
-                from_hex(&hex).map(Bytes).ok_or_else(|| D::Error::custom("not hexadecimal"))
-            }
-        }
+        deserializer.deserialize_any(BytesVisitor)
+    }
+}
+
+/// By hand, because an untagged enum copies what it reads before it looks at it, and most of a
+/// recording is byte strings.
+struct BytesVisitor;
+
+impl<'de> Visitor<'de> for BytesVisitor {
+    type Value = Bytes;
+
+    fn expecting(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("a string, or an object with `lossy` and `hex`")
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<Bytes, E> {
+        Ok(text.into())
+    }
+
+    fn visit_string<E: serde::de::Error>(self, text: String) -> Result<Bytes, E> {
+        Ok(Bytes(text.into_bytes()))
+    }
+
+    fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<Bytes, A::Error> {
+        let RawForm { lossy: _, hex } =
+            RawForm::deserialize(serde::de::value::MapAccessDeserializer::new(map))?;
+        from_hex(&hex).map(Bytes).ok_or_else(|| A::Error::custom("not hexadecimal"))
     }
 }
 

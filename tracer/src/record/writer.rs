@@ -1,11 +1,6 @@
 //! Writes a recording, line by line.
 
-use std::{
-    fs::{File, OpenOptions},
-    io::{self, BufWriter, Write},
-    os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _},
-    path::Path,
-};
+use std::io::{self, BufWriter, Write};
 
 use super::{chain::Chain, schema::Record};
 
@@ -38,25 +33,4 @@ impl Writer {
     pub fn flush(&mut self) -> io::Result<()> {
         self.sink.flush()
     }
-}
-
-/// Opens the file a recording goes to: mode 0600, never through a symbolic link. An existing
-/// regular file is replaced; a pipe or device is written to as it is.
-pub fn create_output(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new()
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .mode(0o600)
-        .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC | libc::O_NOCTTY)
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if metadata.is_file() {
-        if metadata.nlink() > 1 {
-            return Err(io::Error::other("the file has further hard links; remove it first"));
-        }
-        file.set_permissions(std::fs::Permissions::from_mode(0o600))?;
-        file.set_len(0)?;
-    }
-    Ok(file)
 }

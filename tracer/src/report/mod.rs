@@ -31,3 +31,4 @@ pub use summary::{
     ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
 };
 pub use text::{Detail, text};
+pub(crate) use words::rfc3339;

@@ -133,6 +133,11 @@ pub(super) fn date(unix_ns: i64) -> String {
     format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02} UTC")
 }
 
+/// The same as RFC 3339 has it.
+pub(crate) fn rfc3339(unix_ns: i64) -> String {
+    date(unix_ns).replacen(' ', "T", 1).replace(" UTC", "Z")
+}
+
 /// Days since 1970-01-01 as year, month and day of the Gregorian calendar. Counts in years that
 /// begin in March, so that the leap day is the last.
 fn civil(days: i64) -> (i64, i64, i64) {

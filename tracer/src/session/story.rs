@@ -7,7 +7,7 @@ use tracer_ebpf::abi::Kind;
 use crate::{
     model::{Endpoint, FileId, FileVersion, ProcessKey},
     record::{
-        Integrity, Recording,
+        Finish, Integrity, ReadError, Reader, Recording,
         schema::{
             Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Opened,
             Outcome, Record, Start,
@@ -45,6 +45,8 @@ pub struct Story {
     connection_index: BTreeMap<u64, usize>,
     recorded: BTreeMap<&'static str, u64>,
     attempt_tries: u64,
+    /// Connections are counted, and not kept.
+    for_verdict: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -105,7 +107,14 @@ impl Story {
             execs_by_file: BTreeMap::new(),
             connection_index: BTreeMap::new(),
             recorded: BTreeMap::new(),
+            for_verdict: false,
         }
+    }
+
+    /// What a verdict needs and no more: connections are counted, but [`Story::connections`] stays
+    /// empty. What is kept grows with the number of processes and execs only.
+    pub fn for_verdict(start: Start) -> Story {
+        Story { for_verdict: true, ..Story::new(start) }
     }
 
     /// Of a recording that was read back.
@@ -117,6 +126,21 @@ impl Story {
         story.end = recording.end;
         story.integrity = recording.integrity;
         story
+    }
+
+    /// Of a recording that is being read, and the digest of the file if the reader makes one.
+    pub fn read(
+        mut self,
+        mut reader: Reader,
+        mut seen: impl FnMut(&Record),
+    ) -> Result<(Story, Option<[u8; 32]>), ReadError> {
+        while let Some(record) = reader.next_event()? {
+            seen(&record);
+            self.add(record);
+        }
+        let Finish { end, integrity, sha256 } = reader.finish()?;
+        (self.end, self.integrity) = (end, integrity);
+        Ok((self, sha256))
     }
 
     /// Adds the next record. The last one completes the story.
@@ -155,6 +179,9 @@ impl Story {
                 self.alive.remove(&exit.process);
                 let (key, t_ns) = (exit.process, exit.t_ns);
                 self.expect(key, t_ns).exit = Some(exit);
+            }
+            Record::Connect(connect) if self.for_verdict => {
+                self.expect(connect.process, connect.t_ns);
             }
             Record::Connect(connect) => {
                 let index = self.connections.len();

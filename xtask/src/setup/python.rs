@@ -1,5 +1,5 @@
 //! A Python environment of our own, for tests that want somebody else's opinion: a JSON Schema
-//! validator that shares no code with what it checks.
+//! validator and a verifier of signed statements that share no code with what they check.
 
 use anyhow::Result;
 
@@ -9,10 +9,11 @@ use crate::{
     layout::Layout,
 };
 
-const PACKAGES: [&str; 1] = ["jsonschema==4.26.0"];
+const PACKAGES: [&str; 3] =
+    ["jsonschema==4.26.0", "securesystemslib==1.6.0", "cryptography==50.0.2"];
 
 const IF_FAILS: IfFails<'static> = IfFails {
-    it_means: "no schema is checked by an independent validator; that test is skipped",
+    it_means: "no schema and no signature is checked independently; those tests are skipped",
     remedy: "install Python 3.9 or later with its venv module (Debian: python3-venv) and check \
              that pip reaches its index",
 };

@@ -41,7 +41,7 @@ agent() {
     shift 2
     (cd /opt/tracer && record "$expected" "$name" \
         target/release/tracer-lab -- env PATH=/opt/demo/bin:/usr/bin:/bin \
-        "$tracer" run -q -p no-aws-cli -o "$to/$name.jsonl" -- \
+        "$tracer" run --force -q -p no-aws-cli -o "$to/$name.jsonl" -- \
         node tests/fixtures/agent/agent.mjs --mode bedrock "$@")
 }
 
@@ -55,7 +55,7 @@ cat > deploy.sh <<'END'
 setsid sleep 20 &
 make --version > /dev/null || true
 END
-record 11 inconclusive "${own[@]}" "$tracer" run -q -p no-aws-cli --linger 0 --debug-lose net=2 \
+record 11 inconclusive "${own[@]}" "$tracer" run --force -q -p no-aws-cli --linger 0 --debug-lose net=2 \
     -o "$to/inconclusive.jsonl" -- bash deploy.sh
 
 # An exec fails, and a process outside the tree is given work over a socket.
@@ -71,7 +71,7 @@ record 11 handed-over "${own[@]}" "$tracer" run -q -p no-aws-cli \
 kill "$queue"
 
 # Nothing is claimed, so nothing is judged.
-record 0 no-policy "${own[@]}" "$tracer" run -q -o "$to/no-policy.jsonl" -- sh -c 'ls / | wc -l'
+record 0 no-policy "${own[@]}" "$tracer" run --force -q -o "$to/no-policy.jsonl" -- sh -c 'ls / | wc -l'
 
 # Names and arguments that attack whoever shows them.
 cat > hostile.sh <<'END'
@@ -94,5 +94,5 @@ END
 mkdir hostile
 mv hostile.sh hostile/
 cd hostile
-record 10 hostile "${own[@]}" "$tracer" run -q -p no-shell-outs -o "$to/hostile.jsonl" -- \
+record 10 hostile "${own[@]}" "$tracer" run --force -q -p no-shell-outs -o "$to/hostile.jsonl" -- \
     bash hostile.sh

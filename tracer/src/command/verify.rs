@@ -1,0 +1,110 @@
+//! `tracer verify`.
+
+use std::{
+    fmt::Write as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::Context as _;
+use tracer::{
+    cli::{self, exit},
+    evidence::{self, PublicKey},
+    policy::{self, Verdict},
+    record::{Integrity, Reader},
+    report,
+    session::Story,
+};
+
+pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
+    let signed_by = match &arguments.key {
+        Some(key) => {
+            let path = statement_of(&arguments.recording, arguments.attestation.as_deref())?;
+            Some((PublicKey::load(key)?, path))
+        }
+        None => None,
+    };
+    let reader = Reader::open(&arguments.recording, signed_by.is_some())?;
+    let mut start = reader.start().clone();
+    if !arguments.policies.is_empty() {
+        start.policies = crate::load_policies(&arguments.policies)?;
+    }
+    let (story, sha256) = Story::for_verdict(start).read(reader, |_| ())?;
+    let verdict = policy::judge(&story, &story.start.policies);
+    let mut out = String::new();
+    writeln!(out, "integrity: {}", integrity(&story.integrity))?;
+    let mut unsupported = false;
+    let own_policies = arguments.policies.is_empty();
+    if let Some((key, path)) = &signed_by {
+        let sha256 = sha256.context("the reader made no digest")?;
+        let own_verdict = verdict.as_ref().filter(|_| own_policies);
+        let checked = evidence::open(path, key)
+            .and_then(|statement| Ok(statement.supports(sha256, own_verdict)?));
+        match checked {
+            Ok(()) => writeln!(out, "signature: valid, by key {}", key.id())?,
+            Err(error) => {
+                unsupported = true;
+                let error = report::clean(error.to_string().as_bytes());
+                writeln!(out, "signature: NO: {}: {error}", path.display())?;
+            }
+        }
+    }
+    if let Some(verdict) = &verdict {
+        print_verdict(&mut out, verdict)?;
+    }
+    let written = story.end.as_ref().and_then(|end| end.verdict.as_ref());
+    let claims_otherwise = own_policies
+        && story.integrity == Integrity::Intact
+        && !written.map_or(verdict.is_none(), |written| {
+            verdict.as_ref().is_some_and(|verdict| written.says_the_same_as(verdict))
+        });
+    if claims_otherwise {
+        writeln!(
+            out,
+            "the recording claims another verdict than its events give: it was not written by this \
+             tracer's rules"
+        )?;
+    }
+    crate::put(&out)?;
+    Ok(match (&verdict, &story.integrity) {
+        _ if claims_otherwise || unsupported => exit::INCONCLUSIVE,
+        (Some(verdict), _) => crate::ruling_code(verdict.overall),
+        (None, Integrity::Intact) => exit::PROVEN,
+        (None, Integrity::CutShort | Integrity::Broken { .. }) => exit::INCONCLUSIVE,
+    })
+}
+
+fn statement_of(recording: &Path, named: Option<&Path>) -> anyhow::Result<PathBuf> {
+    if named.is_none() && recording == Path::new("-") {
+        anyhow::bail!(
+            "the signed statement about standard input can be anywhere; name it with --attestation"
+        );
+    }
+    Ok(named.map_or_else(|| evidence::beside(recording), Path::to_owned))
+}
+
+fn integrity(integrity: &Integrity) -> String {
+    match integrity {
+        Integrity::Intact => "every line is present and unchanged".into(),
+        Integrity::CutShort => "NO: the recording was cut short, it has no end record".into(),
+        Integrity::Broken { line, reason } => {
+            format!("NO: line {line}: {}", report::clean(reason.as_bytes()))
+        }
+    }
+}
+
+fn print_verdict(out: &mut String, verdict: &Verdict) -> std::fmt::Result {
+    let clean = |text: &str| report::clean(text.as_bytes());
+    writeln!(out, "verdict: {}", verdict.overall.name())?;
+    for claim in &verdict.claims {
+        let (policy, words) = (clean(&claim.policy), clean(&claim.claim));
+        writeln!(out, "  {} {policy}: {words}", claim.ruling.name())?;
+        for violation in &claim.violations {
+            let pid = violation.process.pid;
+            writeln!(out, "    violated by pid {pid}: {}", clean(&violation.detail))?;
+        }
+        for reason in &claim.reasons {
+            writeln!(out, "    because {}", clean(reason))?;
+        }
+    }
+    Ok(())
+}
