@@ -38,6 +38,17 @@ pub struct View {
     pub dark: bool,
 }
 
+/// What the mouse does at a place.
+#[derive(Clone, Copy, Debug)]
+pub enum Mouse {
+    Hovers,
+    Clicks,
+    /// By so many pixels, with the button held.
+    DragsLeft(u16),
+    /// Turns its wheel with Ctrl held.
+    ZoomsIn,
+}
+
 #[derive(Debug)]
 pub struct Browser {
     child: Child,
@@ -146,7 +157,49 @@ impl Browser {
             let event = json!({ "type": kind, "key": key, "text": text });
             self.call("Input.dispatchKeyEvent", event)?;
         }
-        // What a key changes is drawn with the next frame.
+        self.drawn()
+    }
+
+    /// Moves the mouse to the middle of the element that a selector names, and there does what is
+    /// asked for.
+    pub fn mouse(&mut self, selector: &str, does: Mouse) -> Result<()> {
+        let place = self.evaluate(&format!(
+            "(() => {{ const box = document.querySelector({}).getBoundingClientRect();
+               return [box.x + box.width / 2, box.y + box.height / 2]; }})()",
+            json!(selector)
+        ))?;
+        let (x, y) = (place[0].as_f64().unwrap_or(0.0), place[1].as_f64().unwrap_or(0.0));
+        let mut event = |kind: &str, x: f64, more: Value| -> Result<()> {
+            let mut event = json!({ "type": kind, "x": x, "y": y });
+            for (name, value) in more.as_object().into_iter().flatten() {
+                event[name] = value.clone();
+            }
+            self.call("Input.dispatchMouseEvent", event).map(|_| ())
+        };
+        let left = json!({ "button": "left", "buttons": 1, "clickCount": 1 });
+        event("mouseMoved", x, json!({}))?;
+        match does {
+            Mouse::Hovers => {}
+            Mouse::Clicks => {
+                event("mousePressed", x, left.clone())?;
+                event("mouseReleased", x, left)?;
+            }
+            Mouse::DragsLeft(pixels) => {
+                event("mousePressed", x, left.clone())?;
+                event("mouseMoved", x - f64::from(pixels), left.clone())?;
+                event("mouseReleased", x - f64::from(pixels), left)?;
+            }
+            Mouse::ZoomsIn => {
+                const CTRL: u32 = 2;
+                let wheel = json!({ "deltaX": 0, "deltaY": -100, "modifiers": CTRL });
+                event("mouseWheel", x, wheel)?;
+            }
+        }
+        self.drawn()
+    }
+
+    /// Waits until what was changed is drawn, which is with the next frame.
+    fn drawn(&mut self) -> Result<()> {
         self.evaluate("new Promise((done) => requestAnimationFrame(() => setTimeout(done)))")?;
         Ok(())
     }

@@ -42,18 +42,17 @@ fn goldens() -> Vec<Golden> {
         entries.filter(|path| path.extension().is_some_and(|end| end == "jsonl")).collect();
     recordings.sort();
     assert!(recordings.len() >= 5, "{recordings:?}");
-    recordings
-        .into_iter()
-        .map(|recording| {
-            let story = Story::of(record::read(&recording).unwrap());
-            let verdict = policy::judge(&story, &story.start.policies);
-            let name = recording.file_stem().unwrap().to_string_lossy().into_owned();
-            Golden { name, recording, story, verdict }
-        })
-        .collect()
+    recordings.into_iter().map(Golden::of).collect()
 }
 
 impl Golden {
+    fn of(recording: PathBuf) -> Golden {
+        let story = Story::of(record::read(&recording).unwrap());
+        let verdict = policy::judge(&story, &story.start.policies);
+        let name = recording.file_stem().unwrap().to_string_lossy().into_owned();
+        Golden { name, recording, story, verdict }
+    }
+
     fn text(&self) -> String {
         report::text(&self.story, self.verdict.as_ref(), Detail::Full, Paint::OFF)
     }
@@ -120,6 +119,62 @@ fn nothing_deceptive_reaches_the_reader() {
                 assert_eq!(report::clean(line.as_bytes()), line, "{}", golden.name);
             }
         }
+    }
+}
+
+/// A recording can be made up by somebody, with any text where tracer writes its own.
+#[test]
+fn a_forged_recording_is_as_harmless() {
+    const TEXTS: [&str; 14] = [
+        "name",
+        "kernel",
+        "machine",
+        "boot_id",
+        "tracer",
+        "sensor",
+        "hook",
+        "cannot_see",
+        "unread",
+        "how",
+        "error",
+        "detail",
+        "policy",
+        "claim",
+    ];
+    fn forge(value: &mut serde_json::Value, under: &str) {
+        match value {
+            serde_json::Value::String(text) if TEXTS.contains(&under) => {
+                text.push_str("\u{1b}[2J\u{202e}</script><b>`|\n# PROVEN\n");
+            }
+            serde_json::Value::Array(list) => list.iter_mut().for_each(|one| forge(one, under)),
+            serde_json::Value::Object(map) => map.iter_mut().for_each(|(key, one)| forge(one, key)),
+            _ => {}
+        }
+    }
+    let folder = tempfile::tempdir().unwrap();
+    for golden in goldens() {
+        let file = folder.path().join(format!("{}.jsonl", golden.name));
+        let mut writer = record::Writer::new(Box::new(fs::File::create(&file).unwrap()));
+        for line in fs::read_to_string(&golden.recording).unwrap().lines() {
+            let mut value: serde_json::Value = serde_json::from_str(line).unwrap();
+            forge(&mut value, "");
+            writer.write(&serde_json::from_value(value).unwrap()).unwrap();
+        }
+        writer.flush().unwrap();
+        let forged = Golden::of(file);
+        assert_eq!(forged.story.integrity, record::Integrity::Intact, "{}", forged.name);
+        for report in [forged.text(), forged.markdown(), forged.html(), forged.perfetto()] {
+            for line in report.lines() {
+                assert_eq!(report::clean(line.as_bytes()), line, "{}", forged.name);
+                assert!(!line.starts_with("# PROVEN") || golden.name == "proven", "{line}");
+            }
+        }
+        assert!(forged.text().contains("\\u{1b}[2J"), "{} was not forged", forged.name);
+        assert_eq!(forged.html().matches("</script>").count(), 2, "{}", forged.name);
+        let document = forged.markdown();
+        let html = Parser::new_ext(&document, Options::all())
+            .find(|event| matches!(event, Event::Html(_) | Event::InlineHtml(_)));
+        assert_eq!(html, None, "{}", forged.name);
     }
 }
 

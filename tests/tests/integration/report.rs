@@ -14,7 +14,7 @@ use tracer::{
         schema::{Exit, Fork},
     },
 };
-use tracer_tests::browser::{self, Browser, View};
+use tracer_tests::browser::{self, Browser, Mouse, View};
 
 use crate::{
     Test,
@@ -26,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("output_file", output_file),
     ("page_at_three_widths", page_at_three_widths),
     ("page_by_keyboard", page_by_keyboard),
+    ("page_by_mouse", page_by_mouse),
     ("page_printed", page_printed),
     ("page_of_ten_thousand_processes", page_of_ten_thousand_processes),
 ];
@@ -228,7 +229,7 @@ fn state(browser: &mut Browser) -> Result<[String; 4]> {
     let state = browser.evaluate(
         "[document.getElementById('rows').getAttribute('aria-activedescendant'),
           document.getElementById('shown').textContent,
-          document.getElementById('ticks').textContent,
+          [...document.getElementById('ticks').children].map((e) => e.textContent + e.style.left).join(),
           document.activeElement.id]",
     )?;
     let parts: Vec<String> = strings(&state).into_iter().map(str::to_owned).collect();
@@ -277,6 +278,41 @@ fn page_by_keyboard(scratch: &Scratch) -> Result<()> {
     let (details, state) = (browser.evaluate(details)?, state(&mut browser)?);
     ensure!(state[0] == violating && state[1] == all && state[3] == "rows", "{state:?}");
     ensure!(details.as_str().is_some_and(|text| text.contains("/opt/demo/bin/aws")), "{details}");
+    sound(&browser)
+}
+
+fn page_by_mouse(scratch: &Scratch) -> Result<()> {
+    let mut browser = browser(scratch)?;
+    let page = page(scratch, &golden("violated"))?;
+    browser.open(&page, View { width: 1200, height: 1000, dark: false })?;
+    let tip = "(() => { const tip = document.getElementById('tip');
+                 return tip.hidden ? '' : tip.textContent; })()";
+    ensure!(browser.evaluate(tip)? == "", "there is a tip before anything is pointed at");
+    browser.mouse("#row-0 .lane", Mouse::Hovers)?;
+    let said = browser.evaluate(tip)?;
+    let parts = ["node tests/fixtures/agent/agent.mjs", "exit 0", " to "];
+    ensure!(
+        parts.iter().all(|part| said.as_str().is_some_and(|said| said.contains(part))),
+        "{said}"
+    );
+    browser.mouse("h1", Mouse::Hovers)?;
+    ensure!(browser.evaluate(tip)? == "", "the tip stays");
+
+    browser.mouse("#row-0 .label", Mouse::Clicks)?;
+    let before = state(&mut browser)?;
+    ensure!(before[0] == "row-0", "{before:?}");
+    browser.mouse("#row-0 .twig", Mouse::Clicks)?;
+    let after = state(&mut browser)?;
+    ensure!(before[1] != after[1], "it does not close: {after:?}");
+    browser.mouse("#row-0 .lane", Mouse::ZoomsIn)?;
+    let zoomed = state(&mut browser)?;
+    ensure!(zoomed[2] != after[2], "it does not zoom: {zoomed:?}");
+    browser.mouse("#row-0 .lane", Mouse::DragsLeft(60))?;
+    let dragged = state(&mut browser)?;
+    ensure!(dragged[2] != zoomed[2], "it is not moved: {dragged:?}");
+    browser.mouse("#zoom-all", Mouse::Clicks)?;
+    let whole = state(&mut browser)?;
+    ensure!(whole[2] == before[2], "{whole:?} is not all of {before:?}");
     sound(&browser)
 }
 

@@ -48,18 +48,26 @@ impl<'a> Tree<'a> {
         tree.lines
     }
 
-    /// Depth first with a stack of its own: a chain of ten thousand forks must not overflow ours.
+    /// Depth first with a stack of its own: a chain of ten thousand forks must not overflow ours,
+    /// nor become lines of ten thousand branches.
     fn draw(&mut self, root: ProcessKey) {
-        let mut stack = vec![(root, String::new(), String::new(), 1)];
-        while let Some((key, lead, below, count)) = stack.pop() {
+        const DRAWN_DEEP: usize = 60;
+        let mut stack = vec![(root, String::new(), String::new(), 1, 0)];
+        while let Some((key, lead, below, count, depth)) = stack.pop() {
             let Some(process) = self.story.processes.get(&key) else { continue };
             self.line(process, &lead, count);
+            let depth = depth + 1;
             let groups = self.groups(process);
             let last = groups.len().saturating_sub(1);
             for (index, (child, count)) in groups.into_iter().enumerate().rev() {
                 let (branch, trunk) =
                     if index == last { ("└─ ", "   ") } else { ("├─ ", "│  ") };
-                stack.push((child, format!("{below}{branch}"), format!("{below}{trunk}"), count));
+                let (lead, below) = if depth < DRAWN_DEEP {
+                    (format!("{below}{branch}"), format!("{below}{trunk}"))
+                } else {
+                    (format!("{below}({depth} deep) "), below.clone())
+                };
+                stack.push((child, lead, below, count, depth));
             }
         }
     }
@@ -136,4 +144,45 @@ fn program(exec: &Exec) -> String {
         line = format!("{line} ({})", super::clean(&file.0));
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        policy::{load, test_start},
+        record::{
+            Record,
+            schema::{Fork, Root},
+        },
+    };
+
+    #[test]
+    fn a_long_chain_has_short_lines() {
+        const LONG: u32 = 10_000;
+        let key = |pid| ProcessKey { pid, start_ns: 1 };
+        let mut story = Story::new(test_start(&load("no-aws-cli").unwrap()));
+        story.add(Record::Root(Root {
+            t_ns: 1,
+            process: key(1),
+            ns_pid: None,
+            parent_pid: None,
+            unread: Vec::new(),
+        }));
+        for pid in 1..LONG {
+            story.add(Record::Fork(Fork {
+                t_ns: 2,
+                process: key(pid),
+                child: key(pid + 1),
+                child_ns_pid: None,
+                child_parent_pid: None,
+                untracked: false,
+                unread: Vec::new(),
+            }));
+        }
+        let lines = Tree::lines(&story, Paint::OFF, BTreeSet::new(), usize::MAX);
+        assert_eq!(lines.len(), LONG as usize);
+        assert!(lines.iter().all(|line| line.chars().count() < 300), "{:?}", lines.last());
+        assert!(lines[LONG as usize - 1].contains("(9999 deep)"), "{:?}", lines.last());
+    }
 }
