@@ -5,7 +5,11 @@ use schemars::JsonSchema;
 use serde::Serialize;
 
 use super::clean::clean;
-use crate::{model::ProcessKey, session::Story};
+use crate::{
+    model::ProcessKey,
+    record::schema::{Intrusion, IntrusionMeans, LocalSend, Opened, OpenedWhat},
+    session::Story,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
@@ -14,15 +18,30 @@ pub enum ObservedKind {
     HandOff,
     /// Execs that failed, without searches along `PATH` that found the program.
     Attempt,
+    /// Files of programs that a policy names were opened.
+    Opened,
+    /// Something was sent over a unix socket to a process that is not of the tree.
+    LocalSend,
+    /// A process took control of another one, or of something of it.
+    Intrusion,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 2] = [ObservedKind::HandOff, ObservedKind::Attempt];
+    pub(super) const ALL: [ObservedKind; 5] = [
+        ObservedKind::HandOff,
+        ObservedKind::Attempt,
+        ObservedKind::Opened,
+        ObservedKind::LocalSend,
+        ObservedKind::Intrusion,
+    ];
 
     pub(super) fn title(self) -> &'static str {
         match self {
             ObservedKind::HandOff => "Hand-offs",
             ObservedKind::Attempt => "Failed execs",
+            ObservedKind::Opened => "Files of the policies' programs that were opened",
+            ObservedKind::LocalSend => "Unix sockets of processes outside the tree",
+            ObservedKind::Intrusion => "Control over other processes",
         }
     }
 }
@@ -69,5 +88,61 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
                 }
             })
             .collect(),
+        ObservedKind::Opened => story.opened.iter().map(opened).collect(),
+        ObservedKind::LocalSend => story.local_sends.iter().map(local_send).collect(),
+        ObservedKind::Intrusion => story.intrusions.iter().map(intrusion).collect(),
+    }
+}
+
+fn opened(opened: &Opened) -> Observed {
+    let what = match opened.what {
+        OpenedWhat::Copy => "",
+        OpenedWhat::Module => "a module of ",
+    };
+    let how = match (opened.inherited, opened.to_execute) {
+        (true, _) => ", open when the command started",
+        (false, true) => ", to be executed",
+        (false, false) => "",
+    };
+    Observed {
+        t_ns: opened.t_ns,
+        process: opened.process,
+        what: clean(&opened.path.0),
+        detail: clean(format!("{what}{}{how}", opened.programs.join(", ")).as_bytes()),
+    }
+}
+
+fn local_send(send: &LocalSend) -> Observed {
+    let peer = send.peer.as_ref();
+    Observed {
+        t_ns: send.t_ns,
+        process: Some(send.process),
+        what: match peer.map(|peer| (peer, peer.0.strip_prefix(&[0]))) {
+            Some((_, Some(name))) => format!("@{}", clean(name)),
+            Some((path, None)) => clean(&path.0),
+            None => "a socket without a name".into(),
+        },
+        detail: send.peer_pid.map_or("of an unknown process".into(), |pid| format!("of pid {pid}")),
+    }
+}
+
+fn intrusion(intrusion: &Intrusion) -> Observed {
+    let what = match intrusion.means {
+        IntrusionMeans::DebuggerAccess => "debugger access",
+        IntrusionMeans::Ptrace => "ptrace",
+        IntrusionMeans::WriteMemory => "process_vm_writev",
+        IntrusionMeans::TakeDescriptor => "pidfd_getfd",
+    };
+    let target = match intrusion.means {
+        IntrusionMeans::TakeDescriptor => format!("through descriptor {}", intrusion.target),
+        IntrusionMeans::DebuggerAccess | IntrusionMeans::Ptrace | IntrusionMeans::WriteMemory => {
+            format!("pid {}", intrusion.target)
+        }
+    };
+    Observed {
+        t_ns: intrusion.t_ns,
+        process: Some(intrusion.process),
+        what: what.into(),
+        detail: target,
     }
 }
