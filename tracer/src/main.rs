@@ -233,6 +233,7 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
         options.ring_bytes = bytes;
     }
     options.debug.silence.clone_from(&debug.silence);
+    options.debug.maps_bytes = debug.maps_bytes;
     options.debug.forbid.clone_from(&debug.forbid);
     for (ring, every) in &debug.lose {
         match ring {

@@ -215,7 +215,13 @@ impl Found {
         }
         let multi_call = is_multi_call(path, &version, names, identify);
         let path = Bytes::from(path);
-        self.copies.push(KnownCopy { path, file: version.id, multi_call, only_forbids: other });
+        self.copies.push(KnownCopy {
+            path,
+            file: version.id,
+            multi_call,
+            only_forbids: other,
+            size_bytes: Some(version.size_bytes),
+        });
     }
 }
 

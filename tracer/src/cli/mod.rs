@@ -156,6 +156,9 @@ pub struct Debug {
     /// Read the kernel's type information from here
     #[arg(long = "debug-btf", value_name = "FILE", hide = true)]
     pub btf: Option<PathBuf>,
+    /// Bytes of each ring of executable mappings
+    #[arg(long = "debug-maps-bytes", value_name = "BYTES", hide = true, value_parser = ring_bytes)]
+    pub maps_bytes: Option<u32>,
     /// Bytes of each ring
     #[arg(long = "debug-ring-bytes", value_name = "BYTES", hide = true, value_parser = ring_bytes)]
     pub ring_bytes: Option<u32>,

@@ -1,5 +1,7 @@
 //! Opening perf events (`perf_event_open(2)`), which need no program of ours in the kernel.
 
+mod maps;
+mod ring;
 mod tracefs;
 
 use std::{
@@ -7,37 +9,52 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
+pub(crate) use maps::{MapEvent, MapRecord, MapStream};
 pub(crate) use tracefs::tracepoint_id;
 
-/// `struct perf_event_attr`, its first published size (PERF_ATTR_SIZE_VER0).
+/// `struct perf_event_attr`, up to what its fifth published size has (PERF_ATTR_SIZE_VER5).
 #[repr(C)]
-#[derive(Default)]
-pub(crate) struct Attributes {
-    pub(crate) kind: u32,
-    pub(crate) size: u32,
-    pub(crate) config: u64,
-    pub(crate) sample_period: u64,
-    pub(crate) sample_type: u64,
-    pub(crate) read_format: u64,
-    pub(crate) flags: u64,
-    pub(crate) wakeup_events: u32,
-    pub(crate) breakpoint: u32,
-    pub(crate) config1: u64,
+#[derive(Clone, Copy, Default)]
+struct Attributes {
+    kind: u32,
+    /// Filled in by [`open`].
+    size: u32,
+    config: u64,
+    sample_period: u64,
+    sample_type: u64,
+    read_format: u64,
+    flags: u64,
+    /// Events, or bytes with the flag `watermark`.
+    wakeup: u32,
+    breakpoint: u32,
+    config1: u64,
+    config2: u64,
+    branch_sample_type: u64,
+    sample_regs_user: u64,
+    sample_stack_user: u32,
+    clock: i32,
+    sample_regs_intr: u64,
+    aux_watermark: u32,
+    sample_max_stack: u16,
+    reserved: u16,
 }
+
+const _: () = assert!(size_of::<Attributes>() == 112);
 
 const PERF_TYPE_TRACEPOINT: u32 = 2;
 /// Bits of [`Attributes::flags`].
 const FLAG_INHERIT: u64 = 1 << 1;
 
 /// `pid` 0 is the calling thread and -1 everybody; `cpu` -1 is any.
-pub(crate) fn open(attributes: &Attributes, pid: i32, cpu: i32) -> io::Result<OwnedFd> {
+fn open(attributes: &Attributes, pid: i32, cpu: i32) -> io::Result<OwnedFd> {
     const PERF_FLAG_FD_CLOEXEC: libc::c_ulong = 8;
     const NO_GROUP: i32 = -1;
+    let attributes = Attributes { size: size_of::<Attributes>() as u32, ..*attributes };
     // SAFETY: `attributes` has the layout and the size it names and outlives the call.
     let fd = unsafe {
         libc::syscall(
             libc::SYS_perf_event_open,
-            std::ptr::from_ref(attributes),
+            &raw const attributes,
             pid,
             cpu,
             NO_GROUP,
@@ -50,13 +67,7 @@ pub(crate) fn open(attributes: &Attributes, pid: i32, cpu: i32) -> io::Result<Ow
 }
 
 fn of_tracepoint(id: u64, flags: u64) -> Attributes {
-    Attributes {
-        kind: PERF_TYPE_TRACEPOINT,
-        size: size_of::<Attributes>() as u32,
-        config: id,
-        flags,
-        ..Attributes::default()
-    }
+    Attributes { kind: PERF_TYPE_TRACEPOINT, config: id, flags, ..Attributes::default() }
 }
 
 /// Counts a tracepoint in the calling thread and its descendants to be.

@@ -7,7 +7,7 @@ use tracer_ebpf::abi::{Fault, Kind};
 use crate::{
     record::{
         self, Integrity,
-        schema::{End, Witness},
+        schema::{End, MapsWatched, Witness},
     },
     session::Story,
 };
@@ -99,6 +99,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
     lines.extend(files(story, end));
+    lines.extend(maps(end));
     lines.push(drained(story, end, survivors_allowed));
     lines
 }
@@ -370,6 +371,17 @@ fn ledger(story: &Story, end: &End) -> Requirement {
         end.ledger.len()
     );
     Requirement::new("ledger", Concern::Programs, failure, good)
+}
+
+/// The rings of executable mappings are bounded. No line for a recording without that stream.
+fn maps(end: &End) -> Option<Requirement> {
+    let failure = match end.maps.as_ref()? {
+        MapsWatched::Lost(0) => None,
+        MapsWatched::Lost(lost) => Some(format!("{lost} records of executable mappings were lost")),
+        MapsWatched::Absent(why) => Some(format!("what processes map as code is unknown: {why}")),
+    };
+    let good = "no record of an executable mapping was lost".into();
+    Some(Requirement::new("maps", Concern::Programs, failure, good))
 }
 
 /// The kernel's queue of file events is bounded. No line for a recording without such a watch.

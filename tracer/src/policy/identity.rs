@@ -6,7 +6,7 @@
 
 use std::collections::BTreeSet;
 
-use super::ClaimKind;
+use super::{Claim, ClaimKind, mapped};
 use crate::{
     catalogue::Program,
     model::Bytes,
@@ -24,6 +24,10 @@ pub(super) enum Match {
     SharesFile(String),
     /// An interpreter was given something that may be the program.
     MayRun(String),
+}
+
+pub(super) fn copies<'a>(story: &'a Story, program: &str) -> &'a [KnownCopy] {
+    story.start.known_programs.get(program).map_or(&[], Vec::as_slice)
 }
 
 /// Whether an exec runs `program`, and what says so.
@@ -239,7 +243,7 @@ pub(super) fn is_copy(exec: &Exec, copies: &[KnownCopy]) -> bool {
 }
 
 /// What keeps an exec from being identified.
-pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Option<String> {
+pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<String> {
     if exec.memfd {
         return Some(
             "it executed an anonymous memory file, whose content no name identifies".into(),
@@ -261,12 +265,13 @@ pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Optio
     if script == Some(None) {
         return Some("the kernel could not read which script was executed".into());
     }
-    if file_name(exec).is_some_and(|name| is_loader(&name)) {
+    let loaded_is_judged = claim.kind == ClaimKind::NeverRuns && mapped::all_seen(story);
+    if !loaded_is_judged && file_name(exec).is_some_and(|name| is_loader(&name)) {
         return Some(
             "a dynamic loader was run as a program, and what it loaded is not seen".into(),
         );
     }
-    match kind {
+    match claim.kind {
         // The inode decides, as long as its content stays what it was.
         ClaimKind::RunsOnly => {
             let id = script.flatten().map_or(file.id(), |script| script.id);
@@ -279,7 +284,15 @@ pub(super) fn unidentified(exec: &Exec, kind: ClaimKind, story: &Story) -> Optio
         ]
         .into_iter()
         .find_map(|(what, version)| {
-            let why = story.content(&version?).err()?;
+            let version = version?;
+            let why = story.content(&version).err()?;
+            // No file of another size has the content of a copy.
+            let matters = |program: &String| {
+                copies(story, program).iter().any(|copy| copy.may_have_size(version.size_bytes))
+            };
+            if !claim.programs.iter().any(matters) {
+                return None;
+            }
             Some(format!("the content of the {what} is not known: {why}"))
         }),
     }

@@ -7,6 +7,7 @@ mod attempts;
 mod completeness;
 mod file;
 mod identity;
+mod mapped;
 mod opened;
 #[cfg(test)]
 mod tests;

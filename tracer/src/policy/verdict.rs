@@ -7,12 +7,12 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     Claim, ClaimKind, Policy, Requirement, SurvivorRule, attempts, completeness,
-    identity::{Match, hands_over, is_copy, runs, unidentified},
-    opened,
+    identity::{Match, copies, hands_over, is_copy, runs, unidentified},
+    mapped, opened,
 };
 use crate::{
     model::{Bytes, FileId, ProcessKey},
-    record::schema::{Exec, HandOff, KnownCopy, Start},
+    record::schema::{Exec, HandOff, Start},
     session::Story,
 };
 
@@ -139,7 +139,7 @@ fn judge_claim(
             }
         } else if let Some(Finding::Unclear(why)) = found {
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
-        } else if let Some(why) = unidentified(exec, claim.kind, story) {
+        } else if let Some(why) = unidentified(exec, claim, story) {
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         }
     }
@@ -147,6 +147,7 @@ fn judge_claim(
     ledger_violations(story, claim, &mut verdict);
     verdict.reasons.extend(hand_offs(story, policy));
     verdict.reasons.extend(opened::reasons(story, policy, claim));
+    verdict.reasons.extend(mapped::reasons(story, claim));
     verdict.reasons.extend(
         statement
             .iter()
@@ -204,10 +205,6 @@ pub fn rules(start: &Start) -> (Vec<FileId>, Vec<String>) {
     let files = copies.filter(|copy| !copy.multi_call).map(|copy| copy.file).collect();
     let by_name = programs.iter().filter(|program| !program.starts_with(['/', '@']));
     (files, by_name.flat_map(|name| start.program(name).into_owned().file_names).collect())
-}
-
-fn copies<'a>(story: &'a Story, program: &str) -> &'a [KnownCopy] {
-    story.start.known_programs.get(program).map_or(&[], Vec::as_slice)
 }
 
 enum Finding {

@@ -58,6 +58,8 @@ pub struct Debug {
     pub lose_argv_every: u32,
     pub lose_net_every: u32,
     pub lose_attempt_every: u32,
+    /// Bytes of each ring of executable mappings; a power of two and a multiple of the page size.
+    pub maps_bytes: Option<u32>,
     /// Attach everything but this program.
     pub silence: Option<String>,
     /// Ways to attach ([`Attach::way`]) that are not to be used where there are others.
@@ -91,6 +93,22 @@ impl Default for Options {
             enforce: false,
             debug: Debug::default(),
         }
+    }
+}
+
+impl Options {
+    /// Bytes of the ring of executable mappings that each CPU gets.
+    pub fn maps_ring_bytes(&self) -> usize {
+        if let Some(bytes) = self.debug.maps_bytes {
+            return bytes as usize;
+        }
+        // About 20,000 mappings a CPU; less where there are many CPUs.
+        const ALL_BYTES: usize = 32 * 1024 * 1024;
+        const EACH_BYTES: std::ops::RangeInclusive<usize> = 256 * 1024..=4 * 1024 * 1024;
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let each = (ALL_BYTES / cpus).clamp(*EACH_BYTES.start(), *EACH_BYTES.end());
+        // Rounded down to a power of two, as the kernel wants it.
+        1 << each.ilog2()
     }
 }
 

@@ -140,6 +140,15 @@ pub const FILES: PlainSensor = PlainSensor {
                  through a file system laid over theirs",
 };
 
+/// Executable mappings of the tree.
+pub const MAPS: PlainSensor = PlainSensor {
+    name: "maps",
+    purpose: "which files processes map as code without executing them",
+    hook: "inherited perf events, mmap2",
+    cannot_see: "code that is copied into memory: just-in-time compilers, and programs that load \
+                 others by hand",
+};
+
 pub const SENSORS: &[Sensor] = &[
     Sensor {
         name: "fork",

@@ -34,6 +34,7 @@ pub enum Record {
     Opened(Opened),
     HandOff(HandOff),
     Attempt(Attempt),
+    Mapped(Mapped),
     LocalSend(LocalSend),
     Intrusion(Intrusion),
     End(Box<End>),
@@ -55,6 +56,7 @@ impl Record {
             Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",
             Record::Attempt(_) => "attempt",
+            Record::Mapped(_) => "mapped",
             Record::LocalSend(_) => "local-send",
             Record::Intrusion(_) => "intrusion",
             Record::End(_) => "end",
@@ -145,6 +147,16 @@ pub struct KnownCopy {
     /// that, and not where one allows it.
     #[serde(default, skip_serializing_if = "is_false")]
     pub only_forbids: bool,
+    /// When tracing started. Another file of another size is no copy of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+}
+
+impl KnownCopy {
+    /// Whether a file of this size can have its content.
+    pub fn may_have_size(&self, size_bytes: u64) -> bool {
+        self.size_bytes.is_none_or(|own| own == size_bytes)
+    }
 }
 
 /// Which files were to be watched beside the probes, and what came of it.
@@ -409,6 +421,66 @@ pub struct Close {
     pub unread: Vec<String>,
 }
 
+/// Files that a process has mapped as code, other than by being executed: by one image of it, from an
+/// exec to the next.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Mapped {
+    /// Of the first of them.
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub files: Vec<MappedFile>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct MappedFile {
+    pub path: Bytes,
+    #[serde(flatten)]
+    pub id: FileId,
+    /// Of the version that was there when it was mapped.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ctime_ns: Option<i64>,
+    /// The file at that path, where it is another than the mapping's: on overlayfs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub upper: Option<FileId>,
+    /// Why the version is not known.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unread: Option<String>,
+}
+
+impl MappedFile {
+    pub fn new(path: Bytes, id: FileId, found: Result<FileVersion, String>) -> MappedFile {
+        let version = found.as_ref().ok();
+        MappedFile {
+            path,
+            id,
+            size_bytes: version.map(|version| version.size_bytes),
+            ctime_ns: version.map(|version| version.ctime_ns),
+            upper: version.map(|version| version.id).filter(|upper| *upper != id),
+            unread: found.err(),
+        }
+    }
+
+    pub fn version(&self) -> Option<FileVersion> {
+        Some(FileVersion {
+            id: self.upper.unwrap_or(self.id),
+            size_bytes: self.size_bytes?,
+            ctime_ns: self.ctime_ns?,
+        })
+    }
+}
+
+/// What became of the stream of executable mappings.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum MapsWatched {
+    /// How many records were lost.
+    Lost(u64),
+    /// It could not be opened or read.
+    Absent(String),
+}
+
 /// A file that is a program, or part of one, was opened.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Opened {
@@ -556,6 +628,9 @@ pub struct End {
     /// Of the watch of files, when there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileEvents>,
+    /// Absent where executable mappings were not to be watched.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub maps: Option<MapsWatched>,
     /// As computed at the time; `verify` computes it again.
     pub verdict: Option<Verdict>,
 }

@@ -7,12 +7,13 @@ use crate::{
     catalogue::Catalogue,
     ingest::Drain,
     model::Event,
+    perf::{MapEvent, MapRecord, MapStream},
     probe::Rings,
     record::{
         Record, Writer,
-        schema::{Content, Start},
+        schema::{Content, Mapped, MapsWatched, Start},
     },
-    session::{self, Fold, Story},
+    session::{self, Fold, Image, ImageEvent, Images, Story},
 };
 
 /// Drains, folds, writes, and keeps the story up to date.
@@ -24,6 +25,7 @@ pub(super) struct Collector {
     pub(super) watch: Watch,
     rings: Rings,
     machine: LiveMachine,
+    maps: Maps,
     writer: Option<Writer>,
     /// The first error of the recording. Tracing goes on; the recording does not.
     pub(super) write_error: Option<io::Error>,
@@ -44,9 +46,11 @@ impl Collector {
             watch,
             rings,
             machine,
+            maps: Maps::default(),
             writer,
             write_error: None,
         };
+        collector.machine.set_wall_offset(start.wall_offset_ns);
         for copy in start.known_programs.values().flatten() {
             collector.machine.read_known(copy.path.as_path());
         }
@@ -75,7 +79,8 @@ impl Collector {
             let finished = self.machine.contents().finished();
             self.contents(finished);
         }
-        let seen = self.watch.attribute(&self.story, false);
+        let mut seen = self.watch.attribute(&self.story, false);
+        seen.extend(self.maps.round(Some(boottime_ns()?), &mut self.machine, &self.story));
         if count > 0 || !seen.is_empty() {
             self.accept(seen);
             self.flush();
@@ -87,6 +92,26 @@ impl Collector {
     pub(super) fn launched(&mut self, pid: u32) -> io::Result<()> {
         self.watch.inherited(pid, boottime_ns()?);
         Ok(())
+    }
+
+    /// What the command's process maps is told by this stream.
+    pub(super) fn watch_maps(&mut self, stream: Result<MapStream, String>) {
+        self.maps.stream = Some(stream);
+    }
+
+    /// What became of that stream; none when it was never there.
+    pub(super) fn maps_watched(&self) -> Option<MapsWatched> {
+        let absent = |why: &str| MapsWatched::Absent(why.to_owned());
+        Some(match self.maps.stream.as_ref()? {
+            Err(why) => absent(&format!("it could not be opened: {why}")),
+            Ok(_) if !self.machine.sees_global_pids() => absent(
+                "tracer runs in a pid namespace of its own, so whose mappings they are is unknown",
+            ),
+            Ok(stream) => match stream.lost() {
+                Ok(lost) => MapsWatched::Lost(lost),
+                Err(error) => absent(&format!("what it lost is unknown: {error}")),
+            },
+        })
     }
 
     fn accept(&mut self, records: Vec<Record>) {
@@ -122,6 +147,7 @@ impl Collector {
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let mut seen = self.watch.attribute(&self.story, true);
         seen.extend(self.watch.replaced(boottime_ns()?));
+        seen.extend(self.maps.round(None, &mut self.machine, &self.story));
         self.accept(seen);
         let rest = self.machine.contents().rest();
         self.contents(rest);
@@ -150,6 +176,53 @@ impl Collector {
             self.writer = None;
         }
     }
+}
+
+/// Executable mappings, on their way from the kernel to records.
+#[derive(Debug, Default)]
+struct Maps {
+    /// None before the command is started.
+    stream: Option<Result<MapStream, String>>,
+    images: Images,
+}
+
+impl Maps {
+    /// Reads what there is; with no time, whatever is left.
+    fn round(
+        &mut self,
+        now_ns: Option<u64>,
+        machine: &mut LiveMachine,
+        story: &Story,
+    ) -> Vec<Record> {
+        let Some(Ok(stream)) = &mut self.stream else { return Vec::new() };
+        let images = &mut self.images;
+        stream.drain(&mut |MapRecord { t_ns, pid, what }| {
+            let event = match what {
+                MapEvent::NewImage => ImageEvent::New,
+                MapEvent::Ended => ImageEvent::Ended,
+                // At once: a moment later the process may be gone, and its view of the files too.
+                MapEvent::Mapped { file, path } => {
+                    ImageEvent::Mapped(machine.mapped(t_ns, pid, file, path))
+                }
+            };
+            images.add(t_ns, pid, event);
+        });
+        let images = self.images.take(now_ns);
+        images.into_iter().filter_map(|image| mapped(image, story)).collect()
+    }
+}
+
+/// The record of an image of a process of the tree.
+fn mapped(image: Image, story: &Story) -> Option<Record> {
+    let process = story.by_pid(image.pid, Some(image.t_ns)).latest()?;
+    // The exec comes when the image is complete, so after its mappings.
+    let execs = &story.processes.get(&process)?.execs;
+    let own = image.since_ns.and_then(|since| execs.iter().find(|exec| exec.t_ns >= since));
+    let executed = own.and_then(|exec| exec.file.as_ref()).map(|file| file.id());
+    let mut files = image.files;
+    // What the exec itself says is not said again.
+    files.retain(|file| Some(file.id) != executed);
+    (!files.is_empty()).then(|| Record::Mapped(Mapped { t_ns: image.t_ns, process, files }))
 }
 
 fn accept(

@@ -3,9 +3,12 @@
 use std::fmt::Write as _;
 
 use super::{engine, watch::Watch, witness::ExecWitness};
-use crate::probe::{
-    self, Loaded, Lockdown,
-    sensors::{FILES, SENSORS},
+use crate::{
+    perf::MapStream,
+    probe::{
+        self, Loaded, Lockdown,
+        sensors::{FILES, MAPS, SENSORS},
+    },
 };
 
 /// The findings, and whether `tracer run` can work.
@@ -99,6 +102,12 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
     };
     line(&format!("sensor {}", FILES.name), &finding);
     line("", &format!("cannot see: {}", FILES.cannot_see));
+    let finding = match MapStream::open(options.maps_ring_bytes()) {
+        Ok(_) => format!("{}: {}", MAPS.hook, MAPS.purpose),
+        Err(error) => format!("NO: {error}; without it no claim over programs can be proven"),
+    };
+    line(&format!("sensor {}", MAPS.name), &finding);
+    line("", &format!("cannot see: {}", MAPS.cannot_see));
     line(
         "verdict",
         if usable {

@@ -32,6 +32,7 @@ use super::{
 };
 use crate::{
     model::{Bytes, Device, FileId},
+    perf::MapStream,
     policy::{self, Verdict},
     probe::{Attached, FinalCounters, LoadError, Loaded, sensors},
     record::{
@@ -114,9 +115,16 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let mut session = Session::new(collector, attached, signals)?;
 
     session.canary(CanaryPhase::Start, enroll_canary, mask).await?;
-    let launched = launch::launch(&settings.command, enroll_command, user, mask);
+    let launched = launch::launch(
+        &settings.command,
+        enroll_command,
+        user,
+        mask,
+        settings.probes.hand_offs.then(|| settings.probes.maps_ring_bytes()),
+    );
     let (launched, launch_error) = match launched {
-        Ok(launched) => {
+        Ok(mut launched) => {
+            session.watch_maps(launched.maps.take())?;
             session.collector.launched(launched.child.id())?;
             (Some(launched), None)
         }
@@ -150,10 +158,6 @@ struct Session {
 impl Session {
     fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
-        let wait_on = |fd: OwnedFd| {
-            // SAFETY: AsyncFd owns the descriptor until it is dropped.
-            Ok::<_, io::Error>(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
-        };
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
         let mut sources = collector.watch.queues()?;
@@ -170,6 +174,16 @@ impl Session {
             interrupted: false,
             impatience: 0,
         })
+    }
+
+    fn watch_maps(&mut self, stream: Option<Result<MapStream, String>>) -> io::Result<()> {
+        if let Some(stream) = stream {
+            if let Ok(stream) = &stream {
+                self.readiness.push(wait_on(stream.ready()?)?);
+            }
+            self.collector.watch_maps(stream);
+        }
+        Ok(())
     }
 
     /// Starts a canary and waits until all its events have come. At the start a probe that does
@@ -233,7 +247,7 @@ impl Session {
         linger: Duration,
         progress: bool,
     ) -> io::Result<(CommandStatus, Witness)> {
-        let Launched { mut child, witness, anchor } = launched;
+        let Launched { mut child, witness, anchor, maps: _ } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             self.collector.round()?;
@@ -367,6 +381,7 @@ impl Session {
                 .collect(),
             survivors: collector.story.alive.iter().copied().collect(),
             files: Some(collector.watch.events()),
+            maps: collector.maps_watched(),
             verdict: None,
         })
     }
@@ -412,6 +427,11 @@ impl Session {
             write_error: collector.write_error,
         }
     }
+}
+
+fn wait_on(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: AsyncFd owns the descriptor until it is dropped.
+    Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
 }
 
 /// Until a ring or the watch of files has something.
@@ -478,12 +498,11 @@ pub(super) fn boottime_ns() -> io::Result<u64> {
     clock_ns(libc::CLOCK_BOOTTIME).map(i64::unsigned_abs)
 }
 
-fn files_sensor(missing: Option<String>) -> SensorState {
-    let files = &sensors::FILES;
+fn plain(sensor: &sensors::PlainSensor, missing: Option<String>) -> SensorState {
     SensorState {
-        sensor: files.name.into(),
-        hook: files.hook.into(),
-        cannot_see: files.cannot_see.into(),
+        sensor: sensor.name.into(),
+        hook: sensor.hook.into(),
+        cannot_see: sensor.cannot_see.into(),
         tax: String::new(),
         missing,
     }
@@ -497,6 +516,9 @@ fn start_record(
     user: Option<&CallingUser>,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
+    // Whether mappings can be watched shows when the command is started, and stands in the last line.
+    let maps = settings.probes.hand_offs.then(|| plain(&sensors::MAPS, None));
+    let others = [plain(&sensors::FILES, watch.refused())].into_iter().chain(maps);
     let FileWatch { marks, mut gaps } = watch.report();
     gaps.extend(known.gaps);
     let t_ns = boottime_ns()?;
@@ -523,7 +545,7 @@ fn start_record(
         // SAFETY: as above.
         gid: user.map_or_else(|| unsafe { libc::getgid() }, |user| user.gid),
         armed_before_first_instruction: true,
-        sensors: attached.sensors.iter().cloned().chain([files_sensor(watch.refused())]).collect(),
+        sensors: attached.sensors.iter().cloned().chain(others).collect(),
         policies: settings.policies.clone(),
         catalogue: Some(known.entries),
         inherited_sockets: inherited::sockets(),

@@ -15,7 +15,7 @@ use std::{
 use tracer_ebpf::abi::Role;
 
 use super::{inherited, signals::OriginalMask, user::CallingUser, witness::ExecWitness};
-use crate::probe::Enroller;
+use crate::{perf::MapStream, probe::Enroller};
 
 /// What the child's own steps report when they fail, told apart from a failed exec.
 const ENROL_FAILED: i32 = libc::EKEYREJECTED;
@@ -26,6 +26,8 @@ pub(super) struct Launched {
     pub(super) child: Child,
     /// Or why there is none.
     pub(super) witness: Result<ExecWitness, String>,
+    /// Executable mappings, if they are wanted.
+    pub(super) maps: Option<Result<MapStream, String>>,
     /// Keeps the thread alive that the witness was opened on.
     pub(super) anchor: mpsc::Sender<()>,
 }
@@ -51,6 +53,7 @@ pub(super) fn launch(
     enroller: Enroller,
     user: Option<CallingUser>,
     mask: OriginalMask,
+    maps_bytes: Option<usize>,
 ) -> Result<Launched, LaunchError> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(LaunchError::NotFound(String::new()));
@@ -79,12 +82,14 @@ pub(super) fn launch(
         .name("launcher".into())
         .spawn(move || {
             let witness = ExecWitness::open().map_err(|error| error.to_string());
+            let maps =
+                maps_bytes.map(|bytes| MapStream::open(bytes).map_err(|error| error.to_string()));
             // A receiver that is gone means that tracer is ending: nothing to do.
-            let _ = report.send((prepared.spawn(), witness));
+            let _ = report.send((prepared.spawn(), witness, maps));
             let _ = until_dropped.recv();
         })
         .map_err(LaunchError::NoThread)?;
-    let (spawned, witness) =
+    let (spawned, witness, maps) =
         reported.recv().map_err(|error| LaunchError::NoThread(io::Error::other(error)))?;
     let child = spawned.map_err(|error| match error.raw_os_error() {
         Some(ENROL_FAILED) => LaunchError::NotEnrolled,
@@ -92,5 +97,5 @@ pub(super) fn launch(
         _ if error.kind() == io::ErrorKind::NotFound => LaunchError::NotFound(name),
         _ => LaunchError::NotStarted(name, error),
     })?;
-    Ok(Launched { child, witness, anchor })
+    Ok(Launched { child, witness, maps, anchor })
 }

@@ -1,6 +1,8 @@
 //! What the fold asks of the machine it runs on.
 
 use std::{
+    collections::{HashMap, HashSet},
+    fs::File,
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
@@ -10,8 +12,9 @@ use tracer_ebpf::abi::{exec_flag, unread};
 
 use super::content::Contents;
 use crate::{
-    model::{Bytes, ExecEvent, FileVersion},
+    model::{Bytes, ExecEvent, FileId, FileVersion},
     probe::Identifier,
+    record::schema::MappedFile,
     session::Machine,
 };
 
@@ -21,7 +24,16 @@ pub(super) struct LiveMachine {
     own_pid_ns: Option<u32>,
     identifier: Identifier,
     contents: Contents,
+    /// Sizes of known copies: a file of another size is none of them.
+    known_sizes: HashSet<u64>,
+    /// Realtime minus boot time, for times of change.
+    wall_offset_ns: i64,
+    /// Mapped files that were looked at, with what stat(2) said then.
+    looked_at: HashMap<(FileId, Bytes), (Stat, FileVersion)>,
 }
+
+/// What shows that a path leads to the file that it led to before.
+type Stat = (u64, u64, u64, i64, i64);
 
 /// The initial pid namespace (PROC_PID_INIT_INO, include/linux/proc_ns.h).
 const INITIAL_PID_NS: u32 = 0xeffffffc;
@@ -31,12 +43,25 @@ impl LiveMachine {
         let own_pid_ns = std::fs::metadata("/proc/self/ns/pid")
             .ok()
             .and_then(|metadata| u32::try_from(metadata.ino()).ok());
-        Ok(LiveMachine { own_pid_ns, identifier, contents: Contents::new()? })
+        Ok(LiveMachine {
+            own_pid_ns,
+            identifier,
+            contents: Contents::new()?,
+            known_sizes: HashSet::new(),
+            wall_offset_ns: 0,
+            looked_at: HashMap::new(),
+        })
+    }
+
+    /// Unix time minus `CLOCK_BOOTTIME`.
+    pub(super) fn set_wall_offset(&mut self, wall_offset_ns: i64) {
+        self.wall_offset_ns = wall_offset_ns;
     }
 
     /// Has a file read that a policy may compare with.
     pub(super) fn read_known(&mut self, path: &Path) {
         if let Some(version) = self.identifier.file_at(path) {
+            self.known_sizes.insert(version.size_bytes);
             self.contents.ask(version, std::iter::once(path.to_owned()), &self.identifier);
         }
     }
@@ -66,6 +91,79 @@ impl LiveMachine {
         };
         Some(PathBuf::from(format!("/proc/{pid}")))
     }
+}
+
+/// Executable mappings.
+impl LiveMachine {
+    /// Says which version of a file was mapped, and has it read if it may be a copy of a known one.
+    pub(super) fn mapped(&mut self, t_ns: u64, pid: u32, id: FileId, path: Bytes) -> MappedFile {
+        let found = self.mapped_version(t_ns, pid, id, &path);
+        if let Ok(version) = &found
+            && self.known_sizes.contains(&version.size_bytes)
+        {
+            let paths = self.paths_of_mapping(pid, &path);
+            self.contents.ask(*version, paths.into_iter(), &self.identifier);
+        }
+        MappedFile::new(path, id, found)
+    }
+
+    fn paths_of_mapping(&self, pid: u32, path: &Bytes) -> Vec<PathBuf> {
+        let inside = path.as_path().strip_prefix("/").ok();
+        let root = inside.map(|inside| PathBuf::from(format!("/proc/{pid}/root")).join(inside));
+        root.into_iter().chain([path.as_path().to_owned()]).collect()
+    }
+
+    fn mapped_version(
+        &mut self,
+        t_ns: u64,
+        pid: u32,
+        id: FileId,
+        path: &Bytes,
+    ) -> Result<FileVersion, String> {
+        let key = (id, path.clone());
+        let mut why = "no path leads to it any more".to_owned();
+        for at in self.paths_of_mapping(pid, path) {
+            let Ok(handle) = Identifier::open(&at) else { continue };
+            let Ok(metadata) = handle.metadata() else { continue };
+            let stat = (
+                metadata.dev(),
+                metadata.ino(),
+                metadata.size(),
+                metadata.ctime(),
+                metadata.ctime_nsec(),
+            );
+            if let Some((known, version)) = self.looked_at.get(&key)
+                && *known == stat
+            {
+                return Ok(*version);
+            }
+            let Some(version) = self.identifier.version_of(&handle) else { continue };
+            if version.id != id && !is_overlay(&handle) {
+                why = "another file has its path now".into();
+                continue;
+            }
+            if version.ctime_ns > self.wall_ns(t_ns).saturating_sub(CLOCK_TICK_NS) {
+                why = "it was changed when it was mapped, or since".into();
+                continue;
+            }
+            self.looked_at.insert(key, (stat, version));
+            return Ok(version);
+        }
+        Err(why)
+    }
+
+    fn wall_ns(&self, boottime_ns: u64) -> i64 {
+        i64::try_from(boottime_ns).unwrap_or(i64::MAX).saturating_add(self.wall_offset_ns)
+    }
+}
+
+/// Times of change have the resolution of the kernel's tick, 100 Hz at the least, before Linux 6.13.
+const CLOCK_TICK_NS: i64 = 10_000_000;
+
+/// There, a mapping is one of the file beneath, which has another inode.
+fn is_overlay(file: &File) -> bool {
+    const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
+    rustix::fs::fstatfs(file).is_ok_and(|system| i64::from(system.f_type) == OVERLAYFS_SUPER_MAGIC)
 }
 
 impl Machine for LiveMachine {

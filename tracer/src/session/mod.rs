@@ -7,6 +7,7 @@ mod attempts;
 mod by_pid;
 mod errno;
 mod fold;
+mod images;
 mod outside;
 mod story;
 #[cfg(test)]
@@ -14,5 +15,6 @@ mod tests;
 
 pub use by_pid::ByPid;
 pub use fold::{Fold, Machine};
+pub use images::{Image, ImageEvent, Images};
 pub use outside::hand_offs;
 pub use story::{Connection, Process, Story};

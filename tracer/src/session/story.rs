@@ -9,8 +9,8 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Opened,
-            Outcome, Record, Start,
+            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Mapped,
+            Opened, Outcome, Record, Start,
         },
     },
 };
@@ -27,6 +27,7 @@ pub struct Story {
     /// Work that left the tree.
     pub hand_offs: Vec<HandOff>,
     pub attempts: Vec<Attempt>,
+    pub mapped: Vec<Mapped>,
     pub local_sends: Vec<LocalSend>,
     pub intrusions: Vec<Intrusion>,
     /// Successful execs recorded.
@@ -94,6 +95,7 @@ impl Story {
             opened: Vec::new(),
             hand_offs: Vec::new(),
             attempts: Vec::new(),
+            mapped: Vec::new(),
             local_sends: Vec::new(),
             intrusions: Vec::new(),
             attempt_tries: 0,
@@ -214,6 +216,10 @@ impl Story {
                 self.attempt_tries += attempt.tries;
                 self.expect(attempt.process, attempt.t_ns);
                 self.attempts.push(attempt);
+            }
+            Record::Mapped(mapped) => {
+                self.expect(mapped.process, mapped.t_ns);
+                self.mapped.push(mapped);
             }
             Record::LocalSend(send) => {
                 self.expect(send.process, send.t_ns);
