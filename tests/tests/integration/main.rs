@@ -11,6 +11,7 @@ mod exec;
 mod harness;
 mod identity;
 mod loss;
+mod maps;
 mod node;
 mod outside;
 mod readme;
@@ -47,6 +48,7 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
+        ("maps", maps::TESTS),
         ("watch", watch::TESTS),
         ("readme", readme::TESTS),
         ("report", report::TESTS),

@@ -162,6 +162,7 @@ pub(super) fn good_end(records: &[Record]) -> End {
         canaries: vec![canary(CanaryPhase::Start), canary(CanaryPhase::End)],
         ledger: ledger.into_iter().map(|(file, execs)| LedgerRow { file, execs }).collect(),
         survivors: Vec::new(),
+        maps: None,
         files: None,
         verdict: None,
     }
@@ -207,6 +208,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
                 file: file(AWS),
                 multi_call: false,
                 only_forbids: false,
+                size_bytes: None,
             }],
         )]),
         known_packages: BTreeMap::new(),
@@ -611,4 +613,37 @@ fn what_the_kernel_is_told_to_kill() {
     start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
     assert!(rules(&start).0.is_empty());
     assert!(super::can_enforce(&[load("no-shell-outs").unwrap()]).is_err());
+}
+
+fn mapped(found: Result<FileVersion, String>) -> Record {
+    let id = found.as_ref().map_or(file(5), |version| version.id);
+    Record::Mapped(Mapped {
+        t_ns: 6,
+        process: CHILD,
+        files: vec![MappedFile::new("/tmp/x.so".into(), id, found)],
+    })
+}
+
+#[test]
+fn code_that_is_mapped_is_judged_by_inode_size_and_content() {
+    let version = |inode, size_bytes| FileVersion { id: file(inode), size_bytes, ctime_ns: 0 };
+    // No copy of another size is known, so its content does not matter.
+    let sized = |start: &mut Start, _: &mut End| {
+        start.known_programs.get_mut("aws").unwrap()[0].size_bytes = Some(1);
+    };
+    let check_mapped = |found, expected, words: &str| {
+        check(ruling("no-aws-cli", &[mapped(found)], sized), expected, words);
+    };
+    check_mapped(Ok(version(5, 2)), Ruling::Proven, "");
+    check_mapped(Ok(version(5, 1)), Ruling::Inconclusive, "whether that is aws is not known");
+    check_mapped(
+        Ok(version(AWS, 1)),
+        Ruling::Inconclusive,
+        "which is aws (/usr/bin/aws, the same file)",
+    );
+    check_mapped(Err("gone".into()), Ruling::Inconclusive, "not known: gone");
+    let lost = |_: &mut Start, end: &mut End| end.maps = Some(MapsWatched::Lost(3));
+    check(ruling("no-aws-cli", &[git()], lost), Ruling::Inconclusive, "3 records of executable");
+    let absent = |_: &mut Start, end: &mut End| end.maps = Some(MapsWatched::Absent("no".into()));
+    check(ruling("no-aws-cli", &[git()], absent), Ruling::Inconclusive, "as code is unknown: no");
 }

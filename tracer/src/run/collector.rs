@@ -104,9 +104,6 @@ impl Collector {
         let absent = |why: &str| MapsWatched::Absent(why.to_owned());
         Some(match self.maps.stream.as_ref()? {
             Err(why) => absent(&format!("it could not be opened: {why}")),
-            Ok(_) if !self.machine.sees_global_pids() => absent(
-                "tracer runs in a pid namespace of its own, so whose mappings they are is unknown",
-            ),
             Ok(stream) => match stream.lost() {
                 Ok(lost) => MapsWatched::Lost(lost),
                 Err(error) => absent(&format!("what it lost is unknown: {error}")),
@@ -208,13 +205,23 @@ impl Maps {
             images.add(t_ns, pid, event);
         });
         let images = self.images.take(now_ns);
-        images.into_iter().filter_map(|image| mapped(image, story)).collect()
+        let global_pids = machine.sees_global_pids();
+        images.into_iter().filter_map(|image| mapped(image, global_pids, story)).collect()
     }
 }
 
 /// The record of an image of a process of the tree.
-fn mapped(image: Image, story: &Story) -> Option<Record> {
-    let process = story.by_pid(image.pid, Some(image.t_ns)).latest()?;
+fn mapped(image: Image, global_pids: bool, story: &Story) -> Option<Record> {
+    // The stream is of tracer's launching thread and of the tree, and of nobody else.
+    if image.pid == std::process::id() {
+        return None;
+    }
+    let found = if global_pids {
+        story.by_pid(image.pid, Some(image.t_ns)).latest()
+    } else {
+        story.by_namespace_pid(image.pid, image.t_ns)
+    };
+    let process = found.or_else(|| story.root())?;
     // The exec comes when the image is complete, so after its mappings.
     let execs = &story.processes.get(&process)?.execs;
     let own = image.since_ns.and_then(|since| execs.iter().find(|exec| exec.t_ns >= since));

@@ -3,7 +3,7 @@
 //! Sources other than the probes name a process by its pid alone, which the kernel gives to another
 //! process once the first is gone. The times of the story tell them apart.
 
-use super::Story;
+use super::{Process, Story};
 use crate::model::ProcessKey;
 
 /// What a story knows about a pid.
@@ -34,6 +34,17 @@ impl Story {
             Some(at_ns) => self.by_pid_between(pid, at_ns, at_ns),
             None => self.by_pid_between(pid, 0, u64::MAX),
         }
+    }
+
+    /// The latest process alive at `at_ns` with this id in its own pid namespace. Several namespaces
+    /// can have one each.
+    pub fn by_namespace_pid(&self, pid: u32, at_ns: u64) -> Option<ProcessKey> {
+        let alive = |process: &&Process| {
+            process.key.start_ns <= at_ns
+                && process.exit.as_ref().is_none_or(|exit| exit.t_ns >= at_ns)
+        };
+        let found = self.processes.values().filter(|process| process.ns_pid == Some(pid));
+        found.filter(alive).map(|process| process.key).max_by_key(|key| key.start_ns)
     }
 
     /// The process that had `pid` at some time between `from_ns` and `to_ns`, both included.

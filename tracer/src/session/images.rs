@@ -92,12 +92,16 @@ mod tests {
     #[test]
     fn files_go_to_the_image_of_their_time_in_whatever_order_they_are_read() {
         let mut images = Images::default();
-        for record in [mapped(25, 3), mapped(11, 1), mapped(12, 1), record(20, MapEvent::NewImage)]
-        {
-            images.add(record);
+        for (t_ns, event) in [
+            (25, mapped(3)),
+            (11, mapped(1)),
+            (12, mapped(1)),
+            (20, ImageEvent::New),
+            (10, ImageEvent::New),
+            (5, mapped(9)),
+        ] {
+            images.add(t_ns, PID, event);
         }
-        images.add(record(10, MapEvent::NewImage));
-        images.add(mapped(5, 9));
         assert_eq!(
             inodes(&images.take(None)),
             [(None, vec![9]), (Some(10), vec![1]), (Some(20), vec![3])]

@@ -1,0 +1,137 @@
+//! Files that are mapped as code without being executed.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    thread,
+    time::Duration,
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tracer::{policy::Ruling, record::schema::MapsWatched};
+
+use crate::{
+    Test,
+    harness::{Run, Scratch, program, skip},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("what_every_program_maps", what_every_program_maps),
+    ("loader_and_harmless_program", loader_and_harmless_program),
+    ("loader_and_copy", loader_and_copy),
+    ("renamed_loader", renamed_loader),
+    ("mapped_and_not_run", mapped_and_not_run),
+    ("what_is_lost", what_is_lost),
+];
+
+/// `aws` on PATH, a copy of it elsewhere, and another program. All of them older than the moment in
+/// which a change cannot be told from the mapping.
+struct Files {
+    copy: PathBuf,
+    other: PathBuf,
+}
+
+fn files(scratch: &Scratch) -> Result<Files> {
+    let aws = scratch.folder("bin")?.join("aws");
+    let (copy, other) = (scratch.file("copy"), scratch.file("other"));
+    fs::copy(program(scratch, "stand-in")?, &aws)?;
+    fs::copy(&aws, &copy)?;
+    fs::copy(program(scratch, "load")?, &other)?;
+    thread::sleep(Duration::from_millis(50));
+    Ok(Files { copy, other })
+}
+
+/// The dynamic loader of programs on this machine.
+fn loader() -> Result<PathBuf> {
+    let loader = Path::new("/lib64/ld-linux-x86-64.so.2");
+    if loader.exists() { Ok(loader.into()) } else { skip("the dynamic loader is not there") }
+}
+
+fn traced(scratch: &Scratch, command: &[&Path], options: &[&str]) -> Result<Run> {
+    let path = std::env::join_paths(
+        [scratch.file("bin")]
+            .into_iter()
+            .chain(std::env::split_paths(&std::env::var_os("PATH").unwrap_or_default())),
+    )?;
+    let mut tracer = scratch.run(command).policy("no-aws-cli").env("PATH", path);
+    for option in options {
+        tracer = tracer.option(option);
+    }
+    tracer.record()
+}
+
+fn mapped<'a>(run: &'a Run, name: &str) -> Vec<&'a tracer::record::schema::MappedFile> {
+    let files = run.story.mapped.iter().flat_map(|mapped| &mapped.files);
+    files.filter(|file| file.path.base_name().starts_with(name.as_bytes())).collect()
+}
+
+fn what_every_program_maps(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run(["ls"]).policy("no-aws-cli").record()?;
+    run.proven()?;
+    let libc = mapped(&run, "libc.so");
+    let [libc] = libc[..] else { anyhow::bail!("libc was mapped {} times", libc.len()) };
+    let stat = fs::metadata(libc.path.as_path())?;
+    ensure!(libc.size_bytes == Some(stat.len()) && libc.unread.is_none(), "{libc:?}");
+    ensure!(mapped(&run, "ls").is_empty(), "the executed file is there again");
+    ensure!(run.end()?.maps == Some(MapsWatched::Lost(0)), "{:?}", run.end()?.maps);
+    let none = scratch.run(["ls"]).record()?;
+    ensure!(none.story.mapped.is_empty() && none.end()?.maps.is_none(), "without a policy");
+    Ok(())
+}
+
+fn loader_and_harmless_program(scratch: &Scratch) -> Result<()> {
+    let Files { other, .. } = files(scratch)?;
+    let run = traced(scratch, &[&loader()?, &other, &other], &[])?;
+    run.proven()?;
+    ensure!(!mapped(&run, "other").is_empty(), "{:?}", run.story.mapped);
+    Ok(())
+}
+
+fn loader_and_copy(scratch: &Scratch) -> Result<()> {
+    let Files { copy, .. } = files(scratch)?;
+    let run = traced(scratch, &[&loader()?, &copy], &[])?;
+    run.rules(Ruling::Inconclusive)?.because(&[
+        "mapped",
+        "as code, which is aws",
+        "same content",
+    ])?;
+    Ok(())
+}
+
+fn renamed_loader(scratch: &Scratch) -> Result<()> {
+    let Files { copy, other } = files(scratch)?;
+    let renamed = scratch.file("renamed");
+    fs::copy(loader()?, &renamed)?;
+    let run = traced(scratch, &[&renamed, &copy], &[])?;
+    run.rules(Ruling::Inconclusive)?.because(&["renamed", "mapped", "which is aws"])?;
+    traced(scratch, &[&renamed, &other, &other], &[])?.proven()?;
+    Ok(())
+}
+
+fn mapped_and_not_run(scratch: &Scratch) -> Result<()> {
+    let Files { copy, other } = files(scratch)?;
+    let run = traced(scratch, &[&other, &copy], &[])?;
+    run.rules(Ruling::Inconclusive)?.because(&["other", "it mapped", "it may run it"])?;
+    Ok(())
+}
+
+fn what_is_lost(scratch: &Scratch) -> Result<()> {
+    let script = "i=0; while [ $i -lt 200 ]; do ls /; i=$((i+1)); done > /dev/null";
+    let run = scratch
+        .run(["sh", "-c", script])
+        .policy("no-aws-cli")
+        .option("--debug-maps-bytes=4096")
+        .record()?;
+    let Some(MapsWatched::Lost(lost)) = run.end()?.maps else {
+        anyhow::bail!("{:?}", run.end()?.maps);
+    };
+    // A ring of one page: whether it was read in time every time is the scheduler's business.
+    match lost {
+        0 => run.proven().map(drop),
+        _ => run
+            .rules(Ruling::Inconclusive)?
+            .because(&[&format!("{lost} records of executable mappings were lost")])
+            .map(drop),
+    }
+    .context("lost records")
+}
