@@ -229,7 +229,7 @@ fn mapped(image: Image, global_pids: bool, story: &Story) -> Option<Record> {
     let mut files = image.files;
     // What the exec itself says is not said again.
     files.retain(|file| Some(file.id) != executed);
-    (!files.is_empty()).then(|| Record::Mapped(Mapped { t_ns: image.t_ns, process, files }))
+    (!files.is_empty()).then_some(Record::Mapped(Mapped { t_ns: image.t_ns, process, files }))
 }
 
 fn accept(

@@ -163,7 +163,7 @@ const CLOCK_TICK_NS: i64 = 10_000_000;
 /// There, a mapping is one of the file beneath, which has another inode.
 fn is_overlay(file: &File) -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
-    rustix::fs::fstatfs(file).is_ok_and(|system| i64::from(system.f_type) == OVERLAYFS_SUPER_MAGIC)
+    rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == OVERLAYFS_SUPER_MAGIC)
 }
 
 impl Machine for LiveMachine {
