@@ -180,6 +180,8 @@ impl<'a> Search<'a> {
                 }
             }
         }
+        let linked: Vec<PathBuf> = roots.iter().flat_map(|root| linked_folders(root)).collect();
+        roots.extend(linked);
         let mut packages = BTreeSet::new();
         for root in existing(roots) {
             let is_marked = program.marker_files.is_empty()
@@ -276,6 +278,28 @@ fn interpreter_of(script: &Path) -> Option<PathBuf> {
     let rest = line.strip_prefix(b"#!")?.trim_ascii();
     let path = rest.split(|byte| byte.is_ascii_whitespace()).next()?;
     Some(PathBuf::from(OsString::from_vec(path.to_vec())))
+}
+
+/// Folders that the `.pth` files of a folder of modules add to it, as editable installations do.
+fn linked_folders(root: &Path) -> Vec<PathBuf> {
+    const FILE_BYTES_MAX: u64 = 64 * 1024;
+    let entries = std::fs::read_dir(root).into_iter().flatten().flatten();
+    let mut linked = Vec::new();
+    for path in entries.map(|entry| entry.path()) {
+        if path.extension() != Some(OsStr::new("pth")) || !path.is_file() {
+            continue;
+        }
+        let mut text = Vec::new();
+        if File::open(&path)
+            .and_then(|file| file.take(FILE_BYTES_MAX).read_to_end(&mut text))
+            .is_ok()
+        {
+            let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+            let folders = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+            linked.extend(folders.map(|line| root.join(OsString::from_vec(line.to_vec()))));
+        }
+    }
+    linked
 }
 
 /// Whether a neighbour with a name of another program is the same file or has the same content.
@@ -437,10 +461,13 @@ mod tests {
             "own/tool/cli/main.py",
             "interpreter/lib64/pypy3.9/site-packages/tool/cli/main.py",
             "interpreter/bin/python3",
+            "editable/tool/cli/main.py",
         ] {
             machine.file(path);
         }
         machine.file("home/.local/bin/anything");
+        let links = machine.file("opt/tool/lib/links.pth");
+        fs::write(links, "# a comment\nimport sys\n\n../../../editable\n").unwrap();
         let root = machine.folder.path().to_owned();
         fs::create_dir(root.join("bin")).unwrap();
         let line = format!("#!{}/interpreter/bin/python3 -I\n", root.display());
@@ -451,6 +478,7 @@ mod tests {
             machine.find(),
             [
                 "path/tool",
+                "editable/tool/cli",
                 "home/.local/lib/python3/dist-packages/tool/cli",
                 "home/project/src/tool/cli",
                 "interpreter/lib64/pypy3.9/site-packages/tool/cli",
