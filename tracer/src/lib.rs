@@ -20,6 +20,7 @@ pub mod session;
 pub mod record;
 
 pub mod catalogue;
+pub mod compare;
 pub mod evidence;
 pub mod policy;
 pub mod report;

@@ -42,6 +42,7 @@ fn main() -> ExitCode {
         Command::Run(arguments) => start(arguments),
         Command::Verify(arguments) => command::verify(&arguments),
         Command::Sign(arguments) => command::sign(&arguments),
+        Command::Compare(arguments) => command::compare(&arguments),
         Command::Report(arguments) => show(&arguments),
         Command::Schema(arguments) => schema(&arguments),
         Command::Policy(arguments) => policies(&arguments),

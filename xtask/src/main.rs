@@ -3,6 +3,7 @@
 //! Every task builds on the ones before it: `run` and `test` set up and build first, and what is
 //! already done is skipped, so any of them can be the first command in a fresh clone.
 
+mod bench;
 mod build;
 mod command;
 mod elevate;
@@ -47,6 +48,8 @@ enum Task {
     Vm(vm::Options),
     /// Set up, build, then take the documentation's pictures anew
     Pictures,
+    /// Set up, build, then measure
+    Bench(bench::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -55,7 +58,13 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let failure_status = match cli.task {
         Task::Run(_) => EXIT_TRACER_FAILED,
-        Task::Setup | Task::Build(_) | Task::Test | Task::Vm(_) | Task::Pictures | Task::Tidy => 1,
+        Task::Setup
+        | Task::Build(_)
+        | Task::Test
+        | Task::Vm(_)
+        | Task::Pictures
+        | Task::Bench(_)
+        | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
     let outcome = match cli.task {
@@ -65,6 +74,7 @@ fn main() -> ExitCode {
         Task::Test => test::task(&layout),
         Task::Vm(options) => vm::task(&layout, &options),
         Task::Pictures => pictures::task(&layout),
+        Task::Bench(options) => bench::task(&layout, &options).map(|()| ExitCode::SUCCESS),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

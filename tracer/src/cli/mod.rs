@@ -1,5 +1,6 @@
 //! What the user typed. Nothing is opened here.
 
+mod compare;
 mod describe;
 mod evidence;
 
@@ -7,6 +8,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use compare::{Compare, CompareFormat, Member};
 pub use describe::{Completions, Man, completions, man_pages};
 pub use evidence::{Sign, Verify};
 
@@ -57,6 +59,8 @@ pub enum Command {
     Sign(Sign),
     /// Show a recording
     Report(Report),
+    /// Put groups of recordings side by side
+    Compare(Compare),
     /// Print the JSON Schema of recordings or summaries
     Schema(Schema),
     /// List, show and check policies

@@ -10,24 +10,24 @@ const GAP: usize = 2;
 const NARROWEST: usize = 12;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Column {
+pub(crate) struct Column {
     title: &'static str,
     right: bool,
 }
 
 impl Column {
-    pub(super) fn left(title: &'static str) -> Column {
+    pub(crate) fn left(title: &'static str) -> Column {
         Column { title, right: false }
     }
 
-    pub(super) fn right(title: &'static str) -> Column {
+    pub(crate) fn right(title: &'static str) -> Column {
         Column { title, right: true }
     }
 }
 
 /// Lines of a table: a head, then the rows. Columns without any content are left out. Where the
 /// terminal is too narrow the widest columns are wrapped; elsewhere a row is one line.
-pub(super) fn table(columns: &[Column], rows: &[Vec<String>], paint: Paint) -> Vec<String> {
+pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], paint: Paint) -> Vec<String> {
     let used: Vec<usize> = (0..columns.len())
         .filter(|at| rows.iter().any(|row| row.get(*at).is_some_and(|cell| !cell.is_empty())))
         .collect();

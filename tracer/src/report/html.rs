@@ -152,7 +152,7 @@ fn page(data: &str) -> String {
 }
 
 /// As a content security policy names what it allows.
-fn digest(text: &str) -> String {
+pub(crate) fn digest(text: &str) -> String {
     format!("sha256-{}", base64::prelude::BASE64_STANDARD.encode(Sha256::digest(text)))
 }
 

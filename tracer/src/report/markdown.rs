@@ -353,7 +353,7 @@ fn implication(claim: &ClaimSummary) -> String {
 }
 
 /// Inline code. Its delimiter is longer than any run of backticks inside.
-fn code(text: &str) -> String {
+pub(crate) fn code(text: &str) -> String {
     let fence = "`".repeat(longest_run(text) + 1);
     // One space on each side is taken away again, and keeps backticks at the ends apart.
     let pad = if text.starts_with('`') || text.ends_with('`') || text.trim().is_empty() {
@@ -373,7 +373,7 @@ fn prose(text: &str) -> String {
 }
 
 /// In a table a bar ends the cell, even inside code.
-fn cell(text: &str) -> String {
+pub(crate) fn cell(text: &str) -> String {
     text.replace('|', "\\|")
 }
 

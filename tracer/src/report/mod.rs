@@ -20,9 +20,12 @@ mod tree;
 mod words;
 
 pub use clean::{clean, command_line};
+pub(crate) use columns::{Column, table};
+pub(crate) use html::digest;
 pub use html::html;
 pub use json::{json, recording_schema, summary_schema};
 pub use markdown::markdown;
+pub(crate) use markdown::{cell, code};
 pub use observed::ObservedKind;
 pub use paint::Paint;
 pub use perfetto::perfetto;
@@ -31,4 +34,4 @@ pub use summary::{
     ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
 };
 pub use text::{Detail, text};
-pub(crate) use words::rfc3339;
+pub(crate) use words::{duration, integrity, rfc3339};

@@ -19,7 +19,7 @@ pub(super) fn status(status: &CommandStatus) -> String {
     }
 }
 
-pub(super) fn integrity(integrity: &Integrity) -> String {
+pub(crate) fn integrity(integrity: &Integrity) -> String {
     match integrity {
         Integrity::Intact => "every line is present and unchanged".into(),
         Integrity::CutShort => "the recording was cut short, it has no end record".into(),
@@ -154,7 +154,7 @@ fn civil(days: i64) -> (i64, i64, i64) {
 }
 
 /// With three digits, in the unit that fits.
-pub(super) fn duration(ns: u64) -> String {
+pub(crate) fn duration(ns: u64) -> String {
     let ns_f = ns as f64;
     let (value, unit) = match ns {
         0..1_000 => return format!("{ns} ns"),

@@ -1,0 +1,60 @@
+//! Groups of recordings, as they are named.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+#[derive(Debug, Args)]
+#[command(after_help = "\
+Examples:
+  tracer compare direct=r1.jsonl direct=r2.jsonl bedrock='b*.jsonl'
+  tracer compare --format html --output comparison.html sdk='sdk/*.jsonl' cli='cli/*.jsonl'
+  tracer compare --format json sdk='sdk/*.jsonl' | jq '.groups[].verdicts'
+
+A pattern is tracer's to expand (* ? [] **), so quote it. Repeat a name to add to its group. The first
+group is what the others' latencies are compared with.
+
+Exit codes: 0 compared, 11 compared without the recordings that are named as not used, because they
+are damaged, have no end or cannot be read, 2 wrong usage, 125 nothing could be written")]
+pub struct Compare {
+    /// What to make of it
+    #[arg(short, long, value_enum, default_value_t = CompareFormat::Text, value_name = "FORMAT")]
+    pub format: CompareFormat,
+    /// Write it here (mode 0600); `-` is standard output
+    #[arg(short, long, value_name = "FILE")]
+    pub output: Option<PathBuf>,
+    /// Replace what is in the output file
+    #[arg(long, requires = "output")]
+    pub force: bool,
+    /// A group and a recording, or a pattern of them
+    #[arg(required = true, value_name = "NAME=RECORDING", value_parser = member)]
+    pub members: Vec<Member>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum CompareFormat {
+    /// For the terminal
+    Text,
+    /// A document of tables
+    Markdown,
+    /// One page with charts, readable offline
+    Html,
+    /// The numbers as one object
+    Json,
+}
+
+/// A recording, or a pattern of them, and its group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub group: String,
+    pub pattern: String,
+}
+
+fn member(text: &str) -> Result<Member, String> {
+    match text.split_once('=') {
+        Some((group, pattern)) if !group.trim().is_empty() && !pattern.is_empty() => {
+            Ok(Member { group: group.into(), pattern: pattern.into() })
+        }
+        Some(_) | None => Err("it must be NAME=RECORDING".into()),
+    }
+}

@@ -1,0 +1,135 @@
+//! Sessions that belong together.
+
+use std::collections::BTreeMap;
+
+use hdrhistogram::Histogram;
+use serde::Serialize;
+
+use super::{
+    session::{Session, empty_histogram},
+    stats::{Quantiles, Spread},
+};
+use crate::{policy::Ruling, record::Integrity, report};
+
+/// In how many sessions something was seen, and how often in all of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Seen {
+    pub sessions: u64,
+    pub times: u64,
+}
+
+/// A recording whose numbers are in no sum: half of a session would make every mean wrong.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Unused {
+    pub recording: String,
+    pub reason: String,
+}
+
+/// What the sessions of a group add up to.
+#[derive(Debug)]
+pub struct Group {
+    pub name: String,
+    pub sessions: u64,
+    pub unused: Vec<Unused>,
+    pub(super) verdicts: BTreeMap<&'static str, u64>,
+    pub(super) endpoints: BTreeMap<String, Seen>,
+    pub(super) programs: BTreeMap<String, Seen>,
+    pub(super) processes: Spread,
+    pub(super) execs: Spread,
+    pub(super) connections: Spread,
+    pub(super) latency: Histogram<u64>,
+    /// Of each session: sum of its connect latencies in nanoseconds, and their number.
+    pub(super) latency_sums: Vec<(u64, u64)>,
+}
+
+/// A group as numbers.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct GroupSummary {
+    pub name: String,
+    /// Recordings that are intact; the numbers are theirs.
+    pub recordings: u64,
+    pub unused: Vec<Unused>,
+    pub verdicts: BTreeMap<&'static str, u64>,
+    pub endpoints: BTreeMap<String, Seen>,
+    /// Endpoints that not every session called.
+    pub endpoints_in_some_sessions_only: Vec<String>,
+    pub programs: BTreeMap<String, Seen>,
+    pub programs_in_some_sessions_only: Vec<String>,
+    pub processes_per_session: Spread,
+    pub execs_per_session: Spread,
+    pub connections_per_session: Spread,
+    /// Of established connections. Absent when there was none.
+    pub connect_latency_ns: Option<Quantiles>,
+}
+
+impl Group {
+    pub fn new(name: &str) -> Group {
+        Group {
+            name: name.into(),
+            sessions: 0,
+            unused: Vec::new(),
+            verdicts: BTreeMap::new(),
+            endpoints: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            processes: Spread::default(),
+            execs: Spread::default(),
+            connections: Spread::default(),
+            latency: empty_histogram(),
+            latency_sums: Vec::new(),
+        }
+    }
+
+    pub fn add(&mut self, recording: &str, session: &Session) {
+        match &session.integrity {
+            Integrity::Intact => {}
+            broken @ (Integrity::CutShort | Integrity::Broken { .. }) => {
+                return self.leave_out(recording, report::integrity(broken));
+            }
+        }
+        self.sessions += 1;
+        *self.verdicts.entry(session.ruling.map_or("no policy", Ruling::name)).or_default() += 1;
+        count(&mut self.endpoints, &session.endpoints);
+        count(&mut self.programs, &session.programs);
+        self.processes.add(session.processes);
+        self.execs.add(session.execs);
+        self.connections.add(session.connections);
+        #[expect(clippy::expect_used, reason = "the sum grows as far as it must")]
+        self.latency.add(&session.latency).expect("it resizes itself");
+        self.latency_sums.push(session.latency_sum);
+    }
+
+    /// Names a recording that counts for nothing.
+    pub fn leave_out(&mut self, recording: &str, reason: String) {
+        self.unused.push(Unused { recording: report::clean(recording.as_bytes()), reason });
+    }
+
+    pub(super) fn summary(&self) -> GroupSummary {
+        GroupSummary {
+            name: self.name.clone(),
+            recordings: self.sessions,
+            unused: self.unused.clone(),
+            verdicts: self.verdicts.clone(),
+            endpoints: self.endpoints.clone(),
+            endpoints_in_some_sessions_only: self.in_some(&self.endpoints),
+            programs: self.programs.clone(),
+            programs_in_some_sessions_only: self.in_some(&self.programs),
+            processes_per_session: self.processes,
+            execs_per_session: self.execs,
+            connections_per_session: self.connections,
+            connect_latency_ns: Quantiles::of(&self.latency, &self.latency_sums),
+        }
+    }
+
+    fn in_some(&self, all: &BTreeMap<String, Seen>) -> Vec<String> {
+        let some = all.iter().filter(|(_, seen)| seen.sessions < self.sessions);
+        some.map(|(name, _)| name.clone()).collect()
+    }
+}
+
+fn count(all: &mut BTreeMap<String, Seen>, session: &BTreeMap<String, u64>) {
+    for (name, times) in session {
+        let seen = all.entry(name.clone()).or_default();
+        seen.sessions += 1;
+        seen.times += times;
+    }
+}

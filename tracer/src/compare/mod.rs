@@ -1,0 +1,105 @@
+//! Groups of recordings, side by side.
+//!
+//! ```text
+//! recording ─► Session ─┐
+//! recording ─► Session ─┴─► Group ─┐
+//! recording ─► Session ───► Group ─┴─► Comparison ─► tables ─► text, markdown, html
+//!                                                 └─► json
+//! ```
+//!
+//! A recording is read once, event by event. Of its connections only sums, a histogram and the set
+//! of endpoints are kept; what its verdict needs is dropped before the next one is read. What is
+//! kept for a group grows with the number of recordings, endpoints and programs, not of events.
+//!
+//! A new kind of call gets a field in [`Session`], its sum in [`Group`], and rows in `tables`.
+
+mod chart;
+mod group;
+mod html;
+mod markdown;
+mod session;
+mod stats;
+mod tables;
+#[cfg(test)]
+mod tests;
+mod text;
+
+use std::collections::BTreeMap;
+
+use serde::Serialize;
+
+pub use group::{Group, GroupSummary, Seen, Unused};
+pub use html::html;
+pub use markdown::markdown;
+pub use session::Session;
+pub use stats::{Difference, Quantiles, Spread};
+pub use text::text;
+
+/// Version of what [`Comparison`] is as JSON.
+pub const COMPARISON: u32 = 1;
+
+/// What the groups have and have not in common.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Comparison {
+    pub comparison: u32,
+    pub groups: Vec<GroupSummary>,
+    /// Of each group's mean connect latency from that of the first group.
+    pub latency_differences: Vec<LatencyDifference>,
+    /// By group: what no other group has.
+    pub endpoints_only_in: BTreeMap<String, Vec<String>>,
+    pub programs_only_in: BTreeMap<String, Vec<String>>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LatencyDifference {
+    pub group: String,
+    pub from: String,
+    /// Absent when one of the two has no latencies.
+    pub difference: Option<Difference>,
+}
+
+impl Comparison {
+    pub fn of(groups: &[Group]) -> Comparison {
+        let latency_differences = match groups.split_first() {
+            None => Vec::new(),
+            Some((first, others)) => others
+                .iter()
+                .map(|group| LatencyDifference {
+                    group: group.name.clone(),
+                    from: first.name.clone(),
+                    difference: stats::difference(&group.latency_sums, &first.latency_sums),
+                })
+                .collect(),
+        };
+        Comparison {
+            comparison: COMPARISON,
+            groups: groups.iter().map(Group::summary).collect(),
+            latency_differences,
+            endpoints_only_in: only_in(groups, |group| &group.endpoints),
+            programs_only_in: only_in(groups, |group| &group.programs),
+        }
+    }
+
+    pub fn json(&self) -> String {
+        #[expect(clippy::expect_used, reason = "every map of these types has strings for keys")]
+        let mut text = serde_json::to_string_pretty(self).expect("no map with other keys");
+        text.push('\n');
+        text
+    }
+}
+
+fn only_in(
+    groups: &[Group],
+    of: impl Fn(&Group) -> &BTreeMap<String, Seen>,
+) -> BTreeMap<String, Vec<String>> {
+    let elsewhere = |own: &Group, name: &String| {
+        groups.iter().any(|group| group.name != own.name && of(group).contains_key(name))
+    };
+    groups
+        .iter()
+        .map(|group| {
+            let names = of(group).keys().filter(|name| !elsewhere(group, name));
+            (group.name.clone(), names.cloned().collect())
+        })
+        .collect()
+}

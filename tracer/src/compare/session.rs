@@ -1,0 +1,122 @@
+//! What one recording adds to its group.
+
+use std::{collections::BTreeMap, path::Path};
+
+use hdrhistogram::Histogram;
+
+use crate::{
+    policy::{self, Ruling},
+    record::{
+        Integrity, ReadError, Reader,
+        schema::{Connect, ConnectResult, Exec, Outcome, Record},
+    },
+    report,
+    session::Story,
+};
+
+/// Decimal digits that quantiles are exact to: an error of 0.1 % at most.
+pub(super) const DIGITS: u8 = 3;
+
+/// Nothing waits longer for a connection: a day.
+const LONGEST_NS: u64 = 86_400 * 1_000_000_000;
+
+/// Sums over one recording.
+#[derive(Debug)]
+pub struct Session {
+    pub integrity: Integrity,
+    /// Judged again by the recording's own policies; absent without any.
+    pub ruling: Option<Ruling>,
+    pub processes: u64,
+    pub execs: u64,
+    pub connections: u64,
+    /// Endpoint and number of connections to it.
+    pub endpoints: BTreeMap<String, u64>,
+    /// Program and number of execs.
+    pub programs: BTreeMap<String, u64>,
+    /// Nanoseconds from the attempt to an established connection.
+    pub latency: Histogram<u64>,
+    /// Sum of these and their number.
+    pub latency_sum: (u64, u64),
+}
+
+impl Session {
+    pub fn read(path: &Path) -> Result<Session, ReadError> {
+        let reader = Reader::open(path, false)?;
+        let story = Story::for_verdict(reader.start().clone());
+        let mut session = Session {
+            integrity: Integrity::CutShort,
+            ruling: None,
+            processes: 0,
+            execs: 0,
+            connections: 0,
+            endpoints: BTreeMap::new(),
+            programs: BTreeMap::new(),
+            latency: empty_histogram(),
+            latency_sum: (0, 0),
+        };
+        let (story, _) = story.read(reader, |record| session.add(record))?;
+        session.ruling =
+            policy::judge(&story, &story.start.policies).map(|verdict| verdict.overall);
+        session.processes = story.processes.len() as u64;
+        session.execs = story.execs;
+        session.integrity = story.integrity;
+        Ok(session)
+    }
+
+    fn add(&mut self, record: &Record) {
+        match record {
+            Record::Connect(connect) => {
+                self.connections += 1;
+                *self.endpoints.entry(endpoint(connect)).or_default() += 1;
+            }
+            Record::ConnectResult(result) => self.add_latency(result),
+            Record::Exec(exec) => *self.programs.entry(program(exec)).or_default() += 1,
+            // Counted by the story, or of no interest here.
+            Record::Start(_)
+            | Record::Root(_)
+            | Record::Fork(_)
+            | Record::Content(_)
+            | Record::Exit(_)
+            | Record::Close(_)
+            | Record::Opened(_)
+            | Record::HandOff(_)
+            | Record::Attempt(_)
+            | Record::LocalSend(_)
+            | Record::Intrusion(_)
+            | Record::End(_) => {}
+        }
+    }
+
+    fn add_latency(&mut self, result: &ConnectResult) {
+        if let (Outcome::Established, Some(ns)) = (&result.outcome, result.connect_ns) {
+            #[expect(
+                clippy::expect_used,
+                reason = "the only error is a value too large to grow to"
+            )]
+            self.latency.record(ns.min(LONGEST_NS)).expect("it resizes itself");
+            self.latency_sum.0 = self.latency_sum.0.saturating_add(ns);
+            self.latency_sum.1 += 1;
+        }
+    }
+}
+
+pub(super) fn empty_histogram() -> Histogram<u64> {
+    #[expect(clippy::expect_used, reason = "the only error is a number of digits above 5")]
+    let mut histogram = Histogram::new(DIGITS).expect("a valid number of digits");
+    histogram.auto(true);
+    histogram
+}
+
+/// What a connection went to. A name of the endpoint belongs in here once there is one.
+fn endpoint(connect: &Connect) -> String {
+    connect.destination.map_or_else(|| "unreadable address".into(), |to| to.to_string())
+}
+
+/// The file that was run: of a script, the script. Fit to be shown.
+fn program(exec: &Exec) -> String {
+    let script = exec.script.as_ref().and_then(|script| Some(&script.file.as_ref()?.path));
+    let path = script
+        .or_else(|| exec.file.as_ref().and_then(|file| file.path.as_ref()))
+        .or(exec.filename.as_ref());
+    path.map_or_else(|| "a file without a name".into(), |path| report::clean(&path.0))
+}

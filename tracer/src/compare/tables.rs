@@ -1,0 +1,219 @@
+//! The comparison as tables, which every format but JSON shows.
+
+use super::{Comparison, GroupSummary, Spread};
+use crate::report::{clean, duration};
+
+/// A head and rows. Cells are fit to be shown.
+#[derive(Debug)]
+pub(super) struct Table {
+    pub(super) title: &'static str,
+    /// Columns, and whether they are numbers.
+    pub(super) head: &'static [(&'static str, bool)],
+    pub(super) rows: Vec<Vec<String>>,
+    /// What stands there when there are no rows.
+    pub(super) none: &'static str,
+    /// How to read it; may be empty.
+    pub(super) note: &'static str,
+}
+
+pub(super) fn tables(comparison: &Comparison) -> Vec<Table> {
+    let tables = [
+        recordings(comparison),
+        unused(comparison),
+        per_session(comparison),
+        latency(comparison),
+        differences(comparison),
+        endpoints(comparison),
+        programs(comparison),
+    ];
+    // All recordings in order is no news; every other empty table is.
+    tables.into_iter().filter(|table| !(table.rows.is_empty() && table.none.is_empty())).collect()
+}
+
+fn name(group: &str) -> String {
+    clean(group.as_bytes())
+}
+
+fn recordings(comparison: &Comparison) -> Table {
+    let row = |group: &GroupSummary| {
+        let verdicts: Vec<String> =
+            group.verdicts.iter().map(|(verdict, count)| format!("{count} {verdict}")).collect();
+        vec![
+            name(&group.name),
+            group.recordings.to_string(),
+            group.unused.len().to_string(),
+            verdicts.join(", "),
+        ]
+    };
+    Table {
+        title: "Recordings",
+        head: &[("group", false), ("used", true), ("not used", true), ("verdicts", false)],
+        rows: comparison.groups.iter().map(row).collect(),
+        none: "none",
+        note: "Verdicts are computed from the events, not taken from the recordings.",
+    }
+}
+
+fn unused(comparison: &Comparison) -> Table {
+    let rows = comparison.groups.iter().flat_map(|group| {
+        group
+            .unused
+            .iter()
+            .map(|unused| vec![name(&group.name), unused.recording.clone(), unused.reason.clone()])
+    });
+    Table {
+        title: "Not used",
+        head: &[("group", false), ("recording", false), ("why", false)],
+        rows: rows.collect(),
+        none: "",
+        note: "No number below contains anything of these.",
+    }
+}
+
+fn per_session(comparison: &Comparison) -> Table {
+    let rows = comparison.groups.iter().flat_map(|group| {
+        let row = |what: &str, spread: &Spread| {
+            vec![
+                name(&group.name),
+                what.into(),
+                format!("{:.1}", spread.mean()),
+                spread.min.to_string(),
+                spread.max.to_string(),
+            ]
+        };
+        [
+            row("connections", &group.connections_per_session),
+            row("processes started", &group.processes_per_session),
+            row("programs run", &group.execs_per_session),
+        ]
+    });
+    Table {
+        title: "Per session",
+        head: &[("group", false), ("what", false), ("mean", true), ("min", true), ("max", true)],
+        rows: rows.collect(),
+        none: "none",
+        note: "",
+    }
+}
+
+fn latency(comparison: &Comparison) -> Table {
+    let rows = comparison.groups.iter().filter_map(|group| {
+        let latency = group.connect_latency_ns?;
+        let quantiles = [latency.min, latency.median, latency.p95, latency.max];
+        let mut row = vec![name(&group.name), latency.count.to_string()];
+        row.push(signed_duration(latency.mean));
+        row.extend(quantiles.map(duration));
+        Some(row)
+    });
+    Table {
+        title: "Connect latency",
+        head: &[
+            ("group", false),
+            ("connections", true),
+            ("mean", true),
+            ("min", true),
+            ("median", true),
+            ("p95", true),
+            ("max", true),
+        ],
+        rows: rows.collect(),
+        none: "no connection was established",
+        note: "From the attempt to an established connection. Quantiles are exact to 0.1 %.",
+    }
+}
+
+fn differences(comparison: &Comparison) -> Table {
+    let rows = comparison.latency_differences.iter().map(|row| {
+        let difference = row.difference.map(|difference| signed_duration(difference.mean));
+        let interval = row
+            .difference
+            .and_then(|difference| difference.interval)
+            .map(|(low, high)| format!("{} to {}", signed_duration(low), signed_duration(high)));
+        vec![
+            name(&row.group),
+            name(&row.from),
+            difference.unwrap_or_else(|| "unknown: one has no connections".into()),
+            interval.unwrap_or_else(|| "unknown: it takes two sessions of each".into()),
+        ]
+    });
+    Table {
+        title: "Difference of mean connect latency",
+        head: &[("group", false), ("minus", false), ("difference", true), ("95 % interval", false)],
+        rows: rows.collect(),
+        none: "",
+        note: "The interval is a bootstrap over sessions; one that contains zero shows no difference.",
+    }
+}
+
+fn endpoints(comparison: &Comparison) -> Table {
+    Table {
+        title: "Endpoints",
+        head: &[
+            ("endpoint", false),
+            ("group", false),
+            ("sessions", true),
+            ("connections", true),
+            ("seen", false),
+        ],
+        rows: seen(comparison, |group| &group.endpoints, &comparison.endpoints_only_in),
+        none: "no connection was attempted",
+        note: "",
+    }
+}
+
+fn programs(comparison: &Comparison) -> Table {
+    Table {
+        title: "Programs",
+        head: &[
+            ("program", false),
+            ("group", false),
+            ("sessions", true),
+            ("execs", true),
+            ("seen", false),
+        ],
+        rows: seen(comparison, |group| &group.programs, &comparison.programs_only_in),
+        none: "no program was run",
+        note: "",
+    }
+}
+
+/// One row for each thing and group, and what is special about the pair.
+fn seen(
+    comparison: &Comparison,
+    of: impl Fn(&GroupSummary) -> &std::collections::BTreeMap<String, super::Seen>,
+    only_in: &std::collections::BTreeMap<String, Vec<String>>,
+) -> Vec<Vec<String>> {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for group in &comparison.groups {
+        let only = only_in.get(&group.name);
+        for (thing, seen) in of(group) {
+            let mut special = Vec::new();
+            if comparison.groups.len() > 1 && only.is_some_and(|only| only.contains(thing)) {
+                special.push("only in this group");
+            }
+            if seen.sessions < group.recordings {
+                special.push("only in some sessions");
+            }
+            rows.push(vec![
+                thing.clone(),
+                name(&group.name),
+                format!("{} of {}", seen.sessions, group.recordings),
+                seen.times.to_string(),
+                special.join(", "),
+            ]);
+        }
+    }
+    rows.sort_by(|one, other| one[0].cmp(&other[0]));
+    rows
+}
+
+/// Whole nanoseconds, with a minus sign where there is one.
+fn signed_duration(ns: f64) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "a rounded absolute value; the cast saturates"
+    )]
+    let text = duration(ns.abs().round() as u64);
+    if ns < 0.0 && text != "0 ns" { format!("-{text}") } else { text }
+}
