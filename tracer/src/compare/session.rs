@@ -78,6 +78,7 @@ impl Session {
             | Record::Content(_)
             | Record::Exit(_)
             | Record::Close(_)
+            | Record::Mapped(_)
             | Record::Opened(_)
             | Record::HandOff(_)
             | Record::Attempt(_)
