@@ -33,6 +33,8 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("aws-by-symlink", aws_by_symlink),
     ("aws-by-hard-link", aws_by_hard_link),
     ("aws-by-copy", aws_by_copy),
+    ("aws-read", aws_read),
+    ("left-for-cron", left_for_cron),
     ("file-identity", file_identity),
     ("connect-v4", connect_v4),
     ("connect-v6", connect_v6),
@@ -160,6 +162,27 @@ fn aws_by_hard_link(traced: &mut Traced) -> Result<Finding> {
 fn aws_by_copy(traced: &mut Traced) -> Result<Finding> {
     traced.judged(10, &[AWS_BY_COPY, "exit", "0"])?;
     ok("violated, by the content of the aws on PATH")
+}
+
+/// Read and not executed: the watch of files names the process.
+fn aws_read(traced: &mut Traced) -> Result<Finding> {
+    let recording = traced.judged(11, &["/bin/busybox", "wc", AWS])?;
+    let opened = recording.of_type("opened").next().context("no file was seen to be opened")?;
+    expect(opened, "/path", AWS)?;
+    expect(opened, "/process/pid", recording.exec(&["/bin/busybox"])?["process"]["pid"].clone())?;
+    ok("inconclusive, and the process is named")
+}
+
+fn left_for_cron(traced: &mut Traced) -> Result<Finding> {
+    const FOLDER: &str = "/etc/cron.d";
+    fs::create_dir_all(FOLDER).context(FOLDER)?;
+    let line = format!("echo x > /tmp/job; mv /tmp/job {FOLDER}/job");
+    let recording = traced.judged(11, &["/bin/busybox", "sh", "-c", &line])?;
+    let hand_off = recording.of_type("hand-off").next().context("no hand-off was recorded")?;
+    expect(hand_off, "/via", format!("{FOLDER}/job"))?;
+    ensure!(hand_off["process"]["pid"].is_u64(), "nobody is named: {hand_off}");
+    fs::remove_dir_all(FOLDER).context(FOLDER)?;
+    ok("a file that is moved there is a hand-off of its process")
 }
 
 /// What the probes read from the inode against what stat(2) says, on two kinds of file system.
