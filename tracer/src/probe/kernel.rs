@@ -1,6 +1,9 @@
 //! What the running kernel says of itself.
 
-use std::path::Path;
+use std::{
+    os::fd::{FromRawFd as _, OwnedFd},
+    path::Path,
+};
 
 /// `uname -r`.
 pub fn kernel_release() -> String {
@@ -27,4 +30,62 @@ pub fn lockdown() -> Lockdown {
             Some(Lockdown::Mode(mode.to_owned()))
         })
         .unwrap_or(Lockdown::Unknown)
+}
+
+/// Whether programs on kernel functions are refused as such, whatever they do: some kernels are built
+/// or locked down that way. Asked with a program of two instructions, because for a real one all of
+/// the kernel's types have to be read first.
+pub(super) fn refuses_function_probes() -> bool {
+    /// `struct { ... } prog_load` of `union bpf_attr`, include/uapi/linux/bpf.h.
+    #[repr(C)]
+    #[derive(Default)]
+    struct ProgramLoad {
+        kind: u32,
+        instruction_count: u32,
+        instructions: u64,
+        license: u64,
+        log: [u32; 2],
+        log_buffer: u64,
+        kernel_version: u32,
+        flags: u32,
+        name: [u8; 16],
+        interface: u32,
+        attach_type: u32,
+        types_fd: u32,
+        function_info_size: u32,
+        function_info: u64,
+        function_info_count: u32,
+        line_info_size: u32,
+        line_info: u64,
+        line_info_count: u32,
+        attach_type_id: u32,
+    }
+    const BPF_PROG_LOAD: libc::c_long = 5;
+    const BPF_PROG_TYPE_TRACING: u32 = 26;
+    const BPF_TRACE_FEXIT: u32 = 25;
+    // r0 = 0; exit
+    const INSTRUCTIONS: [u64; 2] = [0xb7, 0x95];
+    // Not a function: where such programs are allowed, this one is refused for that.
+    const NO_FUNCTION: u32 = 1;
+    let attr = ProgramLoad {
+        kind: BPF_PROG_TYPE_TRACING,
+        instruction_count: INSTRUCTIONS.len() as u32,
+        instructions: INSTRUCTIONS.as_ptr() as u64,
+        license: c"GPL".as_ptr() as u64,
+        attach_type: BPF_TRACE_FEXIT,
+        attach_type_id: NO_FUNCTION,
+        ..ProgramLoad::default()
+    };
+    // SAFETY: `attr` has the layout that this command reads, and its addresses outlive the call.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgramLoad>())
+    };
+    if let Ok(fd) = i32::try_from(fd)
+        && fd >= 0
+    {
+        // SAFETY: the kernel just returned this descriptor and nobody else has it.
+        drop(unsafe { OwnedFd::from_raw_fd(fd) });
+        return false;
+    }
+    std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }

@@ -18,6 +18,7 @@ use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Stats, name_hash};
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
+    kernel::refuses_function_probes,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
     tracepoint,
 };
@@ -41,6 +42,8 @@ pub enum LoadError {
         minimum = super::sensors::MINIMUM_KERNEL
     )]
     Refused { program: &'static str, detail: String },
+    #[error("this kernel refuses programs on its functions")]
+    NoFunctionProbes,
     #[error(
         "the only way this kernel has for it costs processes that are not traced ({tax}); a policy that \
          counts attempts, or --attempts, allows that"
@@ -143,6 +146,7 @@ pub struct Loaded {
     options: Options,
     /// The kernel's types, once a program needs them.
     types: Option<Btf>,
+    no_function_probes: bool,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -171,12 +175,21 @@ impl Loaded {
         loader.override_global("ENFORCE", &enforce, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
         loader.btf(None);
-        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING", "ATTEMPT_RING"] {
+        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING"] {
             loader.map_max_entries(ring, options.ring_bytes);
         }
+        // The smallest there is, where nothing will write to it.
+        const NOTHING: u32 = 4096;
+        let attempts = if options.attempts { options.ring_bytes } else { NOTHING };
+        loader.map_max_entries("ATTEMPT_RING", attempts);
         loader.map_max_entries("TREE", tree_entries());
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
-        let mut loaded = Loaded { ebpf, options: options.clone(), types: None };
+        let mut loaded = Loaded {
+            ebpf,
+            options: options.clone(),
+            types: None,
+            no_function_probes: refuses_function_probes(),
+        };
         for program in UNATTACHED {
             loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
         }
@@ -334,6 +347,12 @@ impl Loaded {
             {
                 continue;
             }
+            let on_functions =
+                hook.probes.iter().any(|probe| matches!(probe.attach, Attach::FunctionExit(_)));
+            if on_functions && self.no_function_probes {
+                refusal = LoadError::NoFunctionProbes;
+                continue;
+            }
             if !hook.tax.is_empty() && !self.options.attempts {
                 refusal = LoadError::Taxed { tax: hook.tax };
                 continue;
@@ -426,12 +445,15 @@ impl FinalCounters {
 impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
-        for link in self.links.drain(..) {
-            match link {
-                Link::Bpf(link) => drop(link),
-                Link::Perf(event) => drop(event),
+        // The kernel waits out a grace period for each tracepoint; those of several threads are one.
+        std::thread::scope(|scope| {
+            for link in self.links.drain(..) {
+                match link {
+                    Link::Bpf(link) => drop(link),
+                    Link::Perf(event) => drop(scope.spawn(move || drop(event))),
+                }
             }
-        }
+        });
     }
 
     /// Has execs of these files, and of files of these names, killed. The kernel must have been told
