@@ -21,6 +21,7 @@ mod session;
 mod terminal;
 mod thousand;
 mod watch;
+mod wrappers;
 
 use std::process::ExitCode;
 
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         ("outside", outside::TESTS),
         ("maps", maps::TESTS),
         ("watch", watch::TESTS),
+        ("wrappers", wrappers::TESTS),
         ("readme", readme::TESTS),
         ("report", report::TESTS),
     ];

@@ -6,6 +6,7 @@
 //! depend on the catalogue of another version.
 
 mod file;
+mod interpreters;
 mod search;
 
 use std::{borrow::Cow, sync::LazyLock};
@@ -14,6 +15,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 pub use file::CatalogueError;
+pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use search::{Found, Place, Search, expand};
 
 /// The name of the hand-off of a process that is controlled as by a debugger.

@@ -120,6 +120,11 @@ impl<'a> Search<'a> {
         }
     }
 
+    /// Where programs of any name are.
+    pub fn folders(&self) -> impl Iterator<Item = &PathBuf> {
+        self.folders.iter().chain(&self.other_folders)
+    }
+
     /// Copies and packages of a program, or the file itself when `program` is an absolute path.
     /// `identify` follows symbolic links.
     pub fn find(&self, program: &str, identify: &dyn Fn(&Path) -> Option<FileVersion>) -> Found {

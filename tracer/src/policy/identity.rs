@@ -6,9 +6,12 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claim, ClaimKind, mapped};
+use super::{
+    Claim, ClaimKind,
+    layers::{given, may_be_interpreter, runs_loader},
+    mapped,
+};
 use crate::{
-    catalogue::Program,
     model::Bytes,
     record::schema::{Exec, KnownCopy},
     session::Story,
@@ -40,7 +43,7 @@ pub(super) fn runs(
     by_name(exec, program, story)
         .map(Match::Runs)
         .or_else(|| by_file(exec, copies, story))
-        .or_else(|| interpreted(exec, &story.start.program(program)))
+        .or_else(|| given(exec, &story.start.program(program), story))
 }
 
 fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
@@ -107,124 +110,6 @@ fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
     None
 }
 
-/// How a family of interpreters takes a program as text.
-struct Interpreter {
-    /// Options whose value is code.
-    code: &'static [char],
-    /// Options whose value is a module.
-    module: &'static [char],
-    /// Options whose value is something else.
-    value: &'static [char],
-}
-
-fn interpreter(name: &str) -> Option<Interpreter> {
-    let (code, module, value): (&[char], &[char], &[char]) = match name {
-        "bash" | "dash" | "sh" | "zsh" | "ksh" => (&['c'], &[], &[]),
-        "busybox" => (&['c'], &[], &[]),
-        "perl" | "ruby" => (&['e', 'E'], &[], &[]),
-        "node" => (&['e', 'p'], &[], &[]),
-        _ if name.starts_with("python") || name.starts_with("pypy") => {
-            (&['c'], &['m'], &['W', 'X'])
-        }
-        _ => return None,
-    };
-    Some(Interpreter { code, module, value })
-}
-
-/// A dynamic loader that is run as a program.
-fn is_loader(name: &str) -> bool {
-    name.starts_with("ld-linux") || name.starts_with("ld-musl") || name == "ld.so"
-}
-
-/// The name of the executed file.
-fn file_name(exec: &Exec) -> Option<String> {
-    let path = exec.file.as_ref().and_then(|file| file.path.as_ref()).or(exec.filename.as_ref())?;
-    Some(String::from_utf8_lossy(path.base_name()).into_owned())
-}
-
-/// An interpreter or loader that was given the program as its argument.
-///
-/// Which argument is the script depends on which options take a value, and that on the
-/// interpreter's version. The first word that is no option is the script if no option came before
-/// it; else any of the following words, one more per option, may be.
-fn interpreted(exec: &Exec, program: &Program) -> Option<Match> {
-    let name = file_name(exec)?;
-    let interpreter = interpreter(&name);
-    if interpreter.is_none() && !is_loader(&name) {
-        return None;
-    }
-    let named = |argument: &Bytes| program.is_file_name(argument.base_name());
-    let names_module =
-        |text: &str| program.python_modules.iter().find(|module| text.contains(*module));
-    let mut unclear = None;
-    let (mut options, mut words) = (0, 0);
-    let mut arguments = exec.argv.args.iter().skip(1).peekable();
-    'words: while let Some(argument) = arguments.next() {
-        let text = argument.lossy();
-        if !text.starts_with(['-', '+']) {
-            if named(argument) {
-                let how = format!("{name} was given {text}");
-                return Some(if words == 0 { Match::Runs(how) } else { Match::MayRun(how) });
-            }
-            if words == options {
-                break; // the script, and what follows are its arguments
-            }
-            words += 1;
-            continue;
-        }
-        options += 1;
-        let Some(interpreter) = &interpreter else { continue };
-        if text.starts_with("--") {
-            continue;
-        }
-        for (at, letter) in text.char_indices().skip(1) {
-            if interpreter.value.contains(&letter) {
-                break; // the rest of this word is the value, or the next word is
-            }
-            let (code, module) =
-                (interpreter.code.contains(&letter), interpreter.module.contains(&letter));
-            if !code && !module {
-                continue;
-            }
-            let joined = &text[at + letter.len_utf8()..];
-            let value = match arguments.peek() {
-                Some(next) if joined.is_empty() || !interpreter.module.contains(&letter) => {
-                    next.lossy().into_owned()
-                }
-                _ => joined.to_owned(),
-            };
-            let Some(found) = names_module(&value) else {
-                // What follows a module is its own; what follows code, nobody runs.
-                if module {
-                    break 'words;
-                }
-                return None;
-            };
-            let imports =
-                ["import ", "from "].iter().any(|word| value.contains(&format!("{word}{found}")));
-            let how =
-                format!("{name} was given {}", if module { "the module" } else { "code with" });
-            let how = format!("{how} {found}");
-            return Some(if (module && value == *found) || imports {
-                Match::Runs(how)
-            } else {
-                Match::MayRun(how)
-            });
-        }
-    }
-    // `-m cProfile -m MODULE`, `-m runpy MODULE`: a module that runs another.
-    if interpreter.is_some_and(|interpreter| !interpreter.module.is_empty()) {
-        let given = exec
-            .argv
-            .args
-            .iter()
-            .skip(1)
-            .find(|argument| names_module(&argument.lossy()).is_some());
-        unclear = given.map(|given| Match::MayRun(format!("{name} was given {}", given.lossy())));
-    }
-    unclear
-}
-
 /// Whether an exec runs one of a program's copies, by the file alone; of a multi-call file the name
 /// it was called by must be the copy's too.
 pub(super) fn is_copy(exec: &Exec, copies: &[KnownCopy]) -> bool {
@@ -266,7 +151,7 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
         return Some("the kernel could not read which script was executed".into());
     }
     let loaded_is_judged = claim.kind == ClaimKind::NeverRuns && mapped::all_seen(story);
-    if !loaded_is_judged && file_name(exec).is_some_and(|name| is_loader(&name)) {
+    if !loaded_is_judged && runs_loader(exec, story) {
         return Some(
             "a dynamic loader was run as a program, and what it loaded is not seen".into(),
         );
@@ -294,6 +179,7 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
                 return None;
             }
             Some(format!("the content of the {what} is not known: {why}"))
-        }),
+        })
+        .or_else(|| may_be_interpreter(exec, story)),
     }
 }

@@ -7,6 +7,7 @@ mod attempts;
 mod completeness;
 mod file;
 mod identity;
+mod layers;
 mod mapped;
 mod opened;
 #[cfg(test)]

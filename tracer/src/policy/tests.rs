@@ -110,7 +110,7 @@ fn script() -> ScriptFile {
     ScriptFile { id: file(60), size_bytes: 1, ctime_ns: 0, path: "/tmp/x".into() }
 }
 
-fn content(version: FileVersion, result: Result<&str, &str>) -> Record {
+pub(super) fn content(version: FileVersion, result: Result<&str, &str>) -> Record {
     Record::Content(Content {
         file: version.id,
         size_bytes: version.size_bytes,
@@ -212,6 +212,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
             }],
         )]),
         known_packages: BTreeMap::new(),
+        interpreters: Vec::new(),
         files: None,
     }
 }
@@ -361,7 +362,7 @@ fn what_an_interpreter_may_run_is_inconclusive() {
     unclear(&["bash", "--rcfile", "f", "/opt/aws"], "may run aws");
     unclear(&["node", "-r", "fs", "/opt/aws"], "may run aws");
     unclear(&["perl", "-I", "lib", "/opt/aws"], "may run aws");
-    unclear(&["ld-linux-x86-64.so.2", "--argv0", "foo", "/opt/aws"], "may run aws");
+    unclear(&["ld-linux-x86-64.so.2", "--list", "/opt/aws"], "loader");
     unclear(&["ld-linux-x86-64.so.2", "/tmp/x"], "loader");
 }
 

@@ -97,6 +97,10 @@ pub struct Start {
     /// Folders of Python modules that are one of these programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub known_packages: BTreeMap<String, Vec<Bytes>>,
+    /// Interpreters, dynamic loaders and multi-call shells of this machine: a copy under another name
+    /// takes the same arguments.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub interpreters: Vec<KnownInterpreter>,
     /// Absent in recordings from before there was such a watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileWatch>,
@@ -157,6 +161,16 @@ impl KnownCopy {
     pub fn may_have_size(&self, size_bytes: u64) -> bool {
         self.size_bytes.is_none_or(|own| own == size_bytes)
     }
+}
+
+/// An interpreter, dynamic loader or multi-call shell, as found at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KnownInterpreter {
+    /// The name of its file; `ld.so` for every dynamic loader.
+    pub name: String,
+    pub path: Bytes,
+    pub file: FileId,
+    pub size_bytes: u64,
 }
 
 /// Which files were to be watched beside the probes, and what came of it.

@@ -51,6 +51,7 @@ impl Collector {
             write_error: None,
         };
         collector.machine.set_wall_offset(start.wall_offset_ns);
+        collector.machine.compare_with(start.interpreters.clone());
         for copy in start.known_programs.values().flatten() {
             collector.machine.read_known(copy.path.as_path());
         }

@@ -552,6 +552,7 @@ fn start_record(
         enforced: settings.probes.enforce,
         known_programs: known.copies,
         known_packages: known.packages,
+        interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),
     })
 }

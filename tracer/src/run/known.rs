@@ -7,11 +7,11 @@ use std::{
 
 use super::{settings::Settings, watch::Wanted};
 use crate::{
-    catalogue::{Place, Program, Search},
+    catalogue::{self, Place, Program, Search},
     model::Bytes,
     policy::ClaimKind,
     probe::Identifier,
-    record::schema::{KnownCopy, WatchGap, Watched},
+    record::schema::{KnownCopy, KnownInterpreter, WatchGap, Watched},
 };
 
 #[derive(Debug)]
@@ -20,6 +20,7 @@ pub(super) struct Known {
     pub(super) entries: Vec<Program>,
     pub(super) copies: BTreeMap<String, Vec<KnownCopy>>,
     pub(super) packages: BTreeMap<String, Vec<Bytes>>,
+    pub(super) interpreters: Vec<KnownInterpreter>,
     pub(super) gaps: Vec<WatchGap>,
     /// Programs that must not run: their files are watched.
     forbidden: BTreeSet<String>,
@@ -49,10 +50,15 @@ impl Known {
             entries: Vec::new(),
             copies: BTreeMap::new(),
             packages: BTreeMap::new(),
+            interpreters: Vec::new(),
             gaps: Vec::new(),
             forbidden: BTreeSet::new(),
             home,
         };
+        // Nobody asks whose copy a file is where nothing is forbidden.
+        if named.iter().any(|(_, forbids)| *forbids) {
+            known.interpreters = catalogue::interpreters(&search, &|path| identifier.file_at(path));
+        }
         for (program, forbids) in named {
             if forbids {
                 known.forbidden.insert(program.clone());

@@ -14,7 +14,7 @@ use super::content::Contents;
 use crate::{
     model::{Bytes, ExecEvent, FileId, FileVersion},
     probe::Identifier,
-    record::schema::MappedFile,
+    record::schema::{KnownInterpreter, MappedFile},
     session::Machine,
 };
 
@@ -30,6 +30,8 @@ pub(super) struct LiveMachine {
     wall_offset_ns: i64,
     /// Mapped files that were looked at, with what stat(2) said then.
     looked_at: HashMap<(FileId, Bytes), (Stat, FileVersion)>,
+    /// By size. They are read when another file of their size is executed.
+    interpreters: HashMap<u64, Vec<KnownInterpreter>>,
 }
 
 /// What shows that a path leads to the file that it led to before.
@@ -50,6 +52,7 @@ impl LiveMachine {
             known_sizes: HashSet::new(),
             wall_offset_ns: 0,
             looked_at: HashMap::new(),
+            interpreters: HashMap::new(),
         })
     }
 
@@ -63,6 +66,23 @@ impl LiveMachine {
         if let Some(version) = self.identifier.file_at(path) {
             self.known_sizes.insert(version.size_bytes);
             self.contents.ask(version, std::iter::once(path.to_owned()), &self.identifier);
+        }
+    }
+
+    /// Files that others may be copies of.
+    pub(super) fn compare_with(&mut self, interpreters: Vec<KnownInterpreter>) {
+        for known in interpreters {
+            self.interpreters.entry(known.size_bytes).or_default().push(known);
+        }
+    }
+
+    fn read_interpreters_like(&mut self, version: &FileVersion) {
+        let Some(alike) = self.interpreters.get(&version.size_bytes) else { return };
+        if alike.iter().any(|known| known.file == version.id) {
+            return;
+        }
+        for known in self.interpreters.remove(&version.size_bytes).unwrap_or_default() {
+            self.read_known(known.path.as_path());
         }
     }
 
@@ -183,7 +203,9 @@ impl Machine for LiveMachine {
             let image = folder.as_ref().map(|folder| folder.join("exe"));
             let path = absolute(&exec.path, exec_flag::PATH_CUT);
             let paths = image.into_iter().chain(path).chain(spelled.clone());
-            self.contents.ask(FileVersion::from(&exec.file), paths, &self.identifier);
+            let version = FileVersion::from(&exec.file);
+            self.contents.ask(version, paths, &self.identifier);
+            self.read_interpreters_like(&version);
         }
         let is_script = exec.flags & exec_flag::SCRIPT != 0;
         if is_script && !exec.header.is_unread(unread::SCRIPT) {
