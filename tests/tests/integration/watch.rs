@@ -347,6 +347,8 @@ fn own_pid_namespace(scratch: &Scratch) -> Result<()> {
                 unshare.arg(program);
                 unshare
             })
+            // Only the copy of the test: others that run meanwhile may open those of the machine.
+            .env("HOME", scratch.path())
             .env("PATH", format!("{}:/usr/bin:/bin", scratch.file("bin").display()))
             .record()
     };
