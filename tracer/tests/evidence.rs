@@ -402,6 +402,37 @@ fn signing_refuses_what_it_should() {
     assert!(!Path::new(&envelope).exists());
 }
 
+#[test]
+fn compare_expands_names_what_it_leaves_out_and_replaces_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    fs::copy(recording("proven"), file("a1.jsonl")).unwrap();
+    fs::copy(recording("proven"), file("a2.jsonl")).unwrap();
+    // A name that would not match itself as a pattern.
+    fs::copy(recording("violated"), file("b[1].jsonl")).unwrap();
+    let (all, odd) = (format!("sdk={}", file("a*.jsonl")), format!("cli={}", file("b[1].jsonl")));
+    check(&["compare", &all, &odd], 0, "only in this group");
+    check(&["compare", &all, &all], 0, "2 proven");
+    for format in ["text", "markdown", "html", "json"] {
+        check(&["compare", "--format", format, &all, &odd], 0, "/opt/demo/bin/aws");
+    }
+    check(&["compare", &format!("sdk={}", file("c*.jsonl"))], 2, "no recording");
+    check(&["compare", "sdk"], 2, "NAME=RECORDING");
+
+    let page = file("page.html");
+    let to_page = ["compare", "-f", "html", "-o", &page, &all];
+    check(&to_page, 0, "");
+    check(&to_page, 125, "--force");
+    check(&[&to_page[..], &["--force"]].concat(), 0, "");
+
+    fs::write(file("a3.jsonl"), "{}\n").unwrap();
+    let text = fs::read(recording("proven")).unwrap();
+    fs::write(file("a4.jsonl"), &text[..text.len() / 2]).unwrap();
+    check(&["compare", &all], 11, "2 recordings were not used");
+    check(&["compare", &all], 11, "a4.jsonl");
+    check(&["compare", &all], 11, "not a tracer recording");
+}
+
 /// Ends a test that this machine cannot do. Past the runner's capture, where the tally looks.
 fn skip(reason: &str) {
     std::io::stderr().write_all(format!("skipped: {reason}\n").as_bytes()).unwrap();

@@ -30,7 +30,7 @@ pub const VERSIONS: [Version; 2] = [
     Version {
         number: 2,
         brought: "failed execs, sends over unix sockets, control of other processes, watched files, \
-                  enforcement",
+                  mappings of code, enforcement",
         watches_outside: true,
     },
 ];
