@@ -8,6 +8,7 @@ mod build;
 mod command;
 mod elevate;
 mod env;
+mod evasions;
 mod layout;
 mod pictures;
 mod run;
@@ -50,6 +51,8 @@ enum Task {
     Pictures,
     /// Set up, build, then measure
     Bench(bench::Options),
+    /// Set up, build, then print what becomes of each disguise and escape (docs/evasions.md)
+    Evasions(evasions::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -64,6 +67,7 @@ fn main() -> ExitCode {
         | Task::Vm(_)
         | Task::Pictures
         | Task::Bench(_)
+        | Task::Evasions(_)
         | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
@@ -75,6 +79,7 @@ fn main() -> ExitCode {
         Task::Vm(options) => vm::task(&layout, &options),
         Task::Pictures => pictures::task(&layout),
         Task::Bench(options) => bench::task(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Task::Evasions(options) => evasions::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

@@ -131,6 +131,19 @@ impl Lab {
     }
 }
 
+/// Runs `work` on a thread that has a network namespace with nothing but loopback and a mount
+/// namespace of its own; the processes it starts are in them too. They end with the last of these.
+pub fn in_private_namespaces<T: Send>(work: impl FnOnce() -> Result<T> + Send) -> Result<T> {
+    thread::scope(|scope| {
+        let thread = scope.spawn(|| {
+            Namespaces::unshare()?;
+            namespaces::bring_up_loopback()?;
+            work()
+        });
+        thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// What runs on the thread that moves into the new namespaces.
 fn set_up(root: &Path, workspace: &Path) -> Result<(Namespaces, Server, File)> {
     let outer = fs::read_link("/proc/thread-self/ns/net").context("cannot read /proc")?;

@@ -7,6 +7,7 @@
 mod attempts;
 mod connect;
 mod contract;
+mod evasions;
 mod exec;
 mod harness;
 mod identity;
@@ -54,16 +55,26 @@ fn main() -> ExitCode {
         ("wrappers", wrappers::TESTS),
         ("readme", readme::TESTS),
         ("report", report::TESTS),
+        ("evasions", evasions::TESTS),
     ];
-    let trials = modules.iter().flat_map(|(module, tests)| {
+    let trial = |name: String, test: Box<dyn FnOnce() -> anyhow::Result<()> + Send>| {
         let why_none = why_none.clone();
+        Trial::ignorable_test(name.clone(), move || run(&name, test, why_none))
+    };
+    let trial = &trial;
+    let functions = modules.iter().flat_map(|(module, tests)| {
         tests.iter().map(move |(name, test)| {
-            let name = format!("{module}::{name}");
-            let why_none = why_none.clone();
-            Trial::ignorable_test(name.clone(), move || run(&name, *test, why_none))
+            let test = *test;
+            let in_scratch = move || Scratch::new().and_then(|scratch| test(&scratch));
+            trial(format!("{module}::{name}"), Box::new(in_scratch))
         })
     });
-    libtest_mimic::run(&arguments, trials.collect()).exit_code()
+    let rows = tracer_tests::evasions::rows().map(move |row| {
+        let name = row.name.replace(' ', "_");
+        trial(format!("evasions::{name}"), Box::new(move || evasions::check(row)))
+    });
+    let trials = functions.chain(rows).collect();
+    libtest_mimic::run(&arguments, trials).exit_code()
 }
 
 /// What keeps this machine from running any of the tests. A tracer that is missing does not: each
@@ -75,12 +86,12 @@ fn why_none() -> Option<String> {
 
 fn run(
     name: &str,
-    test: fn(&Scratch) -> anyhow::Result<()>,
+    test: impl FnOnce() -> anyhow::Result<()>,
     why_none: Option<String>,
 ) -> Result<Completion, Failed> {
     let result = match why_none {
         Some(reason) => Err(Skip(reason).into()),
-        None => Scratch::new().and_then(|scratch| test(&scratch)),
+        None => test(),
     };
     match result {
         Ok(()) => Ok(Completion::Completed),

@@ -8,6 +8,7 @@ mod apt;
 mod awscli;
 mod chromium;
 mod debian;
+mod evasions;
 mod linker;
 mod npm;
 mod python;
@@ -48,7 +49,8 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
     npm::install_fixtures(layout)?;
     awscli::find_or_install(layout)?;
     // Tests that need one of these are skipped without it, and say so.
-    for optional in [python::find_or_install, chromium::find_or_install] {
+    let optional = [python::find_or_install, chromium::find_or_install, evasions::find_or_install];
+    for optional in optional {
         if let Err(error) = optional(layout) {
             eprintln!("setup: not there: {error:#}");
         }

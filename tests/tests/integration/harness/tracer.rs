@@ -12,7 +12,9 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::{Run, Scratch, scratch::MARK};
+use tracer_tests::scratch::MARK;
+
+use super::{Run, Scratch};
 
 /// No test takes nearly that long; a hang shall not hang the suite.
 const LONGEST: Duration = Duration::from_secs(90);
@@ -60,7 +62,7 @@ impl<'a> Tracer<'a> {
     }
 
     fn with(scratch: &'a Scratch, mut command: Command) -> Tracer<'a> {
-        command.env(MARK, &scratch.mark).current_dir(scratch.path()).stdin(Stdio::null());
+        command.env(MARK, scratch.mark()).current_dir(scratch.path()).stdin(Stdio::null());
         // The caller behind sudo is a matter of the tests that set one.
         command.env_remove("SUDO_UID").env_remove("SUDO_GID").env_remove("SUDO_USER");
         Tracer { scratch, command, options: Vec::new(), traced: Vec::new(), recording: None }

@@ -9,11 +9,11 @@ use std::{
 
 use anyhow::{Result, ensure};
 
-use super::{Scratch, fixtures, on_path};
+use crate::{fixtures, on_path, scratch::Scratch};
 
 /// Where `fixtures/programs/NAME.c` was compiled to, inside the test's own scratch so that nothing
 /// has to be cleaned up at the end of the process.
-pub(crate) fn program(scratch: &Scratch, name: &str) -> Result<PathBuf> {
+pub fn program(scratch: &Scratch, name: &str) -> Result<PathBuf> {
     let compiled = compiled(name)?;
     let path = scratch.folder("programs")?.join(name);
     if !path.exists() {

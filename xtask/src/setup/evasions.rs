@@ -1,0 +1,73 @@
+//! Programs of Debian's that the table of evasions is tried with: disguises that need one, and other
+//! tools that shall see through them. Unpacked and not installed.
+//!
+//! Rows that need one are skipped without it, so a machine that cannot get them still tests the rest.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+};
+
+use anyhow::{Context as _, Result, bail};
+
+use super::{
+    apt::{self, Apt},
+    stamp::{Stamp, replace_if_different},
+};
+use crate::{command::IfFails, layout::Layout};
+
+/// Program and package.
+const PROGRAMS: [(&str, &str); 5] = [
+    ("busybox", "busybox"),
+    ("execsnoop", "libbpf-tools"),
+    ("runc", "runc"),
+    ("strace", "strace"),
+    ("tmux", "tmux"),
+];
+
+const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
+    it_means: "disguises by busybox, runc or tmux are not tried unless these are on PATH, and strace \
+               and execsnoop are not compared with",
+    remedy: "use a Debian 12 (with its security updates) or later, or install these programs",
+};
+
+pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
+    let folder = layout.tools().join("debian");
+    let packages = PROGRAMS.map(|(_, package)| package);
+    // The folder is part of it: the wrappers name it. apt is asked only the first time: removing the
+    // folder gets the newer version.
+    let made_from = format!("{}\nin {}", packages.join(" "), folder.display());
+    let stamp = Stamp::new(folder.join(".stamp"), made_from);
+    let wrappers = folder.join("bin");
+    if stamp.is_current(&wrappers) {
+        eprintln!("ok: {}", PROGRAMS.map(|(program, _)| program).join(", "));
+        return Ok(());
+    }
+    let apt = Apt::with_fresh_lists(layout, IF_DEBIAN_FAILS)?;
+    apt.unpack(&apt.with_dependencies(&packages)?, &folder.join("unpacked"))?;
+    for (program, package) in PROGRAMS {
+        write_wrapper(&folder.join("unpacked"), program, package, &wrappers.join(program))?;
+    }
+    stamp.write()
+}
+
+/// A wrapper, because the libraries are not where the program was built to find them.
+fn write_wrapper(unpacked: &Path, program: &str, package: &str, wrapper: &Path) -> Result<()> {
+    let folders = ["usr/sbin", "usr/bin", "bin"];
+    let found = folders.iter().map(|folder| unpacked.join(folder).join(program));
+    let Some(found) = found.into_iter().find(|file| file.is_file()) else {
+        bail!("Debian's {package} has no {program}\n{IF_DEBIAN_FAILS}");
+    };
+    let libraries: Vec<PathBuf> = apt::library_folders(unpacked);
+    let libraries: Vec<String> =
+        libraries.iter().map(|folder| folder.display().to_string()).collect();
+    let set = match libraries.as_slice() {
+        [] => String::new(),
+        some => format!("LD_LIBRARY_PATH='{}' ", some.join(":")),
+    };
+    let text = format!("#!/bin/sh\n{set}exec '{}' \"$@\"\n", found.display());
+    replace_if_different(wrapper, text.as_bytes())?;
+    fs::set_permissions(wrapper, fs::Permissions::from_mode(0o755))
+        .with_context(|| format!("cannot make {} executable", wrapper.display()))
+}
