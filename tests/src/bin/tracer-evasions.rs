@@ -1,6 +1,10 @@
 //! Prints what becomes of each disguise and escape, under tracer and under other tools.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
@@ -9,7 +13,7 @@ use tracer_tests::{
     evasions::{
         self, Program, Row,
         peers::{self, Execsnoop, Seen},
-        table::{self, Line},
+        table::{self, Line, NOT_TRIED},
     },
 };
 
@@ -42,6 +46,9 @@ fn main() -> ExitCode {
 
 fn run(options: &Options) -> Result<bool> {
     ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
+    // Each row has a directory of its own.
+    let tracer = fs::canonicalize(&options.tracer)
+        .with_context(|| format!("there is no {}", options.tracer.display()))?;
     let mut execsnoop = Execsnoop::start();
     if let Err(error) = &execsnoop {
         eprintln!("execsnoop cannot trace here: {error:#}");
@@ -50,7 +57,7 @@ fn run(options: &Options) -> Result<bool> {
     let (mut lines, mut as_demanded) = (Vec::new(), true);
     for row in evasions::rows().filter(|row| row.name.contains(filter)) {
         eprintln!("{}", row.name);
-        let (rulings, good) = rulings(options, row).context(row.name)?;
+        let (rulings, good) = rulings(&tracer, row).context(row.name)?;
         as_demanded &= good;
         let strace = seen(peers::strace(row));
         let execsnoop = match &mut execsnoop {
@@ -71,10 +78,10 @@ fn run(options: &Options) -> Result<bool> {
 
 /// The row's rulings, and whether they are those that it demands. What depends on what runs first is
 /// shown as demanded, so that the table is the same every time.
-fn rulings(options: &Options, row: &Row) -> Result<(Vec<(Program, String)>, bool)> {
+fn rulings(tracer: &Path, row: &Row) -> Result<(Vec<(Program, String)>, bool)> {
     let (mut rulings, mut good) = (Vec::new(), true);
     for (program, expected) in row.cases() {
-        let cell = match evasions::trial(&options.tracer, row, program) {
+        let cell = match evasions::trial(tracer, row, program) {
             Ok(trial) => match trial.check(expected) {
                 Ok(()) => expected.name(),
                 Err(error) => {
@@ -85,7 +92,7 @@ fn rulings(options: &Options, row: &Row) -> Result<(Vec<(Program, String)>, bool
             },
             Err(error) => {
                 let skip = error.downcast::<Skip>();
-                format!("not tried: {}", skip.with_context(|| format!("{program:?}"))?)
+                format!("{NOT_TRIED}: {}", skip.with_context(|| format!("{program:?}"))?)
             }
         };
         rulings.push((program, cell));
@@ -97,10 +104,10 @@ fn seen(seen: Result<Seen>) -> String {
     match seen {
         Ok(seen) => seen.name().into(),
         Err(error) => match error.downcast::<Skip>() {
-            Ok(skip) => format!("not tried: {skip}"),
+            Ok(skip) => format!("{NOT_TRIED}: {skip}"),
             Err(error) => {
                 eprintln!("  {error:#}");
-                "not tried".into()
+                NOT_TRIED.into()
             }
         },
     }

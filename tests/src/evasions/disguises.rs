@@ -122,21 +122,25 @@ pub(super) const ROWS: &[Row] = &[
         name: "script that imports it",
         before: "echo 'import awscli.clidriver as c; c.main()' > other",
         traced: "$PYTHON other --version",
+        aws_cli: Some(Inconclusive("among the modules of aws")),
         ..AWS_CLI_ONLY
     },
     Row {
         name: "python -c exec(open())",
         traced: "$PYTHON -c \"exec(open('bin/a' + 'ws').read())\" --version",
+        aws_cli: Some(Inconclusive("bin/aws, which is aws")),
         ..AWS_CLI_ONLY
     },
     Row {
         name: "python -c runpy",
         traced: "$PYTHON -c \"import runpy; runpy.run_path('bin/a' + 'ws', run_name='__main__')\" --version",
+        aws_cli: Some(Inconclusive("bin/aws, which is aws")),
         ..AWS_CLI_ONLY
     },
     Row {
         name: "python, program on standard input",
         traced: "$PYTHON - --version < $PROGRAM",
+        aws_cli: Some(Inconclusive("bin/aws, which is aws")),
         ..AWS_CLI_ONLY
     },
     Row {
@@ -145,6 +149,7 @@ pub(super) const ROWS: &[Row] = &[
                  $PYTHON -c 'import sys; print(sys.base_prefix, *sys.path[1:], sep=\":\")' > paths",
         traced: "IFS=: read home path < paths; PYTHONHOME=$home PYTHONPATH=$path \
                  ./other - --version < $PROGRAM",
+        aws_cli: Some(Inconclusive("bin/aws, which is aws")),
         ..AWS_CLI_ONLY
     },
     Row {

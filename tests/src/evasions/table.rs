@@ -7,6 +7,8 @@ use anyhow::{Context as _, Result};
 use super::{List, Program, Row, rows};
 
 const BEGIN: &str = "<!-- table: cargo xtask evasions -->\n";
+/// What a cell begins with whose row this machine cannot do.
+pub const NOT_TRIED: &str = "not tried";
 const END: &str = "<!-- end of table -->\n";
 
 /// The rulings of one row, and what other tools show.
@@ -30,10 +32,10 @@ impl Line {
     }
 
     /// The columns about tracer alone.
-    fn own_columns(&self) -> String {
+    fn own_columns(&self) -> [&str; 4] {
         let [stand_in, aws_cli, harmless] =
             [Program::StandIn, Program::AwsCli, Program::Harmless].map(|of| self.ruling(of));
-        format!("| {} | {stand_in} | {aws_cli} | {harmless} |", self.row.name)
+        [self.row.name, stand_in, aws_cli, harmless]
     }
 }
 
@@ -53,7 +55,8 @@ pub fn render(lines: &[Line]) -> String {
         for line in lines.iter().filter(|line| line.row.list == list) {
             let [strace, execsnoop] = &line.peers;
             let how = line.row.text().replace('|', "\\|");
-            let _ = writeln!(text, "{} {strace} | {execsnoop} | `` {how} `` |", line.own_columns());
+            let own = line.own_columns().join(" | ");
+            let _ = writeln!(text, "| {own} | {strace} | {execsnoop} | `` {how} `` |");
         }
     }
     text
@@ -68,17 +71,43 @@ pub fn replaced(document: &str, table: &str) -> Result<String> {
 
 /// How the document's table differs from what the rows demand, columns about tracer only.
 pub fn differences(document: &str) -> Vec<String> {
-    let demanded: Vec<String> = rows().map(|row| Line::demanded(row).own_columns()).collect();
-    let shown: Vec<&str> = document
-        .split_once(BEGIN)
-        .and_then(|(_, rest)| rest.split_once(END))
-        .map(|(table, _)| table.lines().filter(|line| line.starts_with("| ")).collect())
-        .unwrap_or_default();
-    let shown: Vec<&str> = shown.into_iter().filter(|line| !line.starts_with("| | ")).collect();
-    let missing = demanded.iter().filter(|line| !shown.iter().any(|own| own.starts_with(&***line)));
-    let surplus = shown.iter().filter(|own| !demanded.iter().any(|line| own.starts_with(&**line)));
+    let table = document.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let lines = table.map_or("", |(table, _)| table).lines();
+    let shown: Vec<Vec<&str>> = lines
+        .filter(|line| line.starts_with("| ") && !line.starts_with("| | "))
+        .map(|line| line.trim_start_matches("| ").split(" | ").take(4).collect())
+        .collect();
+    let demanded: Vec<Line> = rows().map(Line::demanded).collect();
+    let is = |line: &Line, shown: &Vec<&str>| {
+        let own = line.own_columns();
+        own.len() == shown.len()
+            && own.iter().zip(shown).all(|(own, shown)| {
+                // The machine that made the table may have lacked something, as this one may.
+                own == shown || (shown.starts_with(NOT_TRIED) && *own != line.row.name)
+            })
+    };
+    let missing = demanded.iter().filter(|line| !shown.iter().any(|shown| is(line, shown)));
+    let surplus = shown.iter().filter(|shown| !demanded.iter().any(|line| is(line, shown)));
     missing
-        .map(|line| format!("missing: {line}"))
-        .chain(surplus.map(|own| format!("not so: {own}")))
+        .map(|line| format!("missing: {}", line.own_columns().join(" | ")))
+        .chain(surplus.map(|shown| format!("not so: {}", shown.join(" | "))))
         .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_says_otherwise_differs() {
+        let lines: Vec<Line> = rows().map(Line::demanded).collect();
+        let document = |table: &str| replaced(&format!("{BEGIN}{END}"), table).expect("a table");
+        assert!(differences(&document(&render(&lines))).is_empty());
+        assert_eq!(differences(&document(&render(&lines[1..]))).len(), 1);
+        let mut other = lines.clone();
+        other[0].rulings[0].1 = "proven".into();
+        assert_eq!(differences(&document(&render(&other))).len(), 2);
+        other[0].rulings[0].1 = format!("{NOT_TRIED}: there is no aws");
+        assert!(differences(&document(&render(&other))).is_empty());
+    }
 }

@@ -18,7 +18,7 @@ use super::{
     machine::{
         AWS, AWS_BY_COPY, AWS_BY_HARD_LINK, AWS_BY_SYMLINK, ODD, bind, mount_at, write_program,
     },
-    odd, outside,
+    odd, outside, pids,
     recording::expect,
     say,
     traced::{Traced, tracer},
@@ -56,6 +56,7 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("local-sends", outside::local_sends),
     ("intrusions", outside::intrusions),
     ("enforced", outside::enforced),
+    ("reused-pids", pids::reused_pids),
     ("every-field-readable", every_field_readable),
     ("execs-equal-witness", execs_equal_witness),
     ("counters-add-up", counters_add_up),

@@ -7,6 +7,7 @@ mod checks;
 mod machine;
 pub mod odd;
 mod outside;
+mod pids;
 mod recording;
 mod traced;
 

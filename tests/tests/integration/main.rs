@@ -7,6 +7,7 @@
 mod attempts;
 mod connect;
 mod contract;
+mod enforce;
 mod evasions;
 mod exec;
 mod harness;
@@ -14,6 +15,7 @@ mod identity;
 mod loss;
 mod maps;
 mod node;
+mod ordinary;
 mod outside;
 mod readme;
 mod recording;
@@ -39,6 +41,8 @@ fn main() -> ExitCode {
     let why_none = why_none();
     let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
+        ("ordinary", ordinary::TESTS),
+        ("enforce", enforce::TESTS),
         ("exec", exec::TESTS),
         ("node", node::TESTS),
         ("connect", connect::TESTS),

@@ -4,22 +4,15 @@ use anyhow::{Context as _, Result, ensure};
 
 use crate::{
     Test,
-    harness::{Scratch, program},
+    harness::{Scratch, program, repeats},
 };
 
 pub(crate) const TESTS: &[Test] =
     &[("runs_of_true", runs_of_true), ("runs_of_an_exec_chain", runs_of_an_exec_chain)];
 
-fn repeat() -> Result<u64> {
-    match std::env::var("TRACER_TEST_REPEAT") {
-        Ok(text) => text.parse().context("TRACER_TEST_REPEAT is not a number"),
-        Err(_) => Ok(1000),
-    }
-}
-
 /// Runs `command` again and again; each run must be proven with exactly `execs` execs.
 fn check(scratch: &Scratch, name: &str, command: &[&str], execs: u64) -> Result<()> {
-    let runs = repeat()?;
+    let runs = repeats(1000)?;
     for number in 1..=runs {
         let run = scratch.run(command).policy("no-aws-cli").option("--quiet").record();
         let seen = run.and_then(|run| {

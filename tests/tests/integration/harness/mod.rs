@@ -13,7 +13,16 @@ pub(crate) use run::Run;
 pub(crate) use scratch::Scratch;
 pub(crate) use tracer::{Output, Tracer, tracer_program, wait_for};
 
+use anyhow::Context as _;
 pub(crate) use tracer_tests::{Skip, fixtures, on_path, program, skip};
 
 /// Somebody who is not root, as the caller behind sudo.
 pub(crate) const NOBODY: u32 = 65_534;
+
+/// How often tests repeat what they repeat: `TRACER_TEST_REPEAT`, or else so often.
+pub(crate) fn repeats(usually: u64) -> anyhow::Result<u64> {
+    match std::env::var("TRACER_TEST_REPEAT") {
+        Ok(text) => text.parse().context("TRACER_TEST_REPEAT is not a number"),
+        Err(_) => Ok(usually),
+    }
+}
