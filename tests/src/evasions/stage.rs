@@ -183,13 +183,20 @@ impl Stage {
         }
     }
 
-    /// Whether the program did run, given what the traced command printed.
+    /// Whether the program did run, given what the traced command printed. A child may end later than
+    /// the command.
     pub fn did_run(&self, printed: &[u8]) -> Result<bool> {
-        let printed = String::from_utf8_lossy(printed);
-        Ok(match self.program {
-            Program::AwsCli => printed.contains("aws-cli/"),
-            Program::StandIn | Program::Harmless => !self.ran()?.is_empty(),
-        })
+        if self.program == Program::AwsCli {
+            return Ok(String::from_utf8_lossy(printed).contains("aws-cli/"));
+        }
+        let deadline = Instant::now() + Duration::from_secs(2);
+        while self.ran()?.is_empty() {
+            if Instant::now() > deadline {
+                return Ok(false);
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+        Ok(true)
     }
 }
 
