@@ -252,6 +252,8 @@ pub(super) const ROWS: &[Row] = &[
         name: "chroot",
         before: NEW_ROOT,
         traced: "RAN=/ran chroot root /usr/bin/$NAME; mv root/ran $RAN",
+        // What it maps has paths of another root, and may be gone when it is looked up.
+        control: Control::None,
         needs: &["ldd"],
         ..STAND_IN_ONLY
     },
@@ -261,6 +263,7 @@ pub(super) const ROWS: &[Row] = &[
         traced: "mv root/usr/bin/$NAME root/usr/bin/other\n\
                  RAN=/ran chroot root /usr/bin/other; mv root/ran $RAN",
         stand_in: Some(Violated("same content")),
+        control: Control::None,
         needs: &["ldd"],
         ..STAND_IN_ONLY
     },
