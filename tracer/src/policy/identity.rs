@@ -170,15 +170,24 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
         .into_iter()
         .find_map(|(what, version)| {
             let version = version?;
-            let why = story.content(&version).err()?;
             // No file of another size has the content of a copy.
-            let matters = |program: &String| {
-                copies(story, program).iter().any(|copy| copy.may_have_size(version.size_bytes))
+            let same_size = || {
+                let copies = claim.programs.iter().flat_map(|program| copies(story, program));
+                copies.filter(|copy| copy.may_have_size(version.size_bytes))
             };
-            if !claim.programs.iter().any(matters) {
-                return None;
+            match story.content(&version) {
+                Ok(_) => same_size()
+                    .find(|copy| story.contents_of(copy.file).next().is_none())
+                    .map(|copy| {
+                        format!(
+                            "whether the {what} is a copy of {} is not known, because that could not be read",
+                            copy.path.lossy()
+                        )
+                    }),
+                Err(why) => same_size()
+                    .next()
+                    .map(|_| format!("the content of the {what} is not known: {why}")),
             }
-            Some(format!("the content of the {what} is not known: {why}"))
         })
         .or_else(|| may_be_interpreter(exec, story)),
     }
