@@ -4,40 +4,44 @@ use super::{Control, Demand, Row};
 use Demand::Inconclusive;
 
 /// The program stays in the tree.
-const STAYS: Row = Row::ESCAPE;
+const STAYS: Row = Row { aws_cli: Some(Demand::Violated("runs aws")), ..Row::ESCAPE };
 /// Somebody outside runs the program. What the tree itself does is the same for any program.
 const HANDED_OVER: Row = Row { control: Control::None, private: true, ..Row::ESCAPE };
 
 pub(super) const ROWS: &[Row] = &[
-    Row { name: "double fork and setsid", traced: "$ODD/daemon $PROGRAM", ..STAYS },
-    Row { name: "CLONE_PARENT", traced: "$ODD/clone-parent $PROGRAM; wait; true", ..STAYS },
-    Row { name: "vfork", traced: "$ODD/vfork-exec $PROGRAM", ..STAYS },
-    Row { name: "subreaper", traced: "$ODD/subreaper $PROGRAM", ..STAYS },
+    Row { name: "double fork and setsid", traced: "$ODD/daemon $PROGRAM --version", ..STAYS },
+    Row {
+        name: "CLONE_PARENT",
+        traced: "$ODD/clone-parent $PROGRAM --version; wait; true",
+        ..STAYS
+    },
+    Row { name: "vfork", traced: "$ODD/vfork-exec $PROGRAM --version", ..STAYS },
+    Row { name: "subreaper", traced: "$ODD/subreaper $PROGRAM --version", ..STAYS },
     Row {
         name: "clone3 into another cgroup",
         before: "mkdir -p $CGROUP",
-        traced: "$ODD/clone3-exec $CGROUP $PROGRAM",
+        traced: "$ODD/clone3-exec $CGROUP $PROGRAM --version",
         ..STAYS
     },
     Row {
         name: "moving itself to another cgroup",
         before: "mkdir -p $CGROUP",
-        traced: "echo 0 > $CGROUP/cgroup.procs; $NAME",
+        traced: "echo 0 > $CGROUP/cgroup.procs; $NAME --version",
         ..STAYS
     },
     Row {
         name: "clone3 into a new pid namespace",
-        traced: "$ODD/clone3-exec pid $PROGRAM",
+        traced: "$ODD/clone3-exec pid $PROGRAM --version",
         ..STAYS
     },
     Row {
         name: "clone3 into a new user namespace",
-        traced: "$ODD/clone3-exec user $PROGRAM",
+        traced: "$ODD/clone3-exec user $PROGRAM --version",
         ..STAYS
     },
     Row {
         name: "all new namespaces",
-        traced: "unshare --fork --pid --user --net --uts --ipc --cgroup --mount $NAME",
+        traced: "unshare --fork --pid --user --net --uts --ipc --cgroup --mount $NAME --version",
         ..STAYS
     },
     // Services that run things for others.
