@@ -5,6 +5,7 @@
 //! it. Whatever a verdict needs of it is written into the recording, so that judging again does not
 //! depend on the catalogue of another version.
 
+mod endpoints;
 mod file;
 mod interpreters;
 mod search;
@@ -14,6 +15,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use endpoints::{Classified, EndpointClass};
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use search::{Found, Place, Search, expand};

@@ -84,6 +84,14 @@ impl Session {
             | Record::Attempt(_)
             | Record::LocalSend(_)
             | Record::Intrusion(_)
+            | Record::Datagram(_)
+            | Record::Exchange(_)
+            | Record::OddSocket(_)
+            | Record::CgroupMove(_)
+            | Record::Dns(_)
+            | Record::Opening(_)
+            | Record::Resolved(_)
+            | Record::CredentialFile(_)
             | Record::End(_) => {}
         }
     }

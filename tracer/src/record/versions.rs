@@ -18,20 +18,30 @@ pub struct Version {
     /// Whether it can tell what the tree did to processes outside of it. A verdict over an older
     /// recording makes no statement about that.
     pub watches_outside: bool,
+    /// Whether it can tell names of endpoints, datagrams and sources of credentials.
+    pub tells_endpoints: bool,
 }
 
 /// Oldest first; the last one is written.
-pub const VERSIONS: [Version; 2] = [
+pub const VERSIONS: [Version; 3] = [
     Version {
         number: 1,
         brought: "processes, execs, contents, connections, hand-offs",
         watches_outside: false,
+        tells_endpoints: false,
     },
     Version {
         number: 2,
         brought: "failed execs, sends over unix sockets, control of other processes, watched files, \
                   mappings of code, enforcement",
         watches_outside: true,
+        tells_endpoints: false,
+    },
+    Version {
+        number: 3,
+        brought: "datagrams, names of endpoints, first bytes of connections, sources of credentials",
+        watches_outside: true,
+        tells_endpoints: true,
     },
 ];
 

@@ -8,6 +8,7 @@ mod by_pid;
 mod errno;
 mod fold;
 mod images;
+mod names;
 mod outside;
 mod story;
 #[cfg(test)]
@@ -16,5 +17,6 @@ mod tests;
 pub use by_pid::ByPid;
 pub use fold::{Fold, Machine};
 pub use images::{Image, ImageEvent, Images};
+pub use names::{NameSource, Named, Names, Naming};
 pub use outside::hand_offs;
 pub use story::{Connection, Process, Story};

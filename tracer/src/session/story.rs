@@ -9,8 +9,9 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, Close, ConnectResult, End, Exec, Exit, HandOff, Intrusion, LocalSend, Mapped,
-            Opened, Outcome, Record, Start,
+            Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
+            Exchange, Exec, Exit, HandOff, Intrusion, LocalSend, Mapped, OddSocket, Opened,
+            Opening, Outcome, Record, Resolved, Start,
         },
     },
 };
@@ -30,6 +31,14 @@ pub struct Story {
     pub mapped: Vec<Mapped>,
     pub local_sends: Vec<LocalSend>,
     pub intrusions: Vec<Intrusion>,
+    pub datagrams: Vec<Datagram>,
+    pub exchanges: Vec<Exchange>,
+    pub odd_sockets: Vec<OddSocket>,
+    pub cgroup_moves: Vec<CgroupMove>,
+    pub dns: Vec<Dns>,
+    pub openings: Vec<Opening>,
+    pub resolved: Vec<Resolved>,
+    pub credential_files: Vec<CredentialFile>,
     /// Successful execs recorded.
     pub execs: u64,
     /// Of executed and known files: SHA-256, or why there is none.
@@ -72,6 +81,8 @@ pub struct Connection {
     pub id: u64,
     pub process: ProcessKey,
     pub attempted_ns: u64,
+    /// The kernel's name of the socket, where something asked for one.
+    pub cookie: Option<u64>,
     pub destination: Option<Endpoint>,
     /// Absent while there is no outcome.
     pub result: Option<ConnectResult>,
@@ -98,6 +109,14 @@ impl Story {
             mapped: Vec::new(),
             local_sends: Vec::new(),
             intrusions: Vec::new(),
+            datagrams: Vec::new(),
+            exchanges: Vec::new(),
+            odd_sockets: Vec::new(),
+            cgroup_moves: Vec::new(),
+            dns: Vec::new(),
+            openings: Vec::new(),
+            resolved: Vec::new(),
+            credential_files: Vec::new(),
             attempt_tries: 0,
             execs: 0,
             contents: BTreeMap::new(),
@@ -193,6 +212,7 @@ impl Story {
                     id: connect.connection,
                     process: connect.process,
                     attempted_ns: connect.t_ns,
+                    cookie: connect.cookie,
                     destination: connect.destination,
                     result: None,
                     close: None,
@@ -229,6 +249,32 @@ impl Story {
                 self.expect(intrusion.process, intrusion.t_ns);
                 self.intrusions.push(intrusion);
             }
+            Record::Datagram(datagram) => {
+                self.expect(datagram.process, datagram.t_ns);
+                self.datagrams.push(datagram);
+            }
+            Record::Exchange(exchange) => self.exchanges.push(exchange),
+            Record::OddSocket(socket) => {
+                self.expect(socket.process, socket.t_ns);
+                self.odd_sockets.push(socket);
+            }
+            Record::CgroupMove(moved) => {
+                self.expect(moved.process, moved.t_ns);
+                self.cgroup_moves.push(moved);
+            }
+            Record::Dns(dns) => {
+                self.expect(dns.process, dns.t_ns);
+                self.dns.push(dns);
+            }
+            Record::Opening(opening) => {
+                self.expect(opening.process, opening.t_ns);
+                self.openings.push(opening);
+            }
+            Record::Resolved(resolved) => {
+                self.expect(resolved.process, resolved.t_ns);
+                self.resolved.push(resolved);
+            }
+            Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {
                 self.end = Some(*end);
                 self.integrity = Integrity::Intact;

@@ -4,6 +4,9 @@
 //! `wall_offset_ns` for Unix time), `_bytes` bytes. A value the kernel could not read is absent and
 //! named in `unread`; zero always means zero.
 
+mod credentials;
+mod net;
+
 use std::{borrow::Cow, collections::BTreeMap};
 
 use schemars::JsonSchema;
@@ -11,12 +14,18 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     catalogue::{self, Catalogue, Program},
-    model::{Bytes, Device, Endpoint, FileId, FileVersion, ProcessKey},
+    model::{Bytes, Device, FileId, FileVersion, ProcessKey},
     policy::{Policy, Verdict},
 };
 
+pub use credentials::{CredentialAccess, CredentialFile};
+pub use net::{
+    CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
+    Exchange, FirstBytes, OddSocket, Opening, Outcome, Resolved,
+};
+
 /// Version of the lines below. A reader refuses a newer one.
-pub const SCHEMA: u32 = 2;
+pub const SCHEMA: u32 = 3;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -31,6 +40,14 @@ pub enum Record {
     Connect(Connect),
     ConnectResult(ConnectResult),
     Close(Close),
+    Datagram(Datagram),
+    Exchange(Exchange),
+    OddSocket(OddSocket),
+    CgroupMove(CgroupMove),
+    Dns(Dns),
+    Opening(Opening),
+    Resolved(Resolved),
+    CredentialFile(CredentialFile),
     Opened(Opened),
     HandOff(HandOff),
     Attempt(Attempt),
@@ -53,6 +70,14 @@ impl Record {
             Record::Connect(_) => "connect",
             Record::ConnectResult(_) => "connect-result",
             Record::Close(_) => "close",
+            Record::Datagram(_) => "datagram",
+            Record::Exchange(_) => "exchange",
+            Record::OddSocket(_) => "odd-socket",
+            Record::CgroupMove(_) => "cgroup-move",
+            Record::Dns(_) => "dns",
+            Record::Opening(_) => "opening",
+            Record::Resolved(_) => "resolved",
+            Record::CredentialFile(_) => "credential-file",
             Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",
             Record::Attempt(_) => "attempt",
@@ -372,65 +397,6 @@ pub struct Exit {
     pub signal: Option<u8>,
     /// Since the process started.
     pub duration_ns: u64,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
-}
-
-/// `process` asked the kernel for a TCP connection.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Connect {
-    pub t_ns: u64,
-    pub process: ProcessKey,
-    pub thread: u32,
-    /// Names the connection within this recording.
-    pub connection: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub cookie: Option<u64>,
-    pub destination: Option<Endpoint>,
-    pub net_ns_inum: u32,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
-}
-
-/// What became of the attempt.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct ConnectResult {
-    pub t_ns: u64,
-    pub process: ProcessKey,
-    pub connection: u64,
-    pub outcome: Outcome,
-    /// From the attempt to the outcome.
-    pub connect_ns: Option<u64>,
-    pub source: Option<Endpoint>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub unread: Vec<String>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum Outcome {
-    Established,
-    /// `errno` as the socket has it; named where it has a name.
-    Failed {
-        errno: u32,
-        name: String,
-    },
-    /// The program closed the socket before there was an outcome.
-    Abandoned,
-    /// It ended without a connection, and the reason could not be read.
-    Unknown,
-}
-
-/// An established connection is gone.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
-pub struct Close {
-    pub t_ns: u64,
-    pub process: ProcessKey,
-    pub connection: u64,
-    pub sent_bytes: Option<u64>,
-    pub received_bytes: Option<u64>,
-    /// Since it was established.
-    pub duration_ns: Option<u64>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }

@@ -1,0 +1,240 @@
+//! Connections, datagrams, and what says which names they go to.
+
+use std::net::IpAddr;
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Bytes, Endpoint, ProcessKey};
+
+/// `process` asked the kernel for a TCP connection.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Connect {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// Names the connection within this recording.
+    pub connection: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cookie: Option<u64>,
+    pub destination: Option<Endpoint>,
+    pub net_ns_inum: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// What became of the attempt.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct ConnectResult {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub connection: u64,
+    pub outcome: Outcome,
+    /// From the attempt to the outcome.
+    pub connect_ns: Option<u64>,
+    pub source: Option<Endpoint>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outcome {
+    Established,
+    /// `errno` as the socket has it; named where it has a name.
+    Failed {
+        errno: u32,
+        name: String,
+    },
+    /// The program closed the socket before there was an outcome.
+    Abandoned,
+    /// It ended without a connection, and the reason could not be read.
+    Unknown,
+}
+
+/// An established connection is gone.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
+pub struct Close {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub connection: u64,
+    pub sent_bytes: Option<u64>,
+    pub received_bytes: Option<u64>,
+    /// Since it was established.
+    pub duration_ns: Option<u64>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+/// A socket of `process` without connections (UDP, and QUIC above it) got a destination: by connect,
+/// or by sending there. Once per socket and destination; repeats are counted in an [`Exchange`].
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Datagram {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// The kernel's name of the socket.
+    pub cookie: u64,
+    /// As `socket(2)` numbers it: 17 is UDP.
+    pub protocol: u16,
+    pub destination: Option<Endpoint>,
+    pub net_ns_inum: u32,
+    pub via: DatagramVia,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DatagramVia {
+    /// Nothing need have been sent.
+    Connect,
+    Send,
+}
+
+/// What a socket and a destination exchanged in datagrams, in all. Comes when tracing ends.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Exchange {
+    pub t_ns: u64,
+    pub cookie: u64,
+    pub destination: Endpoint,
+    pub sent_packets: u64,
+    /// Payload, without headers.
+    pub sent_bytes: u64,
+    pub received_packets: u64,
+    pub received_bytes: u64,
+}
+
+/// `process` has a socket whose traffic tracer does not follow (raw, packet, SCTP, vsock). Once per
+/// process and kind of socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct OddSocket {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// As `socket(2)` numbers them.
+    pub family: u16,
+    /// Without its flags.
+    #[serde(rename = "socket-type")]
+    pub socket_type: u16,
+    pub protocol: u16,
+}
+
+/// A process of the tree left the cgroup that the command got, so what sockets it makes from then on
+/// send is not seen by the hooks of that cgroup.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct CgroupMove {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub to_cgroup_id: u64,
+    /// Where the kernel gave it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to_path: Option<Bytes>,
+}
+
+/// A DNS message of a socket of the tree.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Dns {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub cookie: u64,
+    pub server: Option<Endpoint>,
+    /// Over TCP instead of UDP.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub tcp: bool,
+    pub message: DnsMessage,
+}
+
+/// Names are as they are shown: without the last dot, bytes that are no letter, digit, `-` or `_`
+/// escaped as in RFC 4343.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum DnsMessage {
+    Question {
+        id: u16,
+        name: String,
+        /// `A`, `AAAA`, `HTTPS`, ..., or `TYPE123`.
+        of: String,
+    },
+    Answer {
+        id: u16,
+        name: String,
+        of: String,
+        /// `NOERROR`, `NXDOMAIN`, ..., or a number.
+        code: String,
+        records: Vec<DnsRecord>,
+        /// The server said that there is more, or tracer kept only the beginning.
+        #[serde(default, skip_serializing_if = "super::is_false")]
+        truncated: bool,
+    },
+    /// Bytes on port 53 that are no DNS message.
+    Malformed { why: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct DnsRecord {
+    pub name: String,
+    pub of: String,
+    pub ttl_s: u32,
+    /// An address, or the name a CNAME stands for; of an HTTPS record the target and its address
+    /// hints, separated by blanks; empty for types that tracer does not read.
+    pub data: String,
+}
+
+/// What the first bytes that `process` sent over a connection say. QUIC's come from a datagram
+/// socket, with `connection` absent.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Opening {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub cookie: u64,
+    /// As in its [`Connect`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub connection: Option<u64>,
+    pub destination: Option<Endpoint>,
+    pub what: FirstBytes,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum FirstBytes {
+    /// A TLS ClientHello.
+    Tls {
+        /// Server name indication.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        sni: Option<String>,
+        #[serde(default, skip_serializing_if = "Vec::is_empty")]
+        alpn: Vec<String>,
+        /// It has an Encrypted ClientHello, so `sni` may be a public name that stands for another.
+        #[serde(default, skip_serializing_if = "super::is_false")]
+        encrypted_hello: bool,
+        /// Hexadecimal; names the connection to whoever reads its plaintext elsewhere.
+        client_random: String,
+        /// In a QUIC Initial packet.
+        #[serde(default, skip_serializing_if = "super::is_false")]
+        quic: bool,
+    },
+    /// An HTTP/1 request head.
+    Http {
+        method: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        host: Option<String>,
+    },
+    /// Something else.
+    Other,
+    /// It begins like TLS or HTTP, and the rest could not be read.
+    Unread { why: String },
+}
+
+/// `process` asked its C library for the addresses of a name.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Resolved {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    pub name: String,
+    pub addresses: Vec<IpAddr>,
+    /// `getaddrinfo`'s own error number; absent when it succeeded.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub error: Option<i32>,
+}
