@@ -165,6 +165,27 @@ pub struct LocalSendEvent {
     pub peer_name: Bytes,
 }
 
+/// Bytes that a socket of the tree sent or received: the beginning of a TCP stream in pieces, or a
+/// datagram.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PayloadEvent {
+    pub header: EventHeader,
+    /// The kernel's name of the socket.
+    pub cookie: u64,
+    /// As in its [`ConnectEvent`]; none for datagrams.
+    pub connection: Option<u64>,
+    /// The remote end, whichever the direction.
+    pub destination: Option<Endpoint>,
+    /// As `socket(2)` numbers it: 6 is TCP, 17 is UDP.
+    pub protocol: u16,
+    pub incoming: bool,
+    /// In the TCP stream of that direction; 0 for datagrams.
+    pub offset_bytes: u64,
+    /// How long the piece was on the wire; `bytes` can be its beginning only.
+    pub wire_bytes: u32,
+    pub bytes: Vec<u8>,
+}
+
 /// A process outside the tree was taken control of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct IntrusionEvent {

@@ -7,7 +7,7 @@ mod ids;
 pub use bytes::Bytes;
 pub use event::{
     ArgvPiece, AttemptEvent, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-    ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, RootEvent,
+    ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, PayloadEvent, RootEvent,
 };
 pub(crate) use ids::nanoseconds;
 pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

@@ -10,6 +10,7 @@ mod fold;
 mod images;
 mod names;
 mod outside;
+mod payload;
 mod story;
 #[cfg(test)]
 mod tests;
@@ -19,4 +20,5 @@ pub use fold::{Fold, Machine};
 pub use images::{Image, ImageEvent, Images};
 pub use names::{NameSource, Named, Names, Naming};
 pub use outside::hand_offs;
+pub use payload::Payloads;
 pub use story::{Connection, Process, Story};
