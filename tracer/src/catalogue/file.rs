@@ -1,10 +1,13 @@
 //! Catalogue files: TOML, every unknown key refused.
 
-use std::{collections::BTreeSet, path::Path};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+};
 
 use serde::Deserialize;
 
-use super::{Catalogue, HandOffKind, HandOffPoint, Program};
+use super::{Catalogue, EndpointRule, HandOffKind, HandOffPoint, Program};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
@@ -25,6 +28,10 @@ pub(super) struct File {
     pub(super) program: Vec<Program>,
     #[serde(default)]
     pub(super) hand_off: Vec<HandOffPoint>,
+    #[serde(default)]
+    pub(super) endpoint_forms: BTreeMap<String, Vec<String>>,
+    #[serde(default)]
+    pub(super) endpoint: Vec<EndpointRule>,
 }
 
 impl Catalogue {
@@ -35,7 +42,9 @@ impl Catalogue {
             let name = path.as_ref().display().to_string();
             let text = std::fs::read_to_string(path)
                 .map_err(|source| CatalogueError::Io { path: name.clone(), source })?;
-            catalogue.extend(parse(&text, &name)?);
+            catalogue
+                .extend(parse(&text, &name)?)
+                .map_err(|detail| CatalogueError::Invalid { path: name, detail })?;
         }
         Ok(catalogue)
     }
@@ -153,13 +162,53 @@ mod tests {
                     [[program]]\nname = 'tool'\nlayouts = ['~/tool/*/tool']\n\
                     [[hand-off]]\nname = 'queue'\nkind = 'directory'\npaths = ['/x/queue']\n\
                     why = 'runs what is there'";
-        catalogue.extend(parse(text, "more.toml").unwrap());
+        catalogue.extend(parse(text, "more.toml").unwrap()).unwrap();
         let aws = catalogue.program("aws");
         assert!(aws.is_file_name(b"aws") && aws.is_file_name(b"aws-cli"));
         assert_eq!(aws.python_modules, ["awscli"]);
         assert_eq!(catalogue.program("tool").file_names, ["tool"]);
         assert!(catalogue.folders.contains(&"/x/bin".to_owned()));
         assert!(catalogue.has_hand_off("queue"));
+    }
+
+    #[test]
+    fn endpoints_of_files_come_first() {
+        let mut catalogue = Catalogue::embedded().clone();
+        let text = "[endpoint-forms]\nours = ['{}.corp.example.com']\n\
+                    [[endpoint]]\nservice = 'gateway'\nprovider = 'us'\nclass = 'api'\n\
+                    names = ['ours:gw', 'aws:gateway', 'mcp.example.com']\nports = [443]";
+        catalogue.extend(parse(text, "more.toml").unwrap()).unwrap();
+        let service = |name| catalogue.classify(Some(name), None).map(|found| found.service);
+        assert_eq!(service("gw.corp.example.com").as_deref(), Some("gateway"));
+        assert_eq!(service("gateway.us-east-1.amazonaws.com").as_deref(), Some("gateway"));
+        assert_eq!(service("mcp.example.com").as_deref(), Some("gateway"));
+        assert_eq!(service("mcp.example.org").as_deref(), Some("mcp-server"));
+    }
+
+    #[test]
+    fn bad_endpoints_say_what_is_wrong() {
+        let check = |rest: &str, expected: &str| {
+            let text = format!("[[endpoint]]\nprovider = 'x'\nclass = 'api'\n{rest}");
+            let mut catalogue = Catalogue::embedded().clone();
+            let error = parse(&text, "c.toml")
+                .map_err(|error| error.to_string())
+                .and_then(|file| catalogue.extend(file))
+                .unwrap_err();
+            assert!(error.contains(expected), "{error}");
+        };
+        check("service = 'x'", "neither `names` nor `ranges`");
+        check("service = 'X y'\nnames = ['a.b']", "lower-case");
+        check("service = 'x'\nnames = ['a.b']\nport = [1]", "port");
+        check("service = 'x'\nnames = ['a.b']\nports = [0]", "is no port");
+        check("service = 'x'\nnames = ['a.b:443']", "no form `a.b`");
+        check("service = 'x'\nnames = ['10.0.0.1']", "belongs in `ranges`");
+        check("service = 'x'\nnames = ['https://a.b']", "no form `https`");
+        check("service = 'x'\nnames = ['*']", "no fixed part");
+        check("service = 'x'\nranges = ['10.0.0.1/8']", "must be `10.0.0.0/8`");
+        check("service = 'x'\nranges = ['a.b']", "neither an address");
+        check("service = 'x-{service}'\nnames = ['a.b']", "no `{service}`");
+        check("service = 'x-{service}'\nnames = ['{service}.b']\nranges = ['::1']", "`ranges`");
+        check("service = 'x'\nnames = ['a.b']\n[endpoint-forms]\naws = ['a']", "already");
     }
 
     #[test]

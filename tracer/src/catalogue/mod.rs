@@ -1,13 +1,14 @@
-//! The catalogue: what a program's name in a policy stands for, and which places outside the tree
-//! take work.
+//! The catalogue: what a program's name in a policy stands for, which places outside the tree take
+//! work, and what stands behind names and addresses.
 //!
-//! The embedded part is data (`programs.toml`, `handoffs.toml`), and files of the same form extend
+//! The embedded part is data (`programs.toml`, `handoffs.toml`, `endpoints.toml`), and files of the same form extend
 //! it. Whatever a verdict needs of it is written into the recording, so that judging again does not
 //! depend on the catalogue of another version.
 
 mod endpoints;
 mod file;
 mod interpreters;
+mod names;
 mod search;
 
 use std::{borrow::Cow, sync::LazyLock};
@@ -15,9 +16,13 @@ use std::{borrow::Cow, sync::LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use endpoints::{Classified, EndpointClass};
+pub use endpoints::{
+    Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints, looks_like_address,
+    range_of, shown as shown_range,
+};
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
+pub use names::{HostName, NamePattern};
 pub use search::{Found, Place, Search, expand};
 
 /// The name of the hand-off of a process that is controlled as by a debugger.
@@ -91,7 +96,7 @@ pub enum HandOffKind {
     Port,
 }
 
-/// Programs, and where work can be handed to.
+/// Programs, where work can be handed to, and endpoints.
 ///
 /// A pattern of paths is absolute or starts with `~/`, the calling user's home; `*` stands for any
 /// part of one component.
@@ -104,6 +109,7 @@ pub struct Catalogue {
     pub other_folders: Vec<String>,
     programs: Vec<Program>,
     pub hand_offs: Vec<HandOffPoint>,
+    pub endpoints: Endpoints,
 }
 
 impl Catalogue {
@@ -118,8 +124,9 @@ impl Catalogue {
             for (text, name) in [
                 (include_str!("programs.toml"), "programs.toml"),
                 (include_str!("handoffs.toml"), "handoffs.toml"),
+                (include_str!("endpoints.toml"), "endpoints.toml"),
             ] {
-                catalogue.extend(file::parse(text, name).expect("embedded"));
+                catalogue.extend(file::parse(text, name).expect("embedded")).expect("embedded");
             }
             catalogue
         });
@@ -189,8 +196,21 @@ impl Catalogue {
         names
     }
 
-    /// Adds the entries of a file: to the entry of the same name, where there is one.
-    fn extend(&mut self, file: file::File) {
+    /// Adds the entries of a file: to the entry of the same name, where there is one. Its endpoints
+    /// come before those that are there.
+    ///
+    /// # Errors
+    /// What is wrong with its endpoints.
+    fn extend(&mut self, file: file::File) -> Result<(), String> {
+        let mut endpoints = self.endpoints.rules().clone();
+        for (form, patterns) in file.endpoint_forms {
+            if endpoints.forms.contains_key(&form) {
+                return Err(format!("there is a form `{form}` already in `endpoint-forms`"));
+            }
+            endpoints.forms.insert(form, patterns);
+        }
+        endpoints.rules.splice(0..0, file.endpoint);
+        self.endpoints = Endpoints::new(endpoints)?;
         add(&mut self.folders, file.folders);
         add(&mut self.other_folders, file.other_folders);
         for mut program in file.program {
@@ -212,6 +232,7 @@ impl Catalogue {
         }
         // A hand-off may have several entries: folders and sockets.
         self.hand_offs.extend(file.hand_off);
+        Ok(())
     }
 }
 

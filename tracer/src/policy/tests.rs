@@ -201,6 +201,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         enforced: false,
         policies: vec![policy.clone()],
         catalogue: None,
+        endpoints: None,
         known_programs: BTreeMap::from([(
             "aws".to_owned(),
             vec![KnownCopy {

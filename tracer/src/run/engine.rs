@@ -548,6 +548,7 @@ fn start_record(
         sensors: attached.sensors.iter().cloned().chain(others).collect(),
         policies: settings.policies.clone(),
         catalogue: Some(known.entries),
+        endpoints: Some(settings.catalogue.endpoints.rules().clone()),
         inherited_sockets: inherited::sockets(),
         enforced: settings.probes.enforce,
         known_programs: known.copies,

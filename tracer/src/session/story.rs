@@ -1,10 +1,14 @@
 //! What a sequence of records adds up to: processes, their programs, their connections.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use tracer_ebpf::abi::Kind;
 
 use crate::{
+    catalogue::{Catalogue, Classified, Endpoints},
     model::{Endpoint, FileId, FileVersion, ProcessKey},
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
@@ -57,6 +61,8 @@ pub struct Story {
     attempt_tries: u64,
     /// Connections are counted, and not kept.
     for_verdict: bool,
+    /// The catalogue's endpoints that it was recorded with, or what is wrong with them.
+    endpoints: Result<Cow<'static, Endpoints>, String>,
 }
 
 #[derive(Clone, Debug)]
@@ -98,6 +104,7 @@ impl Connection {
 impl Story {
     pub fn new(start: Start) -> Story {
         Story {
+            endpoints: Endpoints::recorded(start.endpoints.as_ref()),
             start,
             end: None,
             integrity: Integrity::CutShort,
@@ -345,6 +352,17 @@ impl Story {
     /// fork that made it.
     pub fn execs_in_order(&self) -> impl Iterator<Item = &Exec> {
         self.exec_order.iter().filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
+    }
+
+    /// The endpoints of the catalogue that it was recorded with, or what is wrong with them.
+    pub fn endpoints(&self) -> Result<&Endpoints, &str> {
+        self.endpoints.as_deref().map_err(String::as_str)
+    }
+
+    /// What stands behind a name or, without an entry for that, behind an address: by the catalogue
+    /// that it was recorded with.
+    pub fn classify(&self, name: Option<&str>, endpoint: Option<Endpoint>) -> Option<Classified> {
+        self.endpoints().unwrap_or(&Catalogue::embedded().endpoints).classify(name, endpoint)
     }
 
     /// Whether what the process executed next is what it had tried to: a search along `PATH` that

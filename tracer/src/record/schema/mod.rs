@@ -13,7 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalogue::{self, Catalogue, Program},
+    catalogue::{self, Catalogue, EndpointRules, Program},
     model::{Bytes, Device, FileId, FileVersion, ProcessKey},
     policy::{Policy, Verdict},
 };
@@ -111,6 +111,9 @@ pub struct Start {
     /// made with the embedded ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub catalogue: Option<Vec<Program>>,
+    /// The catalogue's endpoints. Recordings that have none are judged by the embedded ones.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub endpoints: Option<EndpointRules>,
     /// Inode numbers of the sockets that the command inherits from whoever called tracer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherited_sockets: Vec<u64>,
