@@ -15,6 +15,7 @@ pub mod run;
 
 pub mod ingest;
 pub mod model;
+pub mod protocol;
 pub mod session;
 
 pub mod record;
