@@ -1,3 +1,4 @@
+pub mod bench;
 pub mod browser;
 pub mod evasions;
 pub mod lab;

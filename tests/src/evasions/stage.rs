@@ -240,7 +240,7 @@ fn tools() -> PathBuf {
 }
 
 /// Programs of Debian's that the machine may lack, as xtask's set-up leaves them.
-pub(super) fn debian_tools() -> PathBuf {
+pub(crate) fn debian_tools() -> PathBuf {
     tools().join("debian/bin")
 }
 

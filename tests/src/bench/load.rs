@@ -1,0 +1,99 @@
+//! What is measured: a program that does one thing many times and says how long that took.
+
+use std::{
+    path::{Path, PathBuf},
+    process::{Command, Output},
+};
+
+use anyhow::{Context as _, Result, ensure};
+
+use crate::{fixtures, on_path, scratch::Scratch};
+
+/// The thing that is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Deed {
+    Spawn,
+    Connect,
+    NullCall,
+    FailedExec,
+    UdpConnect,
+}
+
+impl Deed {
+    fn word(self) -> &'static str {
+        match self {
+            Deed::Spawn => "spawn",
+            Deed::Connect => "connect",
+            Deed::NullCall => "null",
+            Deed::FailedExec => "try",
+            Deed::UdpConnect => "udp",
+        }
+    }
+}
+
+/// The processor that loads run on, and the one for everything that watches them.
+pub const LOAD_CPU: usize = 0;
+pub const TOOL_CPU: usize = 1;
+
+/// What a load said about itself.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Cost {
+    pub wall_ns: f64,
+    /// Of its own processes.
+    pub cpu_ns: f64,
+}
+
+/// The compiled load.
+#[derive(Debug)]
+pub struct Loads {
+    program: PathBuf,
+    /// A static program that ends at once.
+    spawned: PathBuf,
+}
+
+impl Loads {
+    pub fn compile(scratch: &Scratch) -> Result<Loads> {
+        let compile = |source: &Path, to: &str| {
+            let to = scratch.file(to);
+            let mut cc = Command::new(on_path("cc")?);
+            cc.args(["-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"]);
+            let output = cc.arg(&to).arg(source).output().context("cannot start cc")?;
+            ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            Ok(to)
+        };
+        let nothing = scratch.write("nothing.c", "int main(void) { return 0; }\n")?;
+        Ok(Loads {
+            program: compile(&fixtures().join("programs/bench-load.c"), "bench-load")?,
+            spawned: compile(&nothing, "nothing")?,
+        })
+    }
+
+    /// The command line that does it this often.
+    pub fn command(&self, deed: Deed, count: u64, cpu: usize) -> Vec<String> {
+        let words = [
+            self.program.display().to_string(),
+            cpu.to_string(),
+            deed.word().to_owned(),
+            count.to_string(),
+            self.spawned.display().to_string(),
+        ];
+        words.into()
+    }
+}
+
+/// What the load printed on its standard output, whoever ran it.
+pub fn cost(output: &Output) -> Result<Cost> {
+    let said = String::from_utf8_lossy(&output.stdout);
+    let parse = || {
+        let mut numbers = said.lines().last()?.split_whitespace();
+        let (wall, cpu) = (numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?);
+        Some(Cost { wall_ns: wall, cpu_ns: cpu })
+    };
+    ensure!(
+        output.status.success(),
+        "the load ended with {}: {}",
+        output.status,
+        String::from_utf8_lossy(&output.stderr)
+    );
+    parse().with_context(|| format!("the load printed {said:?}"))
+}

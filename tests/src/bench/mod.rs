@@ -1,0 +1,246 @@
+//! How much tracer costs, beside what one would use instead.
+//!
+//! Every number is of pairs: the load alone, the load with the tool, and again, so that a machine that
+//! gets slower meanwhile does so for both. The load and the tool have a processor each. What two runs
+//! without any tool differ by is measured the same way, and nothing smaller is called a difference.
+
+pub mod load;
+pub mod losses;
+mod pairs;
+pub mod stats;
+pub mod table;
+pub mod tools;
+
+use anyhow::Result;
+
+use self::{
+    load::{Deed, LOAD_CPU, Loads},
+    pairs::Pairs,
+    stats::median,
+    table::{Cell, Finding, Section},
+    tools::{Bench, Tool},
+};
+use crate::{Skip, scratch::Scratch};
+
+/// How long one wants to wait.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    pub pairs: usize,
+    /// What counts of deeds are divided by.
+    pub divisor: u64,
+    /// How long machines are saturated.
+    pub seconds: u64,
+    /// Whether other tools are measured too.
+    pub peers: bool,
+}
+
+impl Effort {
+    pub const FULL: Effort = Effort { pairs: 11, divisor: 1, seconds: 60, peers: true };
+    /// Enough to see that everything still works, and for nothing else.
+    pub const QUICK: Effort = Effort { pairs: 2, divisor: 20, seconds: 2, peers: false };
+}
+
+/// A part of the whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Part {
+    Spawn,
+    Connect,
+    Untraced,
+    Start,
+    Losses,
+}
+
+impl Part {
+    pub const ALL: [Part; 5] =
+        [Part::Spawn, Part::Connect, Part::Untraced, Part::Start, Part::Losses];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Spawn => "spawn",
+            Part::Connect => "connect",
+            Part::Untraced => "untraced",
+            Part::Start => "start",
+            Part::Losses => "losses",
+        }
+    }
+}
+
+/// Measures a part.
+pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
+    let loads = Loads::compile(&bench.scratch)?;
+    match part {
+        Part::Spawn => traced(bench, &loads, effort, &SPAWN),
+        Part::Connect => traced(bench, &loads, effort, &CONNECT),
+        Part::Untraced => untraced(bench, &loads, effort),
+        Part::Start => start(bench, effort),
+        Part::Losses => losses::section(bench, &loads, effort),
+    }
+}
+
+pub fn bench(tracer: std::path::PathBuf) -> Result<Bench> {
+    Ok(Bench { tracer, scratch: Scratch::new()? })
+}
+
+/// A load that is traced.
+struct Traced {
+    title: &'static str,
+    deed: Deed,
+    count: u64,
+    goal: &'static str,
+    peers: &'static [Tool],
+}
+
+const SPAWN: Traced = Traced {
+    title: "Start a static program and wait for it (P1, P4, P5)",
+    deed: Deed::Spawn,
+    count: 4_000,
+    goal: "wall and CPU of the load <= 1.01; CPU of the collector <= 5 us each",
+    peers: &Tool::PEERS_OF_SPAWN,
+};
+
+const CONNECT: Traced = Traced {
+    title: "Connect over the loopback device, accept, close (P2, P4)",
+    deed: Deed::Connect,
+    count: 20_000,
+    goal: "wall of the load <= 1.03; CPU of the collector <= 2 us each",
+    peers: &Tool::PEERS_OF_CONNECT,
+};
+
+fn tools(effort: Effort, peers: &'static [Tool]) -> Vec<Tool> {
+    let mut tools = vec![Tool::Nothing, Tool::Tracer];
+    tools.extend(peers.iter().filter(|_| effort.peers));
+    tools
+}
+
+fn traced(bench: &Bench, loads: &Loads, effort: Effort, of: &Traced) -> Result<Section> {
+    let count = of.count / effort.divisor;
+    let command = loads.command(of.deed, count, LOAD_CPU);
+    // What a tool costs without a load is no cost of the load.
+    let idle = loads.command(of.deed, 1, LOAD_CPU);
+    let mut section = Section::new(of.title, of.goal, count, effort.pairs);
+    section.columns =
+        &["wall", "CPU of the load", "added", "CPU of the tool", "memory of the tool"];
+    for tool in tools(effort, of.peers) {
+        let measured = (|| {
+            let pairs = Pairs::measure(
+                effort.pairs,
+                || bench.trial(Tool::Nothing, &command),
+                || bench.trial(tool, &command),
+            )?;
+            let idle = bench.trial(tool, &idle)?;
+            Ok((pairs, idle))
+        })();
+        section.add(tool.name(), measured, |(pairs, idle)| {
+            let wall = pairs.ratio(|trial| trial.load.wall_ns);
+            let each = |ns: f64| ns / count as f64;
+            let tool_cpu: Vec<f64> = pairs
+                .with
+                .iter()
+                .map(|trial| each((trial.tool_cpu_ns - idle.tool_cpu_ns).max(0.0)))
+                .collect();
+            let bytes = pairs.with.iter().map(|trial| trial.tool_bytes).max().unwrap_or(0);
+            let own = tool != Tool::Nothing;
+            vec![
+                Cell::ratio(wall),
+                Cell::ratio(pairs.ratio(|trial| trial.load.cpu_ns)),
+                Cell::nanoseconds(pairs.difference(|trial| each(trial.load.wall_ns))),
+                if own { Cell::nanoseconds(median(&tool_cpu)) } else { Cell::Nothing },
+                if own { Cell::Bytes(bytes) } else { Cell::Nothing },
+            ]
+        })?;
+    }
+    Ok(section)
+}
+
+/// A system call of a process that nobody asked to trace.
+fn untraced(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
+    let count = 5_000_000 / effort.divisor;
+    let command = loads.command(Deed::NullCall, count, LOAD_CPU);
+    let mut section = Section::new(
+        "A system call of a process that is not traced (P3)",
+        "<= 1.01",
+        count,
+        effort.pairs,
+    );
+    section.columns = &["wall", "each"];
+    for tool in tools(effort, &Tool::PEERS_OF_SPAWN) {
+        let measured = Pairs::measure(
+            effort.pairs,
+            || bench.trial(Tool::Nothing, &command),
+            || {
+                let _watching =
+                    if tool == Tool::Nothing { None } else { Some(bench.watching(tool)?) };
+                bench.trial(Tool::Nothing, &command)
+            },
+        );
+        section.add(tool.name(), measured, |pairs| {
+            let each: Vec<f64> =
+                pairs.with.iter().map(|trial| trial.load.wall_ns / count as f64).collect();
+            vec![
+                Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)),
+                Cell::nanoseconds(median(&each)),
+            ]
+        })?;
+    }
+    Ok(section)
+}
+
+/// From the start of a tool to its end, around a command that does nothing.
+fn start(bench: &Bench, effort: Effort) -> Result<Section> {
+    let mut section = Section::new(
+        "From the start of the tool to its end, around `true` (P6)",
+        "tracer <= 120 ms",
+        1,
+        effort.pairs,
+    );
+    section.columns = &["wall", "CPU"];
+    let tracer = bench.tracer.display().to_string();
+    let cases: [(&str, Vec<&str>); 4] = [
+        ("nothing", vec!["true"]),
+        ("tracer run", vec![&tracer, "run", "-q", "--", "true"]),
+        ("tracer run -p no-aws-cli", vec![&tracer, "run", "-q", "-p", "no-aws-cli", "--", "true"]),
+        ("bpftrace, one probe", vec!["bpftrace", "-c", "true", "-e", "BEGIN { exit(); }"]),
+    ];
+    for (name, words) in cases {
+        if name.starts_with("bpftrace") && !effort.peers {
+            continue;
+        }
+        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
+        let measured = (0..effort.pairs)
+            .map(|_| {
+                let mut command = bench.prepared(&words)?;
+                let started = std::time::Instant::now();
+                let (output, used) = tools::run(&mut command)?;
+                anyhow::ensure!(
+                    matches!(output.status.code(), Some(0 | 11)),
+                    Skip(format!("it ended with {}", output.status))
+                );
+                Ok((started.elapsed().as_nanos() as f64, used.cpu_ns))
+            })
+            .collect::<Result<Vec<_>>>();
+        section.add(name, measured, |runs| {
+            let of = |pick: fn(&(f64, f64)) -> f64| {
+                Cell::nanoseconds(median(&runs.iter().map(pick).collect::<Vec<_>>()))
+            };
+            vec![of(|run| run.0), of(|run| run.1)]
+        })?;
+    }
+    Ok(section)
+}
+
+impl Section {
+    /// A row; one that could not be measured here says why.
+    fn add<T>(
+        &mut self,
+        name: &str,
+        measured: Result<T>,
+        cells: impl FnOnce(T) -> Vec<Cell>,
+    ) -> Result<()> {
+        let finding = match measured {
+            Ok(measured) => Finding::Measured(cells(measured)),
+            Err(error) => Finding::NotHere(error.downcast::<Skip>().map(|skip| skip.to_string())?),
+        };
+        self.rows.push((name.to_owned(), finding));
+        Ok(())
+    }
+}

@@ -1,0 +1,321 @@
+//! What watches a load: nothing, tracer, and the programs one would take instead.
+
+use std::{
+    fs::{self, File},
+    io::{self, Read},
+    os::unix::process::{CommandExt as _, ExitStatusExt as _},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, anyhow, bail, ensure};
+
+use super::load::{self, Cost, TOOL_CPU};
+use crate::{Skip, evasions::debian_tools, scratch::Scratch};
+
+/// A program that watches, and how it is told to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tool {
+    Nothing,
+    Tracer,
+    /// `strace -f` of everything.
+    Strace,
+    /// The same, with a filter in the kernel that leaves other calls alone.
+    StraceFiltered,
+    Execsnoop,
+    ExecsnoopBpftrace,
+    TcpBpftrace,
+    PerfTrace,
+}
+
+impl Tool {
+    pub const PEERS_OF_SPAWN: [Tool; 5] = [
+        Tool::Execsnoop,
+        Tool::ExecsnoopBpftrace,
+        Tool::PerfTrace,
+        Tool::StraceFiltered,
+        Tool::Strace,
+    ];
+    pub const PEERS_OF_CONNECT: [Tool; 4] =
+        [Tool::TcpBpftrace, Tool::PerfTrace, Tool::StraceFiltered, Tool::Strace];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Tool::Nothing => "nothing",
+            Tool::Tracer => "tracer run",
+            Tool::Strace => "strace -f",
+            Tool::StraceFiltered => "strace -f --seccomp-bpf",
+            Tool::Execsnoop => "execsnoop (libbpf-tools)",
+            Tool::ExecsnoopBpftrace => "bpftrace, execve and its argv",
+            Tool::TcpBpftrace => "bpftrace, inet_sock_set_state",
+            Tool::PerfTrace => "perf trace",
+        }
+    }
+
+    /// How it is started, without what it watches.
+    fn words(self, tracer: &Path, log: &Path) -> Vec<String> {
+        let words: &[&str] = match self {
+            Tool::Nothing => &[],
+            Tool::Tracer => &["{tracer}", "run", "--quiet", "--output", "{log}", "--"],
+            Tool::Strace => &["strace", "-f", "-qq", "-o", "{log}"],
+            Tool::StraceFiltered => &[
+                "strace",
+                "-f",
+                "--seccomp-bpf",
+                "-qq",
+                "-e",
+                "trace=execve,execveat,connect",
+                "-o",
+                "{log}",
+            ],
+            Tool::Execsnoop => &["execsnoop"],
+            Tool::ExecsnoopBpftrace => &[
+                "bpftrace",
+                "-e",
+                "BEGIN { printf(\"ready\\n\"); } \
+                 tracepoint:syscalls:sys_enter_execve { printf(\"%d \", pid); join(args->argv); }",
+            ],
+            Tool::TcpBpftrace => &[
+                "bpftrace",
+                "-e",
+                "BEGIN { printf(\"ready\\n\"); } \
+                 tracepoint:sock:inet_sock_set_state { printf(\"%d %s %d %d\\n\", pid, comm, \
+                 args->oldstate, args->newstate); }",
+            ],
+            Tool::PerfTrace => {
+                &["perf", "trace", "-e", "execve,execveat,connect", "-f", "-o", "{log}", "--"]
+            }
+        };
+        let fill = |word: &&str| {
+            word.replace("{log}", &log.display().to_string())
+                .replace("{tracer}", &tracer.display().to_string())
+        };
+        words.iter().map(fill).collect()
+    }
+
+    /// It is told what to watch by starting it. The others watch the machine, and say this when they
+    /// have begun.
+    fn says_when_ready(self) -> Option<&'static str> {
+        match self {
+            Tool::Nothing
+            | Tool::Tracer
+            | Tool::Strace
+            | Tool::StraceFiltered
+            | Tool::PerfTrace => None,
+            Tool::Execsnoop => Some("PCOMM"),
+            Tool::ExecsnoopBpftrace | Tool::TcpBpftrace => Some("ready"),
+        }
+    }
+}
+
+/// A load under a tool.
+#[derive(Clone, Copy, Debug)]
+pub struct Trial {
+    pub load: Cost,
+    /// Processor time of the tool alone, from its start to its end.
+    pub tool_cpu_ns: f64,
+    /// Largest resident memory of the tool.
+    pub tool_bytes: u64,
+}
+
+/// Where tools are started.
+#[derive(Debug)]
+pub struct Bench {
+    pub tracer: PathBuf,
+    pub scratch: Scratch,
+}
+
+impl Bench {
+    pub fn log(&self) -> PathBuf {
+        self.scratch.file("log")
+    }
+
+    /// The tool watches this command.
+    pub fn trial(&self, tool: Tool, command: &[String]) -> Result<Trial> {
+        match tool.says_when_ready() {
+            Some(words) => self.beside(tool, words, command),
+            None => self.around(tool, command),
+        }
+    }
+
+    /// The tool starts the command.
+    fn around(&self, tool: Tool, command: &[String]) -> Result<Trial> {
+        let log = self.log();
+        let _ = fs::remove_file(&log);
+        let mut words = tool.words(&self.tracer, &log);
+        words.extend_from_slice(command);
+        let (output, used) = run(&mut self.prepared(&words)?)?;
+        let load = load::cost(&output).with_context(|| tool.name())?;
+        Ok(Trial {
+            load,
+            tool_cpu_ns: (used.cpu_ns - load.cpu_ns).max(0.0),
+            tool_bytes: used.largest_bytes,
+        })
+    }
+
+    /// The command runs while the tool watches the machine.
+    fn beside(&self, tool: Tool, ready: &str, command: &[String]) -> Result<Trial> {
+        let watcher = self.watcher(tool, ready)?;
+        let output = self.prepared(command)?.output()?;
+        let load = load::cost(&output)?;
+        let tool_cpu_ns = watcher.cpu_ns()?;
+        Ok(Trial { load, tool_cpu_ns, tool_bytes: watcher.peak_bytes()? })
+    }
+
+    /// The tool has begun to watch the machine, or an idle process of its own.
+    pub fn watching(&self, tool: Tool) -> Result<Watcher> {
+        if let Some(ready) = tool.says_when_ready() {
+            return self.watcher(tool, ready);
+        }
+        let log = self.log();
+        let _ = fs::remove_file(&log);
+        let mut words = tool.words(&self.tracer, &log);
+        ensure!(!words.is_empty(), "nothing cannot watch");
+        words.extend(["sh", "-c", "echo ready; exec sleep 600"].map(String::from));
+        self.start(tool, &words, "ready")
+    }
+
+    fn watcher(&self, tool: Tool, ready: &str) -> Result<Watcher> {
+        self.start(tool, &tool.words(&self.tracer, &self.log()), ready)
+    }
+
+    fn start(&self, tool: Tool, words: &[String], ready: &str) -> Result<Watcher> {
+        let (said, errors) = (self.scratch.file("said"), self.scratch.file("errors"));
+        // Tools look for tracefs where not every machine mounts it.
+        let mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec \"$@\"";
+        let mut wrapped: Vec<String> =
+            ["unshare", "--mount", "sh", "-c", mount, "sh", "stdbuf", "-oL"]
+                .map(String::from)
+                .into();
+        wrapped.extend_from_slice(words);
+        let mut command = self.prepared(&wrapped)?;
+        command.stdout(File::create(&said)?).stderr(File::create(&errors)?);
+        let child = command.process_group(0).spawn().context("cannot start unshare")?;
+        let mut watcher = Watcher { child };
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            if fs::read_to_string(&said).is_ok_and(|said| said.contains(ready)) {
+                return Ok(watcher);
+            }
+            if watcher.child.try_wait()?.is_some() || Instant::now() > deadline {
+                let errors = fs::read_to_string(&errors).unwrap_or_default();
+                let errors: Vec<&str> = errors.lines().take(3).collect();
+                bail!(Skip(format!("{} cannot watch here: {}", tool.name(), errors.join(" | "))));
+            }
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    /// On the processor for tools, with the mark by which it is found when something goes wrong.
+    pub fn prepared(&self, words: &[String]) -> Result<Command> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let folders = [debian_tools()].into_iter().chain(std::env::split_paths(&path));
+        let joined = std::env::join_paths(folders)?;
+        let found = std::env::split_paths(&joined).any(|folder| folder.join(&words[0]).is_file());
+        ensure!(found, Skip(format!("there is no {} here", words[0])));
+        let mut command = Command::new("taskset");
+        command.args(["-c", &TOOL_CPU.to_string()]).args(words);
+        command.env("PATH", joined).env(crate::scratch::MARK, self.scratch.mark());
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+}
+
+/// A tool that runs. Dropping it ends it and everything it started.
+#[derive(Debug)]
+pub struct Watcher {
+    child: Child,
+}
+
+impl Watcher {
+    /// Its processes, found as its process group.
+    fn processes(&self) -> Vec<PathBuf> {
+        let group = self.child.id().to_string();
+        let of_group = |folder: &PathBuf| {
+            let stat = fs::read_to_string(folder.join("stat")).unwrap_or_default();
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            rest.split(' ').nth(2) == Some(group.as_str())
+        };
+        let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
+        all.filter_map(|entry| Some(entry.ok()?.path())).filter(of_group).collect()
+    }
+
+    fn cpu_ns(&self) -> Result<f64> {
+        let tick = rustix::param::clock_ticks_per_second();
+        let mut ticks = 0;
+        for process in self.processes() {
+            let stat = fs::read_to_string(process.join("stat"))?;
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            // utime and stime, fields 14 and 15; `rest` begins with field 3.
+            ticks += rest
+                .split(' ')
+                .skip(11)
+                .take(2)
+                .filter_map(|field| field.parse::<u64>().ok())
+                .sum::<u64>();
+        }
+        Ok(ticks as f64 * 1e9 / tick as f64)
+    }
+
+    fn peak_bytes(&self) -> Result<u64> {
+        let mut largest = 0;
+        for process in self.processes() {
+            let status = fs::read_to_string(process.join("status"))?;
+            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+            let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+            largest = largest.max(kib.unwrap_or(0) * 1024);
+        }
+        Ok(largest)
+    }
+}
+
+impl Drop for Watcher {
+    fn drop(&mut self) {
+        if let Some(group) =
+            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
+        {
+            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        }
+        let _ = self.child.wait();
+    }
+}
+
+/// What a process used, and the children it waited for.
+#[derive(Clone, Copy, Debug)]
+pub struct Use {
+    pub cpu_ns: f64,
+    pub largest_bytes: u64,
+}
+
+/// Runs it to its end.
+pub fn run(command: &mut Command) -> Result<(Output, Use)> {
+    command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().context("cannot start taskset")?;
+    let (out, err) = child.stdout.take().zip(child.stderr.take()).context("both are piped")?;
+    let read = |mut from: Box<dyn Read + Send>| {
+        thread::spawn(move || {
+            let mut all = Vec::new();
+            from.read_to_end(&mut all).map(|_| all)
+        })
+    };
+    let (out, err) = (read(Box::new(out)), read(Box::new(err)));
+    let joined = |reader: thread::JoinHandle<io::Result<Vec<u8>>>| -> Result<Vec<u8>> {
+        Ok(reader.join().map_err(|_| anyhow!("reading its output panicked"))??)
+    };
+    let (stdout, stderr) = (joined(out)?, joined(err)?);
+    let pid = libc::pid_t::try_from(child.id())?;
+    let mut status = 0;
+    // SAFETY: all zeroes is a valid rusage.
+    let mut used: libc::rusage = unsafe { std::mem::zeroed() };
+    // SAFETY: both are writable; the child was not waited for yet, so the pid is its own.
+    let waited = unsafe { libc::wait4(pid, &raw mut status, 0, &raw mut used) };
+    ensure!(waited == pid, "wait4: {}", io::Error::last_os_error());
+    let ns = |time: libc::timeval| time.tv_sec as f64 * 1e9 + time.tv_usec as f64 * 1e3;
+    let used = Use {
+        cpu_ns: ns(used.ru_utime) + ns(used.ru_stime),
+        largest_bytes: u64::try_from(used.ru_maxrss)? * 1024,
+    };
+    Ok((Output { status: ExitStatus::from_raw(status), stdout, stderr }, used))
+}
