@@ -49,7 +49,7 @@ enum Task {
     Vm(vm::Options),
     /// Set up, build, then take the documentation's pictures anew
     Pictures,
-    /// Set up, build, then measure
+    /// Set up, build, then measure what tracer costs (docs/performance.md)
     Bench(bench::Options),
     /// Set up, build, then print what becomes of each disguise and escape (docs/evasions.md)
     Evasions(evasions::Options),
@@ -78,7 +78,7 @@ fn main() -> ExitCode {
         Task::Test => test::task(&layout),
         Task::Vm(options) => vm::task(&layout, &options),
         Task::Pictures => pictures::task(&layout),
-        Task::Bench(options) => bench::task(&layout, &options).map(|()| ExitCode::SUCCESS),
+        Task::Bench(options) => bench::task(&layout, &options),
         Task::Evasions(options) => evasions::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use serde_json::Value;
 
 use crate::{
-    build,
+    bench, build,
     command::{self, IfFails},
     elevate::elevated,
     layout::Layout,
@@ -49,6 +49,7 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         tidy::checks(layout, &tools.toolchain, &mut steps);
         steps.step("unit tests", || unit_tests(layout));
         steps.step("integration tests", || integration_tests(layout));
+        steps.step("benchmark, quick", || bench::step(layout));
         steps.step("other kernels", || vm::step(layout));
     }
     Ok(steps.end_with_tally())

@@ -81,6 +81,32 @@ impl Loads {
     }
 }
 
+impl Loads {
+    /// The same, done by Node.
+    pub fn in_node(&self, deed: Deed, count: u64) -> Result<Vec<String>> {
+        let words = [
+            on_path("taskset")?.display().to_string(),
+            "-c".to_owned(),
+            LOAD_CPU.to_string(),
+            on_path("node")?.display().to_string(),
+            fixtures().join("node/bench.mjs").display().to_string(),
+            LOAD_CPU.to_string(),
+            deed.word().to_owned(),
+            count.to_string(),
+            self.spawned.display().to_string(),
+        ];
+        Ok(words.into())
+    }
+
+    /// The load among this many processes that are alive and do nothing.
+    pub fn among(&self, alive: u64, command: &[String]) -> Vec<String> {
+        let crowd = "for i in $(seq $0); do sleep 600 & done; \"$@\"; code=$?; kill $(jobs -p); \
+                     wait 2>/dev/null; exit $code";
+        let words = ["bash", "-c", crowd, &alive.to_string()].map(str::to_owned);
+        words.into_iter().chain(command.iter().cloned()).collect()
+    }
+}
+
 /// What the load printed on its standard output, whoever ran it.
 pub fn cost(output: &Output) -> Result<Cost> {
     let said = String::from_utf8_lossy(&output.stdout);

@@ -4,6 +4,7 @@
 //! gets slower meanwhile does so for both. The load and the tool have a processor each. What two runs
 //! without any tool differ by is measured the same way, and nothing smaller is called a difference.
 
+mod growth;
 pub mod load;
 pub mod losses;
 mod pairs;
@@ -46,21 +47,32 @@ pub enum Part {
     Spawn,
     Connect,
     Untraced,
+    Node,
     Start,
     Losses,
+    Growth,
 }
 
 impl Part {
-    pub const ALL: [Part; 5] =
-        [Part::Spawn, Part::Connect, Part::Untraced, Part::Start, Part::Losses];
+    pub const ALL: [Part; 7] = [
+        Part::Spawn,
+        Part::Connect,
+        Part::Untraced,
+        Part::Node,
+        Part::Start,
+        Part::Losses,
+        Part::Growth,
+    ];
 
     pub fn name(self) -> &'static str {
         match self {
             Part::Spawn => "spawn",
             Part::Connect => "connect",
             Part::Untraced => "untraced",
+            Part::Node => "node",
             Part::Start => "start",
             Part::Losses => "losses",
+            Part::Growth => "growth",
         }
     }
 }
@@ -72,8 +84,10 @@ pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
         Part::Spawn => traced(bench, &loads, effort, &SPAWN),
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
         Part::Untraced => untraced(bench, &loads, effort),
+        Part::Node => node(bench, &loads, effort),
         Part::Start => start(bench, effort),
         Part::Losses => losses::section(bench, &loads, effort),
+        Part::Growth => growth::section(bench, &loads, effort),
     }
 }
 
@@ -180,6 +194,36 @@ fn untraced(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
                 Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)),
                 Cell::nanoseconds(median(&each)),
             ]
+        })?;
+    }
+    Ok(section)
+}
+
+/// What a Node process does all day.
+fn node(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
+    let mut section = Section::new(
+        "Node: `spawnSync` and `net.connect` (P11)",
+        "wall <= 1.01 and <= 1.02",
+        2_000 / effort.divisor,
+        effort.pairs,
+    );
+    section.columns = &["wall", "added each"];
+    let count = section.count;
+    for (name, deed, tool) in [
+        ("spawnSync, nothing", Deed::Spawn, Tool::Nothing),
+        ("spawnSync, tracer run", Deed::Spawn, Tool::Tracer),
+        ("net.connect, nothing", Deed::Connect, Tool::Nothing),
+        ("net.connect, tracer run", Deed::Connect, Tool::Tracer),
+    ] {
+        let command = loads.in_node(deed, count)?;
+        let measured = Pairs::measure(
+            effort.pairs,
+            || bench.trial(Tool::Nothing, &command),
+            || bench.trial(tool, &command),
+        );
+        section.add(name, measured, |pairs| {
+            let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
+            vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
         })?;
     }
     Ok(section)

@@ -13,7 +13,16 @@ use std::{
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
 use super::load::{self, Cost, TOOL_CPU};
-use crate::{Skip, evasions::debian_tools, scratch::Scratch};
+use crate::{
+    Skip,
+    evasions::{debian_tools, tools as installed},
+    scratch::Scratch,
+};
+
+/// Programs to compare with, as xtask's set-up leaves them.
+fn peers() -> PathBuf {
+    installed().join("peers/bin")
+}
 
 /// A program that watches, and how it is told to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -211,7 +220,7 @@ impl Bench {
     /// On the processor for tools, with the mark by which it is found when something goes wrong.
     pub fn prepared(&self, words: &[String]) -> Result<Command> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let folders = [debian_tools()].into_iter().chain(std::env::split_paths(&path));
+        let folders = [debian_tools(), peers()].into_iter().chain(std::env::split_paths(&path));
         let joined = std::env::join_paths(folders)?;
         let found = std::env::split_paths(&joined).any(|folder| folder.join(&words[0]).is_file());
         ensure!(found, Skip(format!("there is no {} here", words[0])));

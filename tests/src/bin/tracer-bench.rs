@@ -1,6 +1,10 @@
 //! Measures tracer beside what one would use instead.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, ExitCode},
+};
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
@@ -19,7 +23,13 @@ struct Options {
     quick: bool,
     #[arg(long, value_enum, default_value = "markdown")]
     format: Format,
-    /// Only these parts: spawn, connect, untraced, start, losses
+    /// The program that measures the rate of `tracer verify`
+    #[arg(long, value_name = "FILE")]
+    verify_rate: PathBuf,
+    /// Put the tables into this document too
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+    /// Only these parts: spawn, connect, untraced, node, start, losses, growth, verify
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }
@@ -43,7 +53,14 @@ struct Machine {
 struct Report {
     machine: Machine,
     sections: Vec<Section>,
+    /// What the program that measures `tracer verify` printed.
+    verify: Option<String>,
 }
+
+/// The part that is not [`Part`]'s: a program of its own.
+const VERIFY: &str = "verify";
+const BEGIN: &str = "<!-- measured: cargo xtask bench --write -->\n";
+const END: &str = "<!-- end -->";
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -60,34 +77,60 @@ fn run(options: &Options) -> Result<()> {
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
     let tracer = fs::canonicalize(&options.tracer)
         .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let known: Vec<&str> = Part::ALL.map(Part::name).into_iter().chain([VERIFY]).collect();
     for part in &options.parts {
-        let known = Part::ALL.map(Part::name);
         ensure!(known.contains(&part.as_str()), "no part `{part}`; there are {}", known.join(", "));
     }
     let bench = bench::bench(tracer)?;
-    let wanted = |part: &Part| {
-        options.parts.is_empty() || options.parts.iter().any(|name| name == part.name())
-    };
+    let wanted =
+        |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
     let mut sections = Vec::new();
-    for part in Part::ALL.into_iter().filter(wanted) {
+    for part in Part::ALL.into_iter().filter(|part| wanted(part.name())) {
         eprintln!("{}", part.name());
         sections.push(bench::section(part, &bench, effort).context(part.name())?);
     }
-    let report = Report { machine: machine(options.quick)?, sections };
+    // It has one size only, which takes a while.
+    let verify = (wanted(VERIFY) && !options.quick).then(|| verify(&options.verify_rate));
+    let report = Report { machine: machine(options.quick)?, sections, verify: verify.transpose()? };
+    let markdown = markdown(&report);
     match options.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Markdown => {
-            let Machine { kernel, processor, processors, quick } = &report.machine;
-            println!("Linux {kernel}, {processors} x {processor}\n");
-            if *quick {
-                println!("A quick run: these numbers are no measurement.\n");
-            }
-            for section in &report.sections {
-                println!("{}", section.markdown());
-            }
-        }
+        Format::Markdown => print!("{markdown}"),
+    }
+    if let Some(file) = &options.into {
+        let context = || format!("cannot change {}", file.display());
+        let document = fs::read_to_string(file).with_context(context)?;
+        let (before, rest) = document.split_once(BEGIN).context("the document has no tables")?;
+        let (_, after) = rest.split_once(END).context("the document's tables have no end")?;
+        fs::write(file, format!("{before}{BEGIN}\n{markdown}\n{END}{after}"))
+            .with_context(context)?;
     }
     Ok(())
+}
+
+fn verify(program: &Path) -> Result<String> {
+    eprintln!("{VERIFY}");
+    let output = Command::new(program).output().context("cannot start it")?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(String::from_utf8(output.stdout)?)
+}
+
+fn markdown(report: &Report) -> String {
+    let Machine { kernel, processor, processors, quick } = &report.machine;
+    let mut text = format!("Linux {kernel}, {processors} x {processor}\n\n");
+    if *quick {
+        text.push_str("A quick run: these numbers are no measurement.\n\n");
+    }
+    for section in &report.sections {
+        text.push_str(&section.markdown());
+        text.push('\n');
+    }
+    if let Some(verify) = &report.verify {
+        text.push_str("### `tracer verify` (P12)\n\n```text\n");
+        text.push_str(verify);
+        text.push_str("```\n");
+    }
+    text
 }
 
 fn machine(quick: bool) -> Result<Machine> {

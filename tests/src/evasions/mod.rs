@@ -13,7 +13,7 @@ mod stage;
 pub mod table;
 mod tracer;
 
-pub(crate) use self::stage::debian_tools;
+pub(crate) use self::stage::{debian_tools, tools};
 pub use self::{
     stage::Stage,
     tracer::{Ruling, Trial, trial},

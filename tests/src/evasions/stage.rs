@@ -235,7 +235,7 @@ fn cgroup_root() -> &'static Path {
     if beside_the_first.is_dir() { beside_the_first } else { Path::new("/sys/fs/cgroup") }
 }
 
-fn tools() -> PathBuf {
+pub(crate) fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools")
 }
 

@@ -32,21 +32,34 @@ const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
     remedy: "use a Debian 12 (with its security updates) or later, or install these programs",
 };
 
+/// What `cargo xtask bench` compares with, beside these: large, and needed for nothing else.
+const PEERS: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("perf", "linux-perf")];
+
 pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
-    let folder = layout.tools().join("debian");
-    let packages = PROGRAMS.map(|(_, package)| package);
+    unpack(layout, "debian", &PROGRAMS)
+}
+
+pub(crate) fn peers(layout: &Layout) -> Result<()> {
+    unpack(layout, "peers", &PEERS)
+}
+
+/// Into `target/tools/NAME/bin`.
+fn unpack(layout: &Layout, name: &str, programs: &[(&str, &str)]) -> Result<()> {
+    let folder = layout.tools().join(name);
+    let packages: Vec<&str> = programs.iter().map(|(_, package)| *package).collect();
     // The folder is part of it: the wrappers name it. apt is asked only the first time: removing the
     // folder gets the newer version.
     let made_from = format!("{}\nin {}", packages.join(" "), folder.display());
     let stamp = Stamp::new(folder.join(".stamp"), made_from);
     let wrappers = folder.join("bin");
     if stamp.is_current(&wrappers) {
-        eprintln!("ok: {}", PROGRAMS.map(|(program, _)| program).join(", "));
+        let names: Vec<&str> = programs.iter().map(|(program, _)| *program).collect();
+        eprintln!("ok: {}", names.join(", "));
         return Ok(());
     }
     let apt = Apt::with_fresh_lists(layout, IF_DEBIAN_FAILS)?;
     apt.unpack(&apt.with_dependencies(&packages)?, &folder.join("unpacked"))?;
-    for (program, package) in PROGRAMS {
+    for (program, package) in programs {
         write_wrapper(&folder.join("unpacked"), program, package, &wrappers.join(program))?;
     }
     stamp.write()

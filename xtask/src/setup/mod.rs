@@ -58,6 +58,12 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
     Ok(tools)
 }
 
+/// The programs that tracer is measured beside.
+pub(crate) fn peers(layout: &Layout) -> Result<()> {
+    let _lock = lock(layout)?;
+    evasions::peers(layout)
+}
+
 /// The compiler alone, for tasks that link nothing.
 pub(crate) fn toolchain_only(layout: &Layout) -> Result<Toolchain> {
     let _lock = lock(layout)?;
