@@ -28,6 +28,7 @@ macro_rules! kernel_fields {
             TASK_START_BOOTTIME: "task_struct" "start_boottime";
             TASK_SIGNAL: "task_struct" "signal";
             TASK_EXIT_CODE: "task_struct" "exit_code";
+            TASK_EXEC_ID: "task_struct" "self_exec_id";
             TASK_THREAD_PID: "task_struct" "thread_pid";
             TASK_CRED: "task_struct" "cred";
             TASK_FS: "task_struct" "fs";

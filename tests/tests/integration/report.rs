@@ -373,6 +373,7 @@ fn crowd(scratch: &Scratch) -> Result<PathBuf> {
             code: Some(0),
             signal: None,
             duration_ns: 900,
+            execs: Some(1),
             unread: Vec::new(),
         }))?;
     }

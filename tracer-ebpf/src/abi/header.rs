@@ -80,6 +80,8 @@ pub mod unread {
     pub const DUMPABLE: u32 = 1 << 14;
     /// The file of the script that was executed through an interpreter.
     pub const SCRIPT: u32 = 1 << 15;
+    /// The kernel's own count of a process's execs.
+    pub const EXEC_COUNT: u32 = 1 << 16;
 
     /// The name of each bit, as recordings spell it.
     pub const NAMES: &[(u32, &str)] = &[
@@ -99,6 +101,7 @@ pub mod unread {
         (BYTES, "bytes"),
         (DUMPABLE, "dumpable"),
         (SCRIPT, "script"),
+        (EXEC_COUNT, "exec-count"),
     ];
 }
 

@@ -38,5 +38,6 @@ pub struct Exit {
     pub header: Header,
     /// As `wait(2)` encodes it: exit code in bits 8 to 15, or the signal in bits 0 to 6.
     pub wait_status: u32,
-    pub padding: u32,
+    /// How often it executed something, by the kernel's own count (`self_exec_id`).
+    pub execs: u32,
 }

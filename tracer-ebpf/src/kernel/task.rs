@@ -41,6 +41,12 @@ impl Task {
         self.0.read(&field::TASK_START_BOOTTIME)
     }
 
+    /// A number that the kernel raises by one at each exec and hands down at each fork; its low half.
+    #[inline(always)]
+    pub(crate) fn exec_id(self) -> Option<u32> {
+        self.0.read::<u64>(&field::TASK_EXEC_ID).map(|id| id as u32)
+    }
+
     #[inline(always)]
     pub(crate) fn parent_tgid(self) -> Option<u32> {
         Task(self.0.follow(&field::TASK_REAL_PARENT)?).tgid()

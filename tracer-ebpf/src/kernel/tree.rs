@@ -15,7 +15,9 @@ pub(crate) struct Member {
     pub(crate) start_ns: u64,
     /// Bits of [`header_flag`] that its records and its descendants inherit.
     pub(crate) flags: u32,
-    pub(crate) padding: u32,
+    /// [`Task::exec_id`](super::task::Task::exec_id) when it entered. One that could not be read is 0,
+    /// which makes the count of its execs a wrong one and not a right one.
+    pub(crate) exec_id: u32,
 }
 
 /// Entries here are the collector's default; it sizes the map by the machine's `pid_max`.

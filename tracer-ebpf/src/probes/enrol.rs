@@ -31,7 +31,11 @@ fn try_enrol(role: Role) -> Option<()> {
     let ids = bpf_get_current_pid_tgid();
     let (tgid, tid) = ((ids >> 32) as u32, ids as u32);
     let leader = Task::current().leader()?;
-    let member = Member { start_ns: leader.start_ns()?, flags: role.header_flags(), padding: 0 };
+    let member = Member {
+        start_ns: leader.start_ns()?,
+        flags: role.header_flags(),
+        exec_id: leader.exec_id()?,
+    };
     if !tree::insert(tgid, &member) {
         return None;
     }

@@ -39,5 +39,10 @@ fn on_exit(process: &Tracked) {
             (Some(_), Some(status)) => exit.wait_status = status,
             _ => exit.header.unread |= unread::STATUS,
         }
+        // Every thread has the process's number: an exec leaves one thread only.
+        match task.exec_id() {
+            Some(id) => exit.execs = id.wrapping_sub(process.member.exec_id),
+            None => exit.header.unread |= unread::EXEC_COUNT,
+        }
     });
 }

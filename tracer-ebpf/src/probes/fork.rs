@@ -30,7 +30,11 @@ fn on_fork(parent: &Tracked, child: Task) {
         return; // a thread of a tracked process
     }
     let start_ns = child.start_ns();
-    let member = Member { start_ns: start_ns.unwrap_or(0), flags: parent.member.flags, padding: 0 };
+    let member = Member {
+        start_ns: start_ns.unwrap_or(0),
+        flags: parent.member.flags,
+        exec_id: child.exec_id().unwrap_or(0),
+    };
     let tracked = tree::insert(child_tgid, &member);
     emit::record(Kind::Fork, |fork: &mut Fork| {
         parent.fill_header(&mut fork.header, Kind::Fork);

@@ -45,6 +45,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
             Event::Exit(ExitEvent {
                 header: event_header(&exit.header),
                 wait_status: exit.wait_status,
+                execs: exit.execs,
             })
         }
         Kind::Connect => Event::Connect(connect(&fixed(record)?.0)),

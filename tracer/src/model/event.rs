@@ -112,6 +112,8 @@ pub struct ArgvPiece {
 pub struct ExitEvent {
     pub header: EventHeader,
     pub wait_status: u32,
+    /// By the kernel's own count.
+    pub execs: u32,
 }
 
 #[derive(Clone, Debug, PartialEq)]

@@ -95,6 +95,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.push(no_faults(story, end));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
     lines.push(witness(story, end));
+    lines.extend(exec_counts(story));
     lines.extend(outside(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
@@ -237,6 +238,13 @@ fn witness(story: &Story, end: &End) -> Requirement {
         Witness::Absent(why) => {
             (Some(format!("there is no independent count of execs: {why}")), String::new())
         }
+        Witness::NotAsked => (
+            Some(
+                "the inherited counter of execs was not opened, because no policy asked for a verdict"
+                    .into(),
+            ),
+            String::new(),
+        ),
         Witness::Counted(counted) if *counted != expected => (
             Some(format!(
                 "the kernel's own counter saw {counted} execs, the recording has {expected} that it could see"
@@ -256,6 +264,44 @@ fn witness(story: &Story, end: &End) -> Requirement {
         }
     };
     Requirement::new("witness", Concern::Programs, failure, good)
+}
+
+/// The kernel numbers the images of a process; the number at its exit says how often it executed
+/// something, whatever the exec probe saw.
+fn exec_counts(story: &Story) -> Option<Requirement> {
+    if !record::version(story.start.schema).tells_endpoints {
+        return None;
+    }
+    const NAMED: usize = 5;
+    let mut wrong: Vec<String> = story
+        .miscounted
+        .iter()
+        .take(NAMED)
+        .map(|(process, counted, recorded)| {
+            format!("{} by {}, recorded {recorded}", execs(*counted), story.label(*process))
+        })
+        .collect();
+    if let Some(more) = story.miscounted.len().checked_sub(NAMED).filter(|more| *more > 0) {
+        wrong.push(format!("and {more} more"));
+    }
+    let exited = story.processes.values().filter(|process| process.exit.is_some()).count() as u64;
+    let failure = if !wrong.is_empty() {
+        Some(format!("the kernel's own numbers of images differ: {}", wrong.join(", ")))
+    } else if story.counted_processes != exited {
+        Some(format!(
+            "the kernel's own number of images was read of {} of {exited} processes",
+            story.counted_processes
+        ))
+    } else {
+        None
+    };
+    let good =
+        format!("the kernel's own numbers of images agree with the recording in {exited} processes");
+    Some(Requirement::new("exec-counts", Concern::Programs, failure, good))
+}
+
+fn execs(count: u64) -> String {
+    if count == 1 { "1 exec".into() } else { format!("{count} execs") }
 }
 
 /// What the tree told or did to processes outside of it was watched.

@@ -59,6 +59,7 @@ fn exit(process: ProcessKey) -> Record {
         code: Some(0),
         signal: None,
         duration_ns: 8,
+        execs: None,
         unread: Vec::new(),
     })
 }
@@ -86,6 +87,7 @@ pub(super) fn events(child: &[Record]) -> Vec<Record> {
     ];
     records.extend_from_slice(child);
     records.extend([exit(CHILD), exit(ROOT)]);
+    count_execs(&mut records);
     // Every executed file was read; its content is as different as its inode.
     let contents: Vec<Record> = records
         .iter()
@@ -98,6 +100,18 @@ pub(super) fn events(child: &[Record]) -> Vec<Record> {
         .collect();
     records.extend(contents);
     records
+}
+
+/// Has the kernel's own counts agree.
+fn count_execs(records: &mut [Record]) {
+    let mut counts: BTreeMap<ProcessKey, u32> = BTreeMap::new();
+    for record in records {
+        if let Record::Exec(exec) = record {
+            *counts.entry(exec.process).or_default() += 1;
+        } else if let Record::Exit(exit) = record {
+            exit.execs = Some(counts.get(&exit.process).copied().unwrap_or(0));
+        }
+    }
 }
 
 const AWS_VERSION: FileVersion = FileVersion {
@@ -280,6 +294,31 @@ fn every_gap_makes_it_inconclusive_and_says_so() {
         |_, end| end.command_status = CommandStatus::NotStarted("x".into()),
         "could not be started",
     );
+}
+
+/// An exec that neither a record nor a counter of the probes has: the kernel's number of images does.
+#[test]
+fn an_exec_that_no_probe_saw_is_inconclusive() {
+    let mut exit = exit(CHILD);
+    if let Record::Exit(exit) = &mut exit {
+        exit.execs = Some(2);
+    }
+    let mut records = events(&[git()]);
+    let own = |record: &Record| matches!(record, Record::Exit(exit) if exit.process == CHILD);
+    let place = records.iter().position(own).unwrap();
+    records[place] = exit;
+    let policy = load("no-aws-cli").unwrap();
+    let mut story = Story::new(start(&policy));
+    let end = good_end(&records);
+    for record in records {
+        story.add(record);
+    }
+    story.add(Record::End(Box::new(end)));
+    let verdict = judge(&story, &[policy]).unwrap();
+    assert_eq!(verdict.overall, Ruling::Inconclusive);
+    let reasons = verdict.claims[0].reasons.join("\n");
+    assert!(reasons.contains("2 execs by git (pid"), "{reasons}");
+    assert!(reasons.contains("recorded 1"), "{reasons}");
 }
 
 #[test]

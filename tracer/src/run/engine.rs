@@ -24,7 +24,7 @@ use super::{
     collector::Collector,
     inherited,
     known::Known,
-    launch::{self, LaunchError, Launched},
+    launch::{self, LaunchError, Launched, Perf},
     machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
     user::CallingUser,
@@ -120,7 +120,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
         enroll_command,
         user,
         mask,
-        settings.probes.hand_offs.then(|| settings.probes.maps_ring_bytes()),
+        settings.probes.hand_offs.then(|| Perf { ring_bytes: settings.probes.maps_ring_bytes() }),
     );
     let (launched, launch_error) = match launched {
         Ok(mut launched) => {
@@ -270,10 +270,11 @@ impl Session {
             self.wait(&child, &mut ended).await?;
         }
         let status = ended.map_or(CommandStatus::Running, |(status, _)| command_status(status));
-        let witness = match witness.map(|mut witness| witness.read()) {
-            Ok(Ok(count)) => Witness::Counted(count),
-            Ok(Err(error)) => Witness::Absent(format!("it could not be read: {error}")),
-            Err(error) => Witness::Absent(format!("it could not be opened: {error}")),
+        let witness = match witness.map(|witness| witness.map(|mut witness| witness.read())) {
+            None => Witness::NotAsked,
+            Some(Ok(Ok(count))) => Witness::Counted(count),
+            Some(Ok(Err(error))) => Witness::Absent(format!("it could not be read: {error}")),
+            Some(Err(error)) => Witness::Absent(format!("it could not be opened: {error}")),
         };
         drop(anchor);
         Ok((status, witness))

@@ -24,8 +24,8 @@ const USER_FAILED: i32 = libc::EKEYREVOKED;
 #[derive(Debug)]
 pub(super) struct Launched {
     pub(super) child: Child,
-    /// Or why there is none.
-    pub(super) witness: Result<ExecWitness, String>,
+    /// Or why there is none; not there unless it is asked for.
+    pub(super) witness: Option<Result<ExecWitness, String>>,
     /// Executable mappings, if they are wanted.
     pub(super) maps: Option<Result<MapStream, String>>,
     /// Keeps the thread alive that the witness was opened on.
@@ -48,12 +48,20 @@ pub enum LaunchError {
     NoThread(io::Error),
 }
 
+/// Perf events that the command inherits. Each costs every process that it creates some microseconds,
+/// so they are opened for a verdict only.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Perf {
+    /// Of the ring of executable mappings that each CPU gets.
+    pub(super) ring_bytes: usize,
+}
+
 pub(super) fn launch(
     command: &[OsString],
     enroller: Enroller,
     user: Option<CallingUser>,
     mask: OriginalMask,
-    maps_bytes: Option<usize>,
+    perf: Option<Perf>,
 ) -> Result<Launched, LaunchError> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(LaunchError::NotFound(String::new()));
@@ -81,9 +89,9 @@ pub(super) fn launch(
     thread::Builder::new()
         .name("launcher".into())
         .spawn(move || {
-            let witness = ExecWitness::open().map_err(|error| error.to_string());
-            let maps =
-                maps_bytes.map(|bytes| MapStream::open(bytes).map_err(|error| error.to_string()));
+            let text = |error: io::Error| error.to_string();
+            let witness = perf.map(|_| ExecWitness::open().map_err(text));
+            let maps = perf.map(|perf| MapStream::open(perf.ring_bytes).map_err(text));
             // A receiver that is gone means that tracer is ending: nothing to do.
             let _ = report.send((prepared.spawn(), witness, maps));
             let _ = until_dropped.recv();

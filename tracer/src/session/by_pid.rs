@@ -113,6 +113,7 @@ mod tests {
             code: Some(0),
             signal: None,
             duration_ns: 5,
+            execs: None,
             unread: Vec::new(),
         }));
         story.add(fork(SECOND));

@@ -313,6 +313,7 @@ fn exit(event: &ExitEvent) -> Record {
         code: code.and_then(byte),
         signal: signal.and_then(byte),
         duration_ns: header.time_ns.saturating_sub(header.process.start_ns),
+        execs: known(header, unread::EXEC_COUNT, event.execs),
         unread: names(header),
     })
 }

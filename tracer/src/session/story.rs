@@ -49,6 +49,10 @@ pub struct Story {
     contents: BTreeMap<FileVersion, Result<String, String>>,
     /// Those of them that an inherited perf counter can see.
     pub witnessed_execs: u64,
+    /// Processes of which the kernel's own count of execs was read.
+    pub counted_processes: u64,
+    /// Those of them whose execs are not in the recording as often: process, counted, recorded.
+    pub miscounted: Vec<(ProcessKey, u64, u64)>,
     /// Events of processes that no root or fork record introduced.
     pub orphans: u64,
     /// Introduced and not seen to exit.
@@ -128,6 +132,8 @@ impl Story {
             execs: 0,
             contents: BTreeMap::new(),
             witnessed_execs: 0,
+            counted_processes: 0,
+            miscounted: Vec::new(),
             orphans: 0,
             alive: BTreeSet::new(),
             roots: Vec::new(),
@@ -206,7 +212,16 @@ impl Story {
             Record::Exit(exit) => {
                 self.alive.remove(&exit.process);
                 let (key, t_ns) = (exit.process, exit.t_ns);
-                self.expect(key, t_ns).exit = Some(exit);
+                let counted = exit.execs.map(u64::from);
+                let process = self.expect(key, t_ns);
+                process.exit = Some(exit);
+                let recorded = process.execs.len() as u64;
+                if let Some(counted) = counted {
+                    self.counted_processes += 1;
+                    if counted != recorded {
+                        self.miscounted.push((key, counted, recorded));
+                    }
+                }
             }
             Record::Connect(connect) if self.for_verdict => {
                 self.expect(connect.process, connect.t_ns);

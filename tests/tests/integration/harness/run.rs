@@ -111,15 +111,19 @@ impl Run {
         Ok(self)
     }
 
-    /// The witness, the ledger and the recording agree on the number of execs.
+    /// The kernel's own counts (the witness's, if a policy asked for it), the ledger and the recording
+    /// agree on the number of execs.
     pub(crate) fn all_seen(&self) -> Result<&Self> {
         let end = self.end()?;
-        ensure!(
-            end.witness == Witness::Counted(self.story.execs),
-            "{} execs recorded, {:?}",
-            self.story.execs,
-            end.witness
-        );
+        let witness = match &end.witness {
+            Witness::Counted(count) => *count == self.story.execs,
+            Witness::NotAsked => self.story.start.policies.is_empty(),
+            Witness::Absent(_) => false,
+        };
+        ensure!(witness, "{} execs recorded, {:?}", self.story.execs, end.witness);
+        let processes = self.story.processes.len() as u64;
+        ensure!(self.story.miscounted.is_empty(), "{:?}", self.story.miscounted);
+        ensure!(self.story.counted_processes == processes, "{processes} processes");
         let ledger: u64 = end.ledger.iter().map(|row| row.execs).sum();
         ensure!(ledger == self.story.execs, "{} execs, {ledger} in the ledger", self.story.execs);
         ensure!(self.story.alive.is_empty(), "{:?} did not end", self.story.alive);

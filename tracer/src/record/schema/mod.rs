@@ -400,6 +400,9 @@ pub struct Exit {
     pub signal: Option<u8>,
     /// Since the process started.
     pub duration_ns: u64,
+    /// How often it executed something, by the kernel's own count. Absent before schema 3.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub execs: Option<u32>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }
@@ -647,6 +650,8 @@ pub enum Witness {
     Counted(u64),
     /// It could not be opened or read.
     Absent(String),
+    /// No policy asked for a verdict, and inheriting the counter costs each new process.
+    NotAsked,
 }
 
 /// One check that the probes fire.

@@ -260,6 +260,7 @@ mod tests {
             code: Some(0),
             signal: None,
             duration_ns: 14,
+            execs: None,
             unread: Vec::new(),
         }));
         let again = ProcessKey { pid: ROOT.pid, start_ns: 18 };
