@@ -295,8 +295,9 @@ fn exec_counts(story: &Story) -> Option<Requirement> {
     } else {
         None
     };
-    let good =
-        format!("the kernel's own numbers of images agree with the recording in {exited} processes");
+    let good = format!(
+        "the kernel's own numbers of images agree with the recording in {exited} processes"
+    );
     Some(Requirement::new("exec-counts", Concern::Programs, failure, good))
 }
 
