@@ -20,5 +20,5 @@ pub use file::{
     can_enforce, check_names, load,
 };
 #[cfg(test)]
-pub(crate) use tests::start as test_start;
+pub(crate) use tests::{good_end as test_end, start as test_start};
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge, rules};

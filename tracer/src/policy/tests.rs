@@ -135,7 +135,7 @@ pub(super) fn content(version: FileVersion, result: Result<&str, &str>) -> Recor
 }
 
 /// An end that agrees with the events in everything.
-pub(super) fn good_end(records: &[Record]) -> End {
+pub(crate) fn good_end(records: &[Record]) -> End {
     let mut counts: BTreeMap<&str, u64> = BTreeMap::new();
     let mut ledger: BTreeMap<FileId, u64> = BTreeMap::new();
     for record in records {
@@ -178,6 +178,7 @@ pub(super) fn good_end(records: &[Record]) -> End {
         survivors: Vec::new(),
         maps: None,
         files: None,
+        hosts: Vec::new(),
         verdict: None,
     }
 }

@@ -1,9 +1,10 @@
-//! Readers of the protocols that say names: DNS, TLS, QUIC, HTTP.
+//! Readers of what says names: DNS, TLS, QUIC, HTTP, the file of hosts.
 //!
 //! Their input comes from anybody. No reader panics, and what each allocates is bounded by a constant
 //! or by the length of its input; both are checked in `tests.rs`.
 
 pub mod dns;
+pub mod hosts;
 pub mod http;
 #[cfg(test)]
 pub(crate) mod made;

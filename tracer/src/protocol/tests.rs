@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Reading, dns, http, made, pieces::Pieces, quic::Initials, tls};
+use super::{Reading, dns, hosts::Hosts, http, made, pieces::Pieces, quic::Initials, tls};
 use crate::record::schema::{DnsMessage, DnsRecord};
 
 fn answer(bytes: &[u8]) -> (String, String, Vec<DnsRecord>, bool) {
@@ -244,6 +244,20 @@ fn hostile_hellos() {
 }
 
 #[test]
+fn hosts_files() {
+    let text = b"127.0.0.1 localhost Localhost. # 10.0.0.1 no\n\
+        \t::ffff:127.0.0.1\tmapped\n10.0.0.2\nno address\n10.0.0.3 a\xff\n10.0.0.3 b\r";
+    let hosts = Hosts::parse(text);
+    let names = |address: &str| hosts.names(address.parse().unwrap()).to_vec();
+    assert_eq!(names("127.0.0.1"), ["localhost", "mapped"]);
+    assert_eq!(names("10.0.0.1"), [""; 0]);
+    assert_eq!(names("10.0.0.2"), [""; 0]);
+    assert_eq!(names("10.0.0.3"), [r"a\255", "b"]);
+    let many = (0..1000).map(|n| format!("0.0.0.0 ad-{n}.example\n")).collect::<String>();
+    assert_eq!(Hosts::parse(many.as_bytes()).names([0; 4].into()).len(), 64);
+}
+
+#[test]
 fn pieces_in_any_order() {
     let mut pieces = Pieces::new(10);
     assert!(!pieces.add(4, b"ef"));
@@ -289,6 +303,7 @@ fn read_everything(bytes: &[u8]) {
         assert!(head.bytes <= bytes.len());
     }
     http::looks_like(bytes);
+    Hosts::parse(bytes);
 }
 
 /// Valid messages of all protocols.

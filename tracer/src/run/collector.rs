@@ -1,6 +1,10 @@
 //! Between the rings and everything that consumes records.
 
-use std::io;
+use std::{
+    collections::BTreeSet,
+    io::{self, Read as _},
+    net::IpAddr,
+};
 
 use super::{engine::boottime_ns, machine::LiveMachine, watch::Watch};
 use crate::{
@@ -9,9 +13,10 @@ use crate::{
     model::Event,
     perf::{MapEvent, MapRecord, MapStream},
     probe::Rings,
+    protocol::hosts::Hosts,
     record::{
         Record, Writer,
-        schema::{Content, Mapped, MapsWatched, Start},
+        schema::{Content, HostsEntry, Mapped, MapsWatched, Start},
     },
     session::{self, Fold, Image, ImageEvent, Images, Story},
 };
@@ -26,6 +31,7 @@ pub(super) struct Collector {
     rings: Rings,
     machine: LiveMachine,
     maps: Maps,
+    hosts: Hosts,
     writer: Option<Writer>,
     /// The first error of the recording. Tracing goes on; the recording does not.
     pub(super) write_error: Option<io::Error>,
@@ -47,6 +53,7 @@ impl Collector {
             rings,
             machine,
             maps: Maps::default(),
+            hosts: read_hosts(),
             writer,
             write_error: None,
         };
@@ -112,6 +119,20 @@ impl Collector {
         })
     }
 
+    /// What the file of hosts says about the addresses of the story.
+    pub(super) fn hosts(&self) -> Vec<HostsEntry> {
+        let connections = self.story.connections.iter().map(|to| to.destination);
+        let datagrams = self.story.datagrams.iter().map(|to| to.destination);
+        let contacted: BTreeSet<IpAddr> = connections
+            .chain(datagrams)
+            .filter_map(|to| Some(to?.address.to_canonical()))
+            .collect();
+        let known = contacted
+            .into_iter()
+            .map(|address| HostsEntry { address, names: self.hosts.names(address).to_vec() });
+        known.filter(|entry| !entry.names.is_empty()).collect()
+    }
+
     fn accept(&mut self, records: Vec<Record>) {
         for record in records {
             accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
@@ -174,6 +195,16 @@ impl Collector {
             self.writer = None;
         }
     }
+}
+
+/// The file of hosts, as the command finds it; one that cannot be read names nothing.
+fn read_hosts() -> Hosts {
+    /// Larger ones are cut.
+    const BYTES_MAX: u64 = 16 << 20;
+    let mut bytes = Vec::new();
+    let file = std::fs::File::open("/etc/hosts");
+    let _ = file.and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
+    Hosts::parse(&bytes)
 }
 
 /// Executable mappings, on their way from the kernel to records.

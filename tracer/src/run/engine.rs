@@ -383,6 +383,7 @@ impl Session {
             survivors: collector.story.alive.iter().copied().collect(),
             files: Some(collector.watch.events()),
             maps: collector.maps_watched(),
+            hosts: collector.hosts(),
             verdict: None,
         })
     }

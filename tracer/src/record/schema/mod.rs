@@ -21,7 +21,7 @@ use crate::{
 pub use credentials::{CredentialAccess, CredentialFile};
 pub use net::{
     CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
-    Exchange, FirstBytes, OddSocket, Opening, Outcome, Resolved,
+    Exchange, FirstBytes, HostsEntry, OddSocket, Opening, Outcome, Resolved,
 };
 
 /// Version of the lines below. A reader refuses a newer one.
@@ -617,6 +617,9 @@ pub struct End {
     /// Absent where executable mappings were not to be watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<MapsWatched>,
+    /// What the file of hosts said about addresses that the tree contacted.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub hosts: Vec<HostsEntry>,
     /// As computed at the time; `verify` computes it again.
     pub verdict: Option<Verdict>,
 }

@@ -238,3 +238,11 @@ pub struct Resolved {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<i32>,
 }
+
+/// An address in the file of hosts, as it was when the command started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct HostsEntry {
+    pub address: IpAddr,
+    /// In the order of the file; the first 64.
+    pub names: Vec<String>,
+}
