@@ -305,7 +305,7 @@ fn check(rule: &EndpointRule) -> Result<(), String> {
 ///
 /// # Errors
 /// A sentence that begins with the text.
-pub fn range_of(text: &str) -> Result<IpNet, String> {
+pub(super) fn range_of(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
         return Ok(IpNet::from(address.to_canonical()));
     }
@@ -319,7 +319,7 @@ pub fn range_of(text: &str) -> Result<IpNet, String> {
 }
 
 /// A range as it is shown: a single address without its length.
-pub fn shown(range: &IpNet) -> String {
+pub(super) fn shown(range: &IpNet) -> String {
     if range.prefix_len() == range.max_prefix_len() {
         range.addr().to_string()
     } else {
@@ -328,7 +328,7 @@ pub fn shown(range: &IpNet) -> String {
 }
 
 /// Whether a name is, or resembles, an IPv4 address: no top-level domain is a number.
-pub fn looks_like_address(name: &str) -> bool {
+pub(super) fn looks_like_address(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or(name);
     !last.is_empty() && last.bytes().all(|byte| byte.is_ascii_digit())
 }

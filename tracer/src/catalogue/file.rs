@@ -7,7 +7,7 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Catalogue, EndpointRule, HandOffKind, HandOffPoint, Program};
+use super::{Catalogue, EndpointRule, HandOffKind, HandOffPoint, Program, Target};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
@@ -103,6 +103,9 @@ fn check_program(program: &Program) -> Result<(), String> {
         return Err(format!(
             "`{path}` in `marker-files` must be relative to the folder that holds the modules"
         ));
+    }
+    for call in &program.calls {
+        Target::parse(call).map_err(|why| format!("`calls`: {why}"))?;
     }
     program.layouts.iter().try_for_each(|layout| pattern("layouts", layout))?;
     program.module_folders.iter().try_for_each(|folder| pattern("module-folders", folder))
@@ -226,6 +229,7 @@ mod tests {
         check(&program("python-modules = ['a b']"), "no name of a Python module");
         check(&program("python-modules = ['a..b']"), "no name of a Python module");
         check(&program("marker-files = ['/a']"), "must be relative");
+        check(&program("calls = ['https://a.b']"), "is a URL");
         check(&program("layouts = ['bin/x']"), "must start with / or ~/");
         check(&program("layouts = ['/a/../x']"), "must not go up");
         check(&program("module-folders = ['/a/**/x']"), "`**`");

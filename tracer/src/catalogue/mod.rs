@@ -10,20 +10,19 @@ mod file;
 mod interpreters;
 mod names;
 mod search;
+mod target;
 
 use std::{borrow::Cow, sync::LazyLock};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use endpoints::{
-    Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints, looks_like_address,
-    range_of, shown as shown_range,
-};
+pub use endpoints::{Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use names::{HostName, NamePattern};
 pub use search::{Found, Place, Search, expand};
+pub use target::{Fit, Target};
 
 /// The name of the hand-off of a process that is controlled as by a debugger.
 pub const DEBUGGED: &str = "debugger";
@@ -52,6 +51,9 @@ pub struct Program {
     /// modules from others of the same name. When empty, the name is enough.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub marker_files: Vec<String>,
+    /// What it cannot do without calling, under whatever name it runs: endpoints as claims name them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<String>,
 }
 
 impl Program {
@@ -221,6 +223,7 @@ impl Catalogue {
                     add(&mut own.python_modules, program.python_modules);
                     add(&mut own.module_folders, program.module_folders);
                     add(&mut own.marker_files, program.marker_files);
+                    add(&mut own.calls, program.calls);
                 }
                 None => {
                     if program.file_names.is_empty() {

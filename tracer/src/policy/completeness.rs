@@ -21,6 +21,13 @@ pub enum Concern {
     Both,
 }
 
+impl Concern {
+    /// Whether what concerns these claims concerns the other ones too.
+    fn includes(self, other: Concern) -> bool {
+        self == Concern::Both || self == other
+    }
+}
+
 /// One line of the statement.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Requirement {
@@ -37,27 +44,30 @@ impl Requirement {
         Requirement { name: name.into(), concern, holds, detail: failure.unwrap_or(good) }
     }
 
+    /// Whether a claim over connections needs it.
+    pub fn carries_connections(&self) -> bool {
+        self.concern.includes(Concern::Connections)
+    }
+
+    /// Whether it is about connections that were made and are not recorded.
+    pub(super) fn tells_lost_connections(&self) -> bool {
+        self.concern == Concern::Connections
+            && (self.name.starts_with("no-loss-") || self.name.starts_with("no-skips-"))
+    }
+
     /// Whether a claim over programs needs it.
     pub fn carries_programs(&self) -> bool {
-        match self.concern {
-            Concern::Programs | Concern::Both => true,
-            Concern::Connections => false,
-        }
+        self.concern.includes(Concern::Programs)
     }
 }
 
 /// Which claims an event kind carries.
 fn concern(kind: Kind) -> Concern {
     match kind {
-        Kind::Root
-        | Kind::Fork
-        | Kind::Exec
-        | Kind::ArgvChunk
-        | Kind::Attempt
-        | Kind::LocalSend
-        | Kind::Intrusion => Concern::Programs,
-        // Without its exit a process counts as running, and processes own connections.
-        Kind::Exit => Concern::Both,
+        Kind::Exec | Kind::ArgvChunk | Kind::Attempt => Concern::Programs,
+        // Processes own connections, and without its exit a process counts as running. Whoever is
+        // handed work can connect as well as run something.
+        Kind::Root | Kind::Fork | Kind::Exit | Kind::LocalSend | Kind::Intrusion => Concern::Both,
         Kind::Connect | Kind::ConnectResult | Kind::Close => Concern::Connections,
     }
 }
@@ -97,6 +107,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.push(witness(story, end));
     lines.extend(exec_counts(story));
     lines.extend(outside(story));
+    lines.extend(sockets(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
     lines.extend(files(story, end));
@@ -216,7 +227,7 @@ fn no_skips(concern: Concern, end: &End) -> Requirement {
     let skipped: Vec<String> = end
         .skipped_runs
         .iter()
-        .filter(|(probe, count)| **count > 0 && probe_concern(probe) == concern)
+        .filter(|(probe, count)| **count > 0 && probe_concern(probe).includes(concern))
         .map(|(probe, count)| format!("the kernel skipped {count} runs of the probe {probe}"))
         .collect();
     Requirement::new(
@@ -228,7 +239,12 @@ fn no_skips(concern: Concern, end: &End) -> Requirement {
 }
 
 fn probe_concern(probe: &str) -> Concern {
-    if matches!(probe, "connect" | "sock_state") { Concern::Connections } else { Concern::Programs }
+    match probe {
+        "connect" | "sock_state" => Concern::Connections,
+        "exec" => Concern::Programs,
+        probe if probe.starts_with("attempt_") => Concern::Programs,
+        _ => Concern::Both,
+    }
 }
 
 fn witness(story: &Story, end: &End) -> Requirement {
@@ -339,7 +355,38 @@ fn outside(story: &Story) -> Option<Requirement> {
         ),
     };
     let failure = (!failures.is_empty()).then(|| failures.join("; "));
-    Some(Requirement::new("outside", Concern::Programs, failure, good))
+    Some(Requirement::new("outside", Concern::Both, failure, good))
+}
+
+/// Sensors without which a contact could go unnoticed, beside those that tracer cannot work without.
+const SOCKETS: [(&str, &str); 4] = [
+    ("datagrams", "where sockets without connections send to"),
+    ("cgroup-moves", "whether a process left the command's cgroup"),
+    ("odd-sockets", "whether there were raw or SCTP sockets"),
+    ("other-sockets", "whether there were packet or vsock sockets"),
+];
+
+/// Ways to contact somebody other than TCP were watched. No line for a recording from before there
+/// were sensors for that.
+fn sockets(story: &Story) -> Option<Requirement> {
+    let start = &story.start;
+    if !record::version(start.schema).tells_endpoints {
+        return None;
+    }
+    let missing = |name: &str| match start.sensors.iter().find(|sensor| sensor.sensor == name) {
+        None => Some("it was not attached".to_owned()),
+        Some(sensor) => sensor.missing.clone(),
+    };
+    let failures: Vec<String> = SOCKETS
+        .iter()
+        .filter_map(|(name, what)| Some(format!("{what} is unknown: {}", missing(name)?)))
+        .collect();
+    Some(Requirement::new(
+        "sockets",
+        Concern::Connections,
+        (!failures.is_empty()).then(|| failures.join("; ")),
+        "sockets other than TCP's were watched".into(),
+    ))
 }
 
 fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
@@ -362,7 +409,8 @@ fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
         // What every canary does, and what this one did because a sensor was there to see it.
         let concerned = |kind: &&Kind| {
             kinds.contains(kind)
-                || (concern(**kind) == concern_of_line && canary.seen.contains_key(kind.name()))
+                || (concern(**kind).includes(concern_of_line)
+                    && canary.seen.contains_key(kind.name()))
         };
         let missing: Vec<&str> = Kind::ALL
             .iter()
@@ -448,7 +496,8 @@ fn files(story: &Story, end: &End) -> Option<Requirement> {
     };
     let read = end.files.as_ref().map_or(0, |events| events.read);
     let good = format!("{} files and folders watched, {read} events read, none lost", watch.marks);
-    Some(Requirement::new("files", Concern::Programs, failure, good))
+    // Folders where others pick up work are among them.
+    Some(Requirement::new("files", Concern::Both, failure, good))
 }
 
 fn drained(story: &Story, end: &End, survivors_allowed: bool) -> Requirement {

@@ -5,6 +5,7 @@ use std::path::Path;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::{Claim, ClaimKind};
 use crate::catalogue::Catalogue;
 
 /// A set of claims.
@@ -32,37 +33,6 @@ pub enum SurvivorRule {
     Inconclusive,
     /// The claims are about the time until tracing ended.
     Allow,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields, rename_all = "kebab-case")]
-pub struct Claim {
-    pub kind: ClaimKind,
-    /// Names of the catalogue or of files, absolute paths, or `@command`: the traced command's own
-    /// program.
-    pub programs: Vec<String>,
-    /// Failed execs count as well.
-    #[serde(default, skip_serializing_if = "is_false")]
-    pub attempts: bool,
-    /// Execs that do not violate the claim although they match; reports list them.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub allow: Vec<AllowedExec>,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "kebab-case")]
-pub enum ClaimKind {
-    /// No process of the tree runs any of `programs`.
-    NeverRuns,
-    /// The tree runs nothing but `programs`.
-    RunsOnly,
-}
-
-/// An exec by its whole argv. The first word is compared by its last path component.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(deny_unknown_fields)]
-pub struct AllowedExec {
-    pub argv: Vec<String>,
 }
 
 impl Policy {
@@ -95,11 +65,6 @@ pub fn can_enforce(policies: &[Policy]) -> Result<(), String> {
     Ok(())
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's skip_serializing_if wants this")]
-fn is_false(value: &bool) -> bool {
-    !value
-}
-
 #[derive(Debug, thiserror::Error)]
 pub enum PolicyError {
     #[error(
@@ -116,10 +81,19 @@ pub enum PolicyError {
          it has: {known}"
     )]
     UnknownHandOff { policy: String, name: String, known: String },
+    #[error("the policy `{policy}`: `endpoints`: {detail}")]
+    UnknownEndpoint { policy: String, detail: String },
 }
 
-/// Whether the catalogue has every hand-off that a policy names.
+/// Whether the catalogue has every hand-off, and every service, class and provider of endpoints that
+/// a policy names.
 pub fn check_names(policy: &Policy, catalogue: &Catalogue) -> Result<(), PolicyError> {
+    let known = |claim: &Claim| claim.check_endpoints(&catalogue.endpoints);
+    policy
+        .claims
+        .iter()
+        .try_for_each(known)
+        .map_err(|detail| PolicyError::UnknownEndpoint { policy: policy.name.clone(), detail })?;
     match policy.allow_hand_offs.iter().find(|name| !catalogue.has_hand_off(name)) {
         None => Ok(()),
         Some(name) => Err(PolicyError::UnknownHandOff {
@@ -162,7 +136,7 @@ pub fn load(name: &str) -> Result<Policy, PolicyError> {
     }
 }
 
-fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
+pub(super) fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
     let invalid = |detail: String| PolicyError::Invalid { path: path.into(), detail };
     let policy: Policy = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
     if policy.name.trim().is_empty() {
@@ -171,49 +145,8 @@ fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
     if policy.claims.is_empty() {
         return Err(invalid("it has no [[claim]]: a policy without claims proves nothing".into()));
     }
-    for claim in &policy.claims {
-        if claim.programs.is_empty() {
-            return Err(invalid("a claim's `programs` is empty".into()));
-        }
-        for program in &claim.programs {
-            check_program(program).map_err(&invalid)?;
-        }
-        if claim.allow.iter().any(|allowed| allowed.argv.is_empty()) {
-            return Err(invalid("an `allow` entry has an empty `argv`".into()));
-        }
-    }
+    policy.claims.iter().try_for_each(Claim::check).map_err(invalid)?;
     Ok(policy)
-}
-
-/// Refuses what no exec could ever match: such a claim would hold whatever happens.
-fn check_program(program: &str) -> Result<(), String> {
-    let named = program.strip_prefix('@');
-    if program.is_empty() || named.is_some_and(|name| name != "command") {
-        return Err(format!(
-            "`{program}` is no program: give a name, an absolute path or `@command`"
-        ));
-    }
-    if program.contains(['*', '?', '[']) {
-        return Err(format!(
-            "`{program}` looks like a pattern, and there are none here: name each program"
-        ));
-    }
-    if program.trim() != program || program.contains(char::is_control) {
-        return Err(format!(
-            "{program:?} has blanks around it or control characters in it: give the plain name"
-        ));
-    }
-    if program.contains('/') && !program.starts_with('/') {
-        return Err(format!("`{program}` is a relative path: give a name or an absolute path"));
-    }
-    let mut components = program.split('/').skip(usize::from(program.starts_with('/')));
-    if components.any(|component| matches!(component, "" | "." | "..")) {
-        return Err(format!(
-            "`{program}` is no path as the kernel has it, so no program would ever match it: \
-             give it without `.`, `..` and empty parts"
-        ));
-    }
-    Ok(())
 }
 
 #[cfg(test)]

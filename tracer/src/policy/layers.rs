@@ -91,6 +91,12 @@ pub(super) fn runs_loader(exec: &Exec, story: &Story) -> bool {
     layers(exec, story).iter().any(|layer| is_loader(&layer.name))
 }
 
+/// Whether which program the exec is depends on its arguments: an interpreter, a dynamic loader, a
+/// multi-call shell.
+pub(super) fn takes_programs(exec: &Exec, story: &Story) -> bool {
+    layers(exec, story).iter().any(|layer| is_known_name(&layer.name))
+}
+
 fn next<'a>(layer: &Layer<'a>) -> Option<Layer<'a>> {
     let argv = if is_loader(&layer.name) {
         loaded(layer.argv)?

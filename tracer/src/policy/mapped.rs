@@ -21,7 +21,9 @@ pub(super) fn reasons(story: &Story, claim: &Claim) -> Vec<String> {
     match claim.kind {
         ClaimKind::NeverRuns => {}
         // What runs there was executed, or is code of a program that may run.
-        ClaimKind::RunsOnly => return Vec::new(),
+        ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => {
+            return Vec::new();
+        }
     }
     let mut reasons = BTreeSet::new();
     for mapped in &story.mapped {

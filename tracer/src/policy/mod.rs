@@ -4,7 +4,11 @@
 //! the same computation.
 
 mod attempts;
+mod callers;
+mod claim;
 mod completeness;
+mod connections;
+mod contacts;
 mod file;
 mod identity;
 mod layers;
@@ -14,11 +18,11 @@ mod opened;
 mod tests;
 mod verdict;
 
+pub use claim::{AllowedExec, Claim, ClaimKind, DnsRule, Subject};
 pub use completeness::{Concern, Requirement, completeness};
 pub use file::{
-    AllowedExec, Claim, ClaimKind, Policy, PolicyError, SurvivorRule, built_in, built_ins,
-    can_enforce, check_names, load,
+    Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load,
 };
 #[cfg(test)]
 pub(crate) use tests::{good_end as test_end, start as test_start};
-pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, judge, rules};
+pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, asks_for_contacts, judge, rules};

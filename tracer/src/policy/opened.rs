@@ -22,7 +22,7 @@ pub(super) fn reasons(story: &Story, policy: &Policy, claim: &Claim) -> Vec<Stri
     reasons.extend(gaps(story, policy, claim));
     match claim.kind {
         ClaimKind::NeverRuns => reasons.extend(opens(story, claim)),
-        ClaimKind::RunsOnly => {}
+        ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => {}
     }
     reasons
 }
@@ -44,8 +44,11 @@ fn unknown(story: &Story, claim: &Claim) -> Vec<String> {
 fn gaps(story: &Story, policy: &Policy, claim: &Claim) -> Vec<String> {
     let concerns = |of: &Watched| match (of, claim.kind) {
         (Watched::Program(name), ClaimKind::NeverRuns) => claim.programs.contains(name),
-        // Opens say nothing about a claim over what is executed.
-        (Watched::Program(_), ClaimKind::RunsOnly) => false,
+        // Opens say nothing about a claim over what is executed, or over connections.
+        (
+            Watched::Program(_),
+            ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo,
+        ) => false,
         (Watched::HandOff(name), _) => !policy.allow_hand_offs.contains(name),
     };
     let gaps = story.start.files.iter().flat_map(|files| &files.gaps);

@@ -6,7 +6,9 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, ClaimKind, Policy, Requirement, SurvivorRule, attempts, completeness,
+    Claim, ClaimKind, Policy, Requirement, Subject, SurvivorRule, attempts, callers, completeness,
+    connections,
+    contacts::{Contact, contacts},
     identity::{Match, copies, hands_over, is_copy, runs, unidentified},
     mapped, opened,
 };
@@ -94,36 +96,92 @@ pub fn judge(story: &Story, policies: &[Policy]) -> Option<Verdict> {
     if policies.is_empty() {
         return None;
     }
+    let asks = asks_for_contacts(&story.start, policies);
+    judge_with(story, policies, &if asks { contacts(story) } else { Vec::new() })
+}
+
+/// The verdict, given whom the tree contacted.
+pub(super) fn judge_with(
+    story: &Story,
+    policies: &[Policy],
+    contacts: &[Contact],
+) -> Option<Verdict> {
     let mut claims = Vec::new();
     for policy in policies {
         let statement = completeness(story, policy.survivors == SurvivorRule::Allow);
-        for claim in &policy.claims {
-            claims.push(judge_claim(story, policy, claim, &statement));
-        }
+        let evidence = Evidence { story, contacts, statement: &statement };
+        claims.extend(policy.claims.iter().map(|claim| judge_claim(&evidence, policy, claim)));
     }
     let survivors_allowed = policies.iter().all(|policy| policy.survivors == SurvivorRule::Allow);
     let overall = claims.iter().map(|claim| claim.ruling).max()?;
     Some(Verdict { overall, claims, completeness: completeness(story, survivors_allowed) })
 }
 
-fn judge_claim(
-    story: &Story,
-    policy: &Policy,
-    claim: &Claim,
-    statement: &[Requirement],
-) -> ClaimVerdict {
+/// Whether a verdict by these policies needs to know whom the tree contacted.
+pub fn asks_for_contacts(start: &Start, policies: &[Policy]) -> bool {
+    let mut claims = policies.iter().flat_map(|policy| &policy.claims);
+    claims
+        .any(|claim| claim.kind.subject() == Subject::Connections || callers::applies(start, claim))
+}
+
+/// What every claim is judged by.
+struct Evidence<'a> {
+    story: &'a Story,
+    contacts: &'a [Contact],
+    statement: &'a [Requirement],
+}
+
+fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> ClaimVerdict {
+    let Evidence { story, contacts, statement } = *evidence;
     let mut verdict = ClaimVerdict {
         policy: policy.name.clone(),
-        claim: words(claim),
+        claim: claim.words(),
         ruling: Ruling::Proven,
         violations: Vec::new(),
         reasons: Vec::new(),
         allowed: Vec::new(),
     };
+    match claim.kind.subject() {
+        Subject::Programs => judge_execs(story, claim, &mut verdict),
+        Subject::Connections => connections::judge(story, claim, contacts, &mut verdict),
+    }
+    verdict.reasons.extend(hand_offs(story, policy));
+    verdict.reasons.extend(opened::reasons(story, policy, claim));
+    verdict.reasons.extend(mapped::reasons(story, claim));
+    let has_callers = callers::applies(&story.start, claim);
+    if has_callers {
+        verdict.reasons.extend(callers::reasons(story, claim, contacts));
+    }
+    let losses_count = has_callers && callers::others_ran(story, claim);
+    let carries = |line: &&Requirement| match claim.kind.subject() {
+        Subject::Programs => {
+            line.carries_programs() || (line.tells_lost_connections() && losses_count)
+        }
+        Subject::Connections => line.carries_connections(),
+    };
+    verdict.reasons.extend(
+        statement
+            .iter()
+            .filter(|line| !line.holds)
+            .filter(carries)
+            .map(|line| format!("{}: {}", line.name, line.detail)),
+    );
+    verdict.ruling = if !verdict.violations.is_empty() {
+        Ruling::Violated
+    } else if !verdict.reasons.is_empty() {
+        Ruling::Inconclusive
+    } else {
+        Ruling::Proven
+    };
+    verdict
+}
+
+fn judge_execs(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
     for exec in story.execs_in_order() {
         let found = match claim.kind {
             ClaimKind::NeverRuns => forbidden(story, claim, exec),
             ClaimKind::RunsOnly => not_listed(story, claim, exec).map(Finding::Violates),
+            ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => None,
         };
         if let Some(Finding::Violates(detail)) = found {
             let detail = if exec.killed {
@@ -143,25 +201,8 @@ fn judge_claim(
             verdict.reasons.push(format!("{}: {why}", story.label(exec.process)));
         }
     }
-    attempts::judge(story, claim, &mut verdict);
-    ledger_violations(story, claim, &mut verdict);
-    verdict.reasons.extend(hand_offs(story, policy));
-    verdict.reasons.extend(opened::reasons(story, policy, claim));
-    verdict.reasons.extend(mapped::reasons(story, claim));
-    verdict.reasons.extend(
-        statement
-            .iter()
-            .filter(|line| !line.holds && line.carries_programs())
-            .map(|line| format!("{}: {}", line.name, line.detail)),
-    );
-    verdict.ruling = if !verdict.violations.is_empty() {
-        Ruling::Violated
-    } else if !verdict.reasons.is_empty() {
-        Ruling::Inconclusive
-    } else {
-        Ruling::Proven
-    };
-    verdict
+    attempts::judge(story, claim, verdict);
+    ledger_violations(story, claim, verdict);
 }
 
 /// What a process outside the tree does with the work it was given is not seen.
@@ -180,17 +221,6 @@ fn hand_offs(story: &Story, policy: &Policy) -> impl Iterator<Item = String> {
             hand_off.how
         )
     })
-}
-
-/// The claim in words.
-fn words(claim: &Claim) -> String {
-    let programs = claim.programs.join(", ");
-    match (claim.kind, claim.attempts) {
-        (ClaimKind::NeverRuns, false) => format!("never runs {programs}"),
-        (ClaimKind::NeverRuns, true) => format!("never runs {programs}, nor tries to"),
-        (ClaimKind::RunsOnly, false) => format!("runs only {programs}"),
-        (ClaimKind::RunsOnly, true) => format!("runs only {programs}, nor tries anything else"),
-    }
 }
 
 /// What the kernel is told to kill: the files, and file names, of every program that must never run.

@@ -6,6 +6,7 @@
 
 use std::{
     io,
+    os::fd::BorrowedFd,
     sync::atomic::{AtomicU8, Ordering},
 };
 
@@ -85,8 +86,14 @@ pub(super) fn restore() -> io::Result<()> {
     Ok(())
 }
 
-/// Inode numbers of the sockets among the descriptors that a child keeps: the caller's.
-pub(super) fn sockets() -> Vec<u64> {
+/// Whether it is a socket of another domain than unix.
+pub(super) fn is_network(descriptor: BorrowedFd<'_>) -> bool {
+    !rustix::net::sockopt::socket_domain(descriptor)
+        .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
+}
+
+/// Inode numbers of those sockets among the descriptors that a child keeps: the caller's.
+pub(super) fn sockets(wanted: impl Fn(BorrowedFd<'_>) -> bool) -> Vec<u64> {
     let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();
     let mut inodes: Vec<u64> = descriptors
         .filter_map(|entry| {
@@ -97,7 +104,10 @@ pub(super) fn sockets() -> Vec<u64> {
                 return None;
             }
             let target = std::fs::read_link(entry.path()).ok()?;
-            target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok()
+            let inode = target.to_str()?.strip_prefix("socket:[")?.strip_suffix(']')?.parse().ok();
+            // SAFETY: it was open a moment ago and no thread of tracer closes what the caller gave.
+            let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+            inode.filter(|_| wanted(descriptor))
         })
         .collect();
     inodes.sort_unstable();

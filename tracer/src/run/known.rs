@@ -9,7 +9,7 @@ use super::{settings::Settings, watch::Wanted};
 use crate::{
     catalogue::{self, Place, Program, Search},
     model::Bytes,
-    policy::ClaimKind,
+    policy::Claim,
     probe::Identifier,
     record::schema::{KnownCopy, KnownInterpreter, WatchGap, Watched},
 };
@@ -34,13 +34,7 @@ impl Known {
         identifier: &Identifier,
     ) -> Known {
         let claims = settings.policies.iter().flat_map(|policy| &policy.claims);
-        let named: BTreeSet<(&String, bool)> = claims
-            .flat_map(|claim| {
-                let forbids = claim.kind == ClaimKind::NeverRuns;
-                claim.programs.iter().map(move |program| (program, forbids))
-            })
-            .filter(|(program, _)| !program.starts_with('@'))
-            .collect();
+        let named: BTreeSet<(&String, bool)> = claims.flat_map(Claim::programs_named).collect();
         let place = Place::from_environment(
             home.clone(),
             settings.command.first().map(std::ffi::OsString::as_os_str),

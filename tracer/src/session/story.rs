@@ -10,6 +10,7 @@ use tracer_ebpf::abi::Kind;
 use crate::{
     catalogue::{Catalogue, Classified, Endpoints},
     model::{Endpoint, FileId, FileVersion, ProcessKey},
+    policy,
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
@@ -19,6 +20,13 @@ use crate::{
         },
     },
 };
+
+/// Adds an entry where such are kept.
+fn keep<T>(keeps: bool, to: &mut Vec<T>, entry: T) {
+    if keeps {
+        to.push(entry);
+    }
+}
 
 #[derive(Debug)]
 pub struct Story {
@@ -63,8 +71,8 @@ pub struct Story {
     connection_index: BTreeMap<u64, usize>,
     recorded: BTreeMap<&'static str, u64>,
     attempt_tries: u64,
-    /// Connections are counted, and not kept.
-    for_verdict: bool,
+    /// Whether contacts are kept, or only counted: connections, datagrams, and what names them.
+    keeps_contacts: bool,
     /// The catalogue's endpoints that it was recorded with, or what is wrong with them.
     endpoints: Result<Cow<'static, Endpoints>, String>,
 }
@@ -141,14 +149,18 @@ impl Story {
             execs_by_file: BTreeMap::new(),
             connection_index: BTreeMap::new(),
             recorded: BTreeMap::new(),
-            for_verdict: false,
+            keeps_contacts: true,
         }
     }
 
-    /// What a verdict needs and no more: connections are counted, but [`Story::connections`] stays
-    /// empty. What is kept grows with the number of processes and execs only.
+    /// What a verdict by the policies of `start` needs and no more. Where none of their claims asks
+    /// for contacts, those are counted and not kept: what is kept grows with the number of processes
+    /// and execs only.
     pub fn for_verdict(start: Start) -> Story {
-        Story { for_verdict: true, ..Story::new(start) }
+        Story {
+            keeps_contacts: policy::asks_for_contacts(&start, &start.policies),
+            ..Story::new(start)
+        }
     }
 
     /// Of a recording that was read back.
@@ -223,7 +235,7 @@ impl Story {
                     }
                 }
             }
-            Record::Connect(connect) if self.for_verdict => {
+            Record::Connect(connect) if !self.keeps_contacts => {
                 self.expect(connect.process, connect.t_ns);
             }
             Record::Connect(connect) => {
@@ -273,9 +285,11 @@ impl Story {
             }
             Record::Datagram(datagram) => {
                 self.expect(datagram.process, datagram.t_ns);
-                self.datagrams.push(datagram);
+                keep(self.keeps_contacts, &mut self.datagrams, datagram);
             }
-            Record::Exchange(exchange) => self.exchanges.push(exchange),
+            Record::Exchange(exchange) => {
+                keep(self.keeps_contacts, &mut self.exchanges, exchange);
+            }
             Record::OddSocket(socket) => {
                 self.expect(socket.process, socket.t_ns);
                 self.odd_sockets.push(socket);
@@ -286,15 +300,15 @@ impl Story {
             }
             Record::Dns(dns) => {
                 self.expect(dns.process, dns.t_ns);
-                self.dns.push(dns);
+                keep(self.keeps_contacts, &mut self.dns, dns);
             }
             Record::Opening(opening) => {
                 self.expect(opening.process, opening.t_ns);
-                self.openings.push(opening);
+                keep(self.keeps_contacts, &mut self.openings, opening);
             }
             Record::Resolved(resolved) => {
                 self.expect(resolved.process, resolved.t_ns);
-                self.resolved.push(resolved);
+                keep(self.keeps_contacts, &mut self.resolved, resolved);
             }
             Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {
@@ -361,6 +375,18 @@ impl Story {
         if let Some(file) = file {
             *self.execs_by_file.entry(file).or_default() += 1;
         }
+    }
+
+    /// What a process ran at that time: its latest exec, or that of the process that made it.
+    pub fn image(&self, process: ProcessKey, t_ns: u64) -> Option<&Exec> {
+        let (mut at, mut until_ns) = (Some(process), t_ns);
+        while let Some(process) = at.and_then(|at| self.processes.get(&at)) {
+            if let Some(exec) = process.execs.iter().rev().find(|exec| exec.t_ns <= until_ns) {
+                return Some(exec);
+            }
+            (at, until_ns) = (process.creator, process.born_ns);
+        }
+        None
     }
 
     /// All execs, in the order of the recording: a process's own in order, and a child's after the

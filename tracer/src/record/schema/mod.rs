@@ -117,6 +117,9 @@ pub struct Start {
     /// Inode numbers of the sockets that the command inherits from whoever called tracer.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherited_sockets: Vec<u64>,
+    /// Those of them that are not unix sockets: TCP, UDP, raw.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub inherited_network_sockets: Vec<u64>,
     /// Forbidden programs are killed before their first instruction.
     #[serde(default, skip_serializing_if = "is_false")]
     pub enforced: bool,

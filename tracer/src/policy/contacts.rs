@@ -1,0 +1,206 @@
+//! Whom the tree contacted, and what is known of each.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write as _,
+};
+
+use crate::{
+    model::{Endpoint, ProcessKey},
+    record::schema::{DatagramVia, DnsMessage, FirstBytes, Outcome},
+    session::{Connection, NameSource, Named, Names, Naming, Story},
+};
+
+/// A connection, or a destination of a socket that has none.
+#[derive(Clone, Debug)]
+pub(super) struct Contact {
+    pub(super) t_ns: u64,
+    pub(super) process: ProcessKey,
+    pub(super) means: &'static str,
+    pub(super) to: Option<Endpoint>,
+    pub(super) naming: Naming,
+    /// Something may have been said: it is not known that nothing went either way.
+    pub(super) spoken: bool,
+    /// All that was said there was read as DNS.
+    pub(super) is_dns: bool,
+    /// It began with a TLS handshake that names nobody, or hides the name.
+    pub(super) hides_name: bool,
+}
+
+/// What the names of a contact amount to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Known {
+    /// The process said the best name to the other end, and the address was found under it.
+    Surely,
+    /// It has a name; why that is no more than likely.
+    Perhaps(&'static str),
+    Nothing,
+}
+
+impl Contact {
+    pub(super) fn port(&self) -> Option<u16> {
+        self.to.map(|to| to.port)
+    }
+
+    /// Names that the process said to the other end.
+    pub(super) fn said(&self) -> impl Iterator<Item = &Named> {
+        self.naming.names.iter().filter(|named| is_said(named.source))
+    }
+
+    /// Names that the address was found under.
+    pub(super) fn found(&self) -> impl Iterator<Item = &Named> {
+        self.naming.names.iter().filter(|named| !is_said(named.source))
+    }
+
+    pub(super) fn known(&self) -> Known {
+        let Some(best) = self.naming.best() else { return Known::Nothing };
+        if self.naming.encrypted_hello {
+            return Known::Perhaps("its real name was sent encrypted");
+        }
+        if !is_said(best.source) {
+            return Known::Perhaps(
+                "only its address stands for that name, and others can have the same address",
+            );
+        }
+        if self.naming.disagree {
+            return Known::Perhaps("the sources of its name contradict each other");
+        }
+        if self.found().any(|found| found.name.eq_ignore_ascii_case(&best.name)) {
+            Known::Surely
+        } else {
+            Known::Perhaps(
+                "the process said that name, and no answer of DNS, the resolver or the hosts file gave \
+                 it this address",
+            )
+        }
+    }
+
+    /// For messages: what it was, to whom, and what says so.
+    pub(super) fn words(&self) -> String {
+        let mut text = self.means.to_owned();
+        let mut names: Vec<String> = Vec::new();
+        for named in &self.naming.names {
+            let name = format!("{} by {}", named.name, source(named.source));
+            // Fifty hosts can share an address.
+            if names.len() < 3 && !names.contains(&name) {
+                names.push(name);
+            }
+        }
+        let _ = match self.to {
+            Some(to) => write!(text, " to {to}"),
+            None => write!(text, " to an address that could not be read"),
+        };
+        if !names.is_empty() {
+            let _ = write!(text, " ({})", names.join(", "));
+        }
+        text
+    }
+}
+
+/// Whether the process says such a name to the other end, as opposed to finding an address by it.
+fn is_said(source: NameSource) -> bool {
+    match source {
+        NameSource::HttpHost | NameSource::Sni => true,
+        NameSource::OwnDns
+        | NameSource::OtherDns
+        | NameSource::Resolver
+        | NameSource::HostsFile => false,
+    }
+}
+
+fn source(source: NameSource) -> &'static str {
+    match source {
+        NameSource::HttpHost => "HTTP Host",
+        NameSource::Sni => "SNI",
+        NameSource::OwnDns => "its DNS answer",
+        NameSource::OtherDns => "another process's DNS answer",
+        NameSource::Resolver => "the C library's resolver",
+        NameSource::HostsFile => "the hosts file",
+    }
+}
+
+/// All contacts of a story, in order of time.
+pub(super) fn contacts(story: &Story) -> Vec<Contact> {
+    let names = Names::of(story);
+    let dns = dns_sockets(story);
+    let hidden = hidden_names(story);
+    let connections = story.connections.iter().map(|connection| {
+        let is_dns = connection.destination.is_some_and(|to| to.port == DNS_PORT)
+            && connection.cookie.is_some_and(|cookie| dns.contains(&cookie));
+        Contact {
+            t_ns: connection.attempted_ns,
+            process: connection.process,
+            means: "TCP connection",
+            to: connection.destination,
+            naming: names.connection(connection),
+            spoken: was_spoken(connection),
+            is_dns,
+            hides_name: hidden.contains(&connection.id),
+        }
+    });
+    let moved: BTreeMap<(u64, Endpoint), u64> = story
+        .exchanges
+        .iter()
+        .map(|exchange| {
+            let packets = exchange.sent_packets.saturating_add(exchange.received_packets);
+            ((exchange.cookie, exchange.destination), packets)
+        })
+        .collect();
+    let datagrams = story.datagrams.iter().filter_map(|datagram| {
+        let packets = datagram.destination.and_then(|to| moved.get(&(datagram.cookie, to)));
+        // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
+        let silent = datagram.via == DatagramVia::Connect && packets == Some(&0);
+        let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
+            && dns.contains(&datagram.cookie);
+        (!silent).then(|| Contact {
+            t_ns: datagram.t_ns,
+            process: datagram.process,
+            means: if datagram.protocol == UDP { "UDP datagrams" } else { "datagrams" },
+            to: datagram.destination,
+            naming: names.datagram(datagram),
+            spoken: true,
+            is_dns,
+            hides_name: false,
+        })
+    });
+    let mut contacts: Vec<Contact> = connections.chain(datagrams).collect();
+    contacts.sort_by_key(|contact| contact.t_ns);
+    contacts
+}
+
+const DNS_PORT: u16 = 53;
+const UDP: u16 = 17;
+
+fn was_spoken(connection: &Connection) -> bool {
+    let Some(result) = &connection.result else { return true };
+    match result.outcome {
+        Outcome::Failed { .. } | Outcome::Abandoned => false,
+        Outcome::Unknown => true,
+        Outcome::Established => connection
+            .close
+            .as_ref()
+            .is_none_or(|close| (close.sent_bytes, close.received_bytes) != (Some(0), Some(0))),
+    }
+}
+
+/// Sockets all of whose messages could be read as DNS.
+fn dns_sockets(story: &Story) -> BTreeSet<u64> {
+    let mut sockets: BTreeSet<u64> = story.dns.iter().map(|dns| dns.cookie).collect();
+    for dns in &story.dns {
+        if matches!(dns.message, DnsMessage::Malformed { .. }) {
+            sockets.remove(&dns.cookie);
+        }
+    }
+    sockets
+}
+
+/// Connections whose TLS handshake names nobody, hides the name or could not be read.
+fn hidden_names(story: &Story) -> BTreeSet<u64> {
+    let hides = |what: &FirstBytes| match what {
+        FirstBytes::Tls { sni, encrypted_hello, .. } => sni.is_none() || *encrypted_hello,
+        FirstBytes::Unread { .. } => true,
+        FirstBytes::Http { .. } | FirstBytes::Other => false,
+    };
+    let openings = story.openings.iter().filter(|opening| hides(&opening.what));
+    openings.filter_map(|opening| opening.connection).collect()
+}
