@@ -78,13 +78,18 @@ impl Contact {
     /// For messages: what it was, to whom, and what says so.
     pub(super) fn words(&self) -> String {
         let mut text = self.means.to_owned();
-        let mut names: Vec<String> = Vec::new();
+        let mut names: Vec<(&str, String)> = Vec::new();
         for named in &self.naming.names {
-            let name = format!("{} by {}", named.name, source(named.source));
-            // Fifty hosts can share an address.
-            if names.len() < 3 && !names.contains(&name) {
-                names.push(name);
+            match names.iter_mut().find(|(name, _)| *name == named.name) {
+                Some((_, by)) => *by = format!("{by} and {}", source(named.source)),
+                None => names.push((&named.name, format!("by {}", source(named.source)))),
             }
+        }
+        let more = names.len().saturating_sub(NAMES_SHOWN);
+        let mut names: Vec<String> =
+            names.iter().take(NAMES_SHOWN).map(|(name, by)| format!("{name} {by}")).collect();
+        if more > 0 {
+            names.push(format!("{more} more"));
         }
         let _ = match self.to {
             Some(to) => write!(text, " to {to}"),
@@ -96,6 +101,9 @@ impl Contact {
         text
     }
 }
+
+/// In messages. Fifty hosts can share an address.
+const NAMES_SHOWN: usize = 3;
 
 /// Whether the process says such a name to the other end, as opposed to finding an address by it.
 fn is_said(source: NameSource) -> bool {
