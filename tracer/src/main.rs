@@ -45,7 +45,7 @@ fn main() -> ExitCode {
         Command::Compare(arguments) => command::compare(&arguments),
         Command::Report(arguments) => show(&arguments),
         Command::Schema(arguments) => schema(&arguments),
-        Command::Policy(arguments) => policies(&arguments),
+        Command::Policy(arguments) => command::policies(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
         Command::Completions(arguments) => completions(&arguments),
         Command::Man(arguments) => man(&arguments),
@@ -299,45 +299,6 @@ fn schema(arguments: &cli::Schema) -> anyhow::Result<u8> {
         SchemaOf::Summary => report::summary_schema(),
     })?;
     Ok(exit::PROVEN)
-}
-
-fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
-    match arguments {
-        cli::Policy::List => {
-            for (name, _) in policy::built_ins() {
-                put(&format!("{name:<16} {}\n", policy::load(name)?.description))?;
-            }
-        }
-        cli::Policy::Show { name } => {
-            let text = policy::built_in(name).with_context(|| {
-                format!("there is no built-in policy `{name}`; `tracer policy list` shows them")
-            })?;
-            put(text)?;
-        }
-        cli::Policy::Check { file, catalogue } => match check_policy(file, &catalogue.files) {
-            Ok(findings) => put(&findings)?,
-            Err(error) => {
-                eprintln!("tracer: {error}");
-                return Ok(exit::USAGE);
-            }
-        },
-    }
-    Ok(exit::PROVEN)
-}
-
-/// What a valid policy says, and which of its names stand for files of that name only.
-fn check_policy(file: &str, catalogue: &[PathBuf]) -> anyhow::Result<String> {
-    let (policies, catalogue) = load_names(&[file.to_owned()], catalogue)?;
-    let claims: Vec<&policy::Claim> = policies.iter().flat_map(|policy| &policy.claims).collect();
-    let mut text = format!("{file}: valid, {} claim(s)\n", claims.len());
-    let plain = claims
-        .iter()
-        .flat_map(|claim| &claim.programs)
-        .filter(|name| !name.starts_with(['@', '/']) && !catalogue.has_program(name));
-    for name in plain {
-        text += &format!("  `{name}` is not in the catalogue: it stands for files of that name\n");
-    }
-    Ok(text)
 }
 
 fn completions(arguments: &cli::Completions) -> anyhow::Result<u8> {

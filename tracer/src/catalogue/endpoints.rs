@@ -103,6 +103,14 @@ pub struct EndpointRules {
     pub rules: Vec<EndpointRule>,
 }
 
+impl EndpointRules {
+    /// What a rule matches: its patterns of names, written out, and its ranges.
+    pub fn places(&self, rule: &EndpointRule) -> Vec<String> {
+        let names = rule.names.iter().filter_map(|name| expand(name, &self.forms).ok()).flatten();
+        names.chain(rule.ranges.iter().cloned()).collect()
+    }
+}
+
 /// The entry of the catalogue that an endpoint matched.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Classified {

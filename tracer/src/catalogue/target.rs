@@ -5,7 +5,7 @@ use std::fmt;
 use ipnet::IpNet;
 
 use super::{
-    Classified, EndpointClass, Endpoints, HostName, NamePattern,
+    Classified, EndpointClass, EndpointRule, Endpoints, HostName, NamePattern,
     endpoints::{looks_like_address, range_of, shown as shown_range},
 };
 use crate::model::Endpoint;
@@ -91,25 +91,21 @@ impl Target {
     /// A sentence that says what it has instead.
     pub fn check(&self, endpoints: &Endpoints, allows: bool) -> Result<(), String> {
         let rules = &endpoints.rules().rules;
-        let (found, what, known): (Vec<_>, _, Vec<&str>) = match self {
+        let (name, what, known): (&str, _, Vec<&str>) = match self {
             Target::Name(pattern, _) => return check_word(&pattern.to_string(), endpoints),
             Target::Addresses(..) => return Ok(()),
-            Target::Service(name) => (
-                rules.iter().filter(|rule| is_service(&rule.service, name)).collect(),
-                "service",
-                rules.iter().map(|rule| rule.service.as_str()).collect(),
-            ),
-            Target::Provider(name) => (
-                rules.iter().filter(|rule| rule.provider == *name).collect(),
-                "provider",
-                rules.iter().map(|rule| rule.provider.as_str()).collect(),
-            ),
-            Target::Class(class) => (
-                rules.iter().filter(|rule| rule.class == *class).collect(),
-                "class",
-                rules.iter().map(|rule| rule.class.name()).collect(),
-            ),
+            Target::Service(name) => {
+                (name, "service", rules.iter().map(|rule| rule.service.as_str()).collect())
+            }
+            Target::Provider(name) => {
+                (name, "provider", rules.iter().map(|rule| rule.provider.as_str()).collect())
+            }
+            Target::Class(class) => {
+                (class.name(), "class", rules.iter().map(|rule| rule.class.name()).collect())
+            }
         };
+        let found: Vec<&EndpointRule> =
+            rules.iter().filter(|rule| self.is_of(rule, name)).collect();
         if found.is_empty() {
             return Err(format!(
                 "the catalogue has no endpoint of `{self}`, so nothing would ever match it; each {what} \
@@ -124,6 +120,17 @@ impl Target {
             ));
         }
         Ok(())
+    }
+
+    /// Whether an entry of the catalogue is a service, provider or class of that name, whichever the
+    /// target is.
+    pub fn is_of(&self, rule: &EndpointRule, name: &str) -> bool {
+        match self {
+            Target::Service(_) => is_service(&rule.service, name),
+            Target::Provider(_) => rule.provider == name,
+            Target::Class(_) => rule.class.name() == name,
+            Target::Name(..) | Target::Addresses(..) => false,
+        }
     }
 
     /// Whether it stands for names, so that a connection needs one to be told apart.

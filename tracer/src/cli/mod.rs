@@ -132,7 +132,7 @@ pub struct Run {
 
 #[derive(Debug, Args)]
 pub struct CatalogueFiles {
-    /// Extend the catalogue of programs and hand-offs by a file; repeatable
+    /// Extend the catalogue of programs, hand-offs and endpoints by a file; repeatable
     #[arg(long = "catalogue", value_name = "FILE")]
     pub files: Vec<PathBuf>,
 }
@@ -265,16 +265,22 @@ pub enum Policy {
         #[arg(value_name = "NAME")]
         name: String,
     },
-    /// Check a policy file
+    /// Check a policy file, and say what it means
     #[command(after_help = "\
 Examples:
   tracer policy check mine.toml
   tracer policy check --catalogue programs.toml mine.toml
+  tracer policy check --endpoint sts.us-east-1.amazonaws.com
+  tracer policy check --endpoint api.example.com:443 --endpoint 10.0.0.1 mine.toml
 
 Exit codes: 0 valid, 2 not valid")]
     Check {
-        #[arg(value_name = "NAME|FILE")]
-        file: String,
+        /// Say which rule of the catalogue this is, and what the policy would say of a contact with
+        /// it; repeatable
+        #[arg(long = "endpoint", value_name = "NAME[:PORT]")]
+        endpoints: Vec<String>,
+        #[arg(value_name = "NAME|FILE", required_unless_present = "endpoints")]
+        file: Option<String>,
         #[command(flatten)]
         catalogue: CatalogueFiles,
     },

@@ -1,9 +1,11 @@
 //! Commands over recordings, from what was typed to an exit code.
 
 mod compare;
+mod policy;
 mod sign;
 mod verify;
 
 pub(crate) use compare::compare;
+pub(crate) use policy::policies;
 pub(crate) use sign::{Signing, sign};
 pub(crate) use verify::verify;

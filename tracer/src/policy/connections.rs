@@ -129,6 +129,9 @@ impl<'a> Asked<'a> {
             verdict.reasons.push(why);
             &Catalogue::embedded().endpoints
         });
+        let allows = claim.kind == ClaimKind::ConnectsOnlyTo;
+        let unknown = targets.iter().filter_map(|target| target.check(endpoints, allows).err());
+        verdict.reasons.extend(unknown);
         let needs_name = targets.iter().any(Target::needs_name);
         Asked { targets, elsewhere, endpoints, needs_name }
     }

@@ -65,7 +65,8 @@ impl Contact {
         if self.naming.disagree {
             return Known::Perhaps("the sources of its name contradict each other");
         }
-        if self.found().any(|found| found.name.eq_ignore_ascii_case(&best.name)) {
+        // It is among those, or they would disagree.
+        if self.found().next().is_some() {
             Known::Surely
         } else {
             Known::Perhaps(

@@ -105,10 +105,11 @@ pub fn check_names(policy: &Policy, catalogue: &Catalogue) -> Result<(), PolicyE
 }
 
 /// File text of the built-in policies, by name.
-pub fn built_ins() -> [(&'static str, &'static str); 2] {
+pub fn built_ins() -> [(&'static str, &'static str); 3] {
     [
         ("no-aws-cli", include_str!("../../policies/no-aws-cli.toml")),
         ("no-shell-outs", include_str!("../../policies/no-shell-outs.toml")),
+        ("no-telemetry", include_str!("../../policies/no-telemetry.toml")),
     ]
 }
 

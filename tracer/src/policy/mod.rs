@@ -9,6 +9,7 @@ mod claim;
 mod completeness;
 mod connections;
 mod contacts;
+mod explain;
 mod file;
 mod identity;
 mod layers;
@@ -20,6 +21,7 @@ mod verdict;
 
 pub use claim::{AllowedExec, Claim, ClaimKind, DnsRule, Subject};
 pub use completeness::{Concern, Requirement, completeness};
+pub use explain::{explain, explain_endpoint};
 pub use file::{
     Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load,
 };
