@@ -10,10 +10,13 @@ use sha2::{Digest as _, Sha256};
 
 use super::{
     clean::clean,
-    observed::ObservedKind,
     perfetto::end_of_trace,
-    summary::{ClaimSummary, ConnectionSummary, ExecSummary, ProcessSummary, Summary},
-    words::{count, date, duration, status},
+    summary::{
+        ClaimSummary, ConnectionSummary, DatagramSummary, EndpointSummary, ExecSummary,
+        ProcessSummary, Summary,
+    },
+    tables::{self, Table},
+    words::{self, date, duration, status},
 };
 use crate::{
     policy::{Ruling, Verdict},
@@ -35,8 +38,8 @@ struct Data<'a> {
     span: u64,
     /// Each process before its connections and its children.
     rows: Vec<Row<'a>>,
-    endpoints: Vec<[String; 6]>,
-    observed: Vec<Group>,
+    endpoints: Table,
+    others: Vec<Table>,
     /// Path, digest and number of execs.
     programs: Vec<[String; 3]>,
     unseen: &'a [String],
@@ -116,14 +119,11 @@ struct ConnectionRow<'a> {
     connected: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     to: Option<u64>,
+    /// A claim names it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    bad: bool,
     /// What else is known of it.
     more: Vec<(&'static str, String)>,
-}
-
-#[derive(Debug, Serialize)]
-struct Group {
-    title: &'static str,
-    rows: Vec<[String; 4]>,
 }
 
 pub fn html(story: &Story, verdict: Option<&Verdict>) -> String {
@@ -188,16 +188,19 @@ impl<'a> Data<'a> {
             ruling: summary.verdict,
             command: &summary.command_line,
             totals: format!(
-                "{ended}; {}, {}, {}, {took}",
-                count(totals.processes, "process", "processes"),
-                count(totals.execs, "exec", "execs"),
-                count(totals.connections, "TCP connection", "TCP connections")
+                "{ended}; {}, {took}",
+                words::totals(
+                    totals.processes,
+                    totals.execs,
+                    totals.connections,
+                    totals.datagrams
+                )
             ),
             claims: summary.claims.iter().map(|claim| Claim::of(claim, &places)).collect(),
             span: end_of_trace(summary),
             rows,
-            endpoints: endpoints(summary),
-            observed: observed(summary),
+            endpoints: tables::endpoints(summary, true),
+            others: tables::others(summary),
             programs: programs(summary),
             unseen: &summary.not_seen,
             completeness: &summary.completeness,
@@ -229,10 +232,20 @@ impl<'a> Claim<'a> {
 
 /// The rows, and of each process the row it is in.
 fn rows(summary: &Summary) -> (Vec<Row<'_>>, Vec<usize>) {
-    let mut connections: Vec<Vec<&ConnectionSummary>> = vec![Vec::new(); summary.processes.len()];
-    for connection in &summary.connections {
-        if let Some(of_process) = connections.get_mut(connection.process) {
-            of_process.push(connection);
+    let mut connections: Vec<Vec<ConnectionRow<'_>>> = Vec::new();
+    connections.resize_with(summary.processes.len(), Vec::new);
+    let depth = |place: usize| summary.processes.get(place).map_or(0, |process| process.depth + 1);
+    let of_connections = summary
+        .connections
+        .iter()
+        .map(|one| (one.process, ConnectionRow::of(one, summary, depth(one.process))));
+    let of_datagrams = summary
+        .datagrams
+        .iter()
+        .map(|one| (one.process, ConnectionRow::of_datagrams(one, summary, depth(one.process))));
+    for (process, row) in of_connections.chain(of_datagrams) {
+        if let Some(of_process) = connections.get_mut(process) {
+            of_process.push(row);
         }
     }
     let mut marks: Vec<Vec<u64>> = vec![Vec::new(); summary.processes.len()];
@@ -245,9 +258,7 @@ fn rows(summary: &Summary) -> (Vec<Row<'_>>, Vec<usize>) {
     for ((process, connections), marks) in summary.processes.iter().zip(connections).zip(marks) {
         places.push(rows.len());
         rows.push(Row::Process(ProcessRow::of(process, marks)));
-        let depth = process.depth + 1;
-        let of_process = connections.into_iter();
-        rows.extend(of_process.map(|one| Row::Connection(ConnectionRow::of(one, depth))));
+        rows.extend(connections.into_iter().map(Row::Connection));
     }
     (rows, places)
 }
@@ -296,9 +307,11 @@ impl<'a> ExecPart<'a> {
 }
 
 impl<'a> ConnectionRow<'a> {
-    fn of(connection: &'a ConnectionSummary, depth: u32) -> ConnectionRow<'a> {
+    fn of(connection: &'a ConnectionSummary, summary: &'a Summary, depth: u32) -> Self {
         let bytes = |bytes: u64| format!("{bytes} B");
-        let more = [
+        let endpoint = summary.endpoints.get(connection.endpoint);
+        let own = [
+            ("to", connection.destination.map(|to| to.to_string())),
             ("connect", connection.connect_ns.map(duration)),
             ("from", connection.source.map(|source| source.to_string())),
             ("sent", connection.sent_bytes.map(bytes)),
@@ -307,58 +320,54 @@ impl<'a> ConnectionRow<'a> {
         let connected = connection.connect_ns.map(|ns| connection.at_ns.saturating_add(ns));
         ConnectionRow {
             depth,
-            destination: destination(connection.destination),
+            destination: endpoint.map(EndpointSummary::label).unwrap_or_default(),
             outcome: &connection.outcome,
             established: connection.established,
             from: connection.at_ns,
             connected,
             to: connection.closed_at_ns.or(connected.filter(|_| !connection.established)),
-            more: more.into_iter().filter_map(|(name, value)| Some((name, value?))).collect(),
+            bad: connection.violates,
+            more: about(endpoint, own),
+        }
+    }
+
+    /// When its last datagram was is not known: it is a moment.
+    fn of_datagrams(datagram: &'a DatagramSummary, summary: &'a Summary, depth: u32) -> Self {
+        let endpoint = summary.endpoints.get(datagram.endpoint);
+        let amount = |packets, bytes: Option<u64>| Some(tables::amount(packets, bytes?));
+        let own = [
+            ("to", datagram.destination.map(|to| to.to_string())),
+            ("sent", amount(datagram.sent_packets, datagram.sent_bytes)),
+            ("received", amount(datagram.received_packets, datagram.received_bytes)),
+        ];
+        ConnectionRow {
+            depth,
+            destination: endpoint.map(EndpointSummary::label).unwrap_or_default(),
+            outcome: &datagram.outcome,
+            established: true,
+            from: datagram.at_ns,
+            connected: None,
+            to: Some(datagram.at_ns),
+            bad: datagram.violates,
+            more: about(endpoint, own),
         }
     }
 }
 
-fn destination(endpoint: Option<crate::model::Endpoint>) -> String {
-    endpoint.map_or("unreadable address".into(), |to| to.to_string())
-}
-
-fn endpoints(summary: &Summary) -> Vec<[String; 6]> {
-    const NAMED: usize = 4;
-    let row = |endpoint: &super::EndpointSummary| {
-        let outcomes = endpoint.outcomes.iter();
-        let mut outcomes: Vec<String> =
-            outcomes.map(|(outcome, times)| format!("{times} {outcome}")).collect();
-        if endpoint.still_open > 0 {
-            outcomes.push(format!("{} still open, bytes unknown", endpoint.still_open));
-        }
-        let processes = endpoint.processes.iter().filter_map(|at| summary.processes.get(*at));
-        let mut who: Vec<String> = processes.take(NAMED).map(ProcessSummary::label).collect();
-        if endpoint.processes.len() > NAMED {
-            who.push(format!("and {} more", endpoint.processes.len() - NAMED));
-        }
+/// What else is known of a connection, and of what it goes to.
+fn about<const OWN: usize>(
+    endpoint: Option<&EndpointSummary>,
+    own: [(&'static str, Option<String>); OWN],
+) -> Vec<(&'static str, String)> {
+    let of_endpoint = endpoint.into_iter().flat_map(|endpoint| {
         [
-            destination(endpoint.destination),
-            outcomes.join(", "),
-            endpoint.fastest_connect_ns.map(duration).unwrap_or_default(),
-            format!("{} B", endpoint.sent_bytes),
-            format!("{} B", endpoint.received_bytes),
-            who.join(", "),
+            ("named by", endpoint.name_note()),
+            ("also", tables::others_of(endpoint)),
+            ("service", endpoint.catalogue.as_ref().map(tables::service).unwrap_or_default()),
         ]
-    };
-    summary.endpoints.iter().map(row).collect()
-}
-
-fn observed(summary: &Summary) -> Vec<Group> {
-    let group = |kind: ObservedKind| {
-        let events = summary.observed.iter().filter(move |event| event.kind == kind);
-        let rows = events.map(|event| {
-            let process = event.process.and_then(|place| summary.processes.get(place));
-            let who = process.map_or("unknown".into(), ProcessSummary::label);
-            [duration(event.at_ns), event.what.clone(), event.detail.clone(), who]
-        });
-        Group { title: kind.title(), rows: rows.collect() }
-    };
-    ObservedKind::ALL.into_iter().map(group).filter(|group| !group.rows.is_empty()).collect()
+    });
+    let own = own.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    of_endpoint.filter(|(_, value)| !value.is_empty()).chain(own).collect()
 }
 
 fn programs(summary: &Summary) -> Vec<[String; 3]> {

@@ -5,10 +5,11 @@
 
 use super::{
     clean::{clean, command_line, command_line_of},
-    observed::ObservedKind,
     paint::Paint,
-    summary::{ClaimSummary, EndpointSummary, FindingSummary, ObservedSummary, Summary},
-    tree::{Tree, marked},
+    summary::{ClaimSummary, FindingSummary, Summary},
+    tables::{self, Cells, Table},
+    text::Detail,
+    tree::{Tree, marked, notes},
     words::{count, date, duration, status},
 };
 use crate::{
@@ -31,9 +32,10 @@ pub fn markdown(story: &Story, verdict: Option<&Verdict>, recording: &str) -> St
     page.programs(&summary);
     page.line("### 2. The process tree\n");
     let marked = marked(verdict);
-    page.block("text", &Tree::lines(story, Paint::OFF, marked, ROWS_MAX));
+    let notes = notes(&summary, Detail::Full);
+    page.block("text", &Tree::lines(story, Paint::OFF, marked, notes, ROWS_MAX));
     page.endpoints(&summary);
-    page.observed(&summary);
+    page.others(&summary);
     page.implications(&summary);
     page.line("## What could not be seen\n");
     for sentence in &summary.not_seen {
@@ -109,11 +111,15 @@ impl Page {
         self.line("## Finding\n");
         let totals = &summary.totals;
         let seen = format!(
-            "{} made {} of {}, and asked for {} to {}.",
+            "{} made {} of {}, and asked for {}{} to {}.",
             count(totals.processes, "process", "processes"),
             count(totals.execs, "exec", "execs"),
             count(totals.programs, "file", "files"),
             count(totals.connections, "TCP connection", "TCP connections"),
+            match totals.datagrams {
+                0 => String::new(),
+                some => format!(" and {}", count(some, "datagram socket", "datagram sockets")),
+            },
             count(totals.endpoints, "endpoint", "endpoints"),
         );
         if summary.verdict.is_none() {
@@ -178,31 +184,38 @@ impl Page {
     fn endpoints(&mut self, summary: &Summary) {
         self.line("### 3. The endpoints\n");
         if summary.endpoints.is_empty() {
-            self.line("No TCP connection is recorded.\n");
+            self.line("Neither a TCP connection nor a datagram is recorded.\n");
             return;
         }
-        let rows: Vec<Vec<String>> =
-            summary.endpoints.iter().map(|endpoint| endpoint_row(summary, endpoint)).collect();
-        self.table(&["endpoint", "connections", "fastest", "sent", "received", "opened by"], &rows);
+        self.rows(tables::endpoints(summary, true));
     }
 
-    /// A section for each kind there is.
-    fn observed(&mut self, summary: &Summary) {
+    /// A section for each list there is.
+    fn others(&mut self, summary: &Summary) {
         const FIRST_NUMBER: usize = 4;
-        let of_kind = |kind| summary.observed.iter().filter(move |event| event.kind == kind);
-        let kinds = ObservedKind::ALL.into_iter().filter(|kind| of_kind(*kind).next().is_some());
-        for (index, kind) in kinds.enumerate() {
-            self.line(&format!("### {}. {}\n", index + FIRST_NUMBER, kind.title()));
-            let row = |event: &ObservedSummary| {
-                let process = event.process.and_then(|place| summary.processes.get(place));
-                let who = process.map_or("unknown".into(), |process| code(&process.label()));
-                let cells = [prose(&event.what), prose(&event.detail), who];
-                let at = duration(event.at_ns);
-                [at].into_iter().chain(cells.iter().map(|text| cell(text))).collect()
-            };
-            let rows: Vec<Vec<String>> = of_kind(kind).map(row).collect();
-            self.table(&["at", "what", "how", "process"], &rows);
+        for (index, table) in tables::others(summary).into_iter().enumerate() {
+            self.line(&format!("### {}. {}\n", index + FIRST_NUMBER, table.title));
+            self.rows(table);
         }
+    }
+
+    /// Columns with nothing in them are left out.
+    fn rows(&mut self, table: Table) {
+        let empty = |at: usize| table.rows.iter().all(|row| row[at].is_empty());
+        let heads = table.head.iter().enumerate();
+        let unused: Vec<&str> =
+            heads.filter(|(at, _)| empty(*at)).map(|(_, (title, _))| *title).collect();
+        let Table { head, rows, .. } = table.without(&unused);
+        let shown = |(text, (_, cells)): (&String, &(&str, Cells))| match cells {
+            Cells::Number => text.clone(),
+            Cells::Words => cell(&prose(text)),
+            Cells::Code if text.is_empty() => String::new(),
+            Cells::Code => cell(&code(text)),
+        };
+        let rows: Vec<Vec<String>> =
+            rows.iter().map(|row| row.iter().zip(&head).map(shown).collect()).collect();
+        let titles: Vec<&str> = head.iter().map(|(title, _)| *title).collect();
+        self.table(&titles, &rows);
     }
 
     fn implications(&mut self, summary: &Summary) {
@@ -248,34 +261,6 @@ impl Page {
         ];
         self.block("sh", &lines);
     }
-}
-
-fn endpoint_row(summary: &Summary, endpoint: &EndpointSummary) -> Vec<String> {
-    const NAMED: usize = 3;
-    let outcomes: Vec<String> =
-        endpoint.outcomes.iter().map(|(outcome, times)| format!("{times} {outcome}")).collect();
-    let mut who: Vec<String> = endpoint
-        .processes
-        .iter()
-        .take(NAMED)
-        .filter_map(|place| summary.processes.get(*place))
-        .map(|process| cell(&code(&process.label())))
-        .collect();
-    if endpoint.processes.len() > NAMED {
-        who.push(format!("and {} more", endpoint.processes.len() - NAMED));
-    }
-    let open = match endpoint.still_open {
-        0 => String::new(),
-        open => format!(", {open} still open"),
-    };
-    vec![
-        endpoint.destination.map_or("unreadable address".into(), |to| code(&to.to_string())),
-        cell(&prose(&format!("{}{open}", outcomes.join(", ")))),
-        endpoint.fastest_connect_ns.map(duration).unwrap_or_default(),
-        format!("{} B", endpoint.sent_bytes),
-        format!("{} B", endpoint.received_bytes),
-        who.join(", "),
-    ]
 }
 
 /// What the data imply, and nothing that they do not.

@@ -1,6 +1,6 @@
 //! Renderings of a story. Pure: a story and a verdict in, text out.
 //!
-//! `text` is made from the story itself. The others are made from a [`Summary`] of it. Strings of
+//! All but the process tree of `text` is made from a [`Summary`] of it. Strings of
 //! the traced programs pass through `clean` before they reach anything a person looks at; only
 //! JSON has their bytes.
 
@@ -15,6 +15,7 @@ mod observed;
 mod paint;
 mod perfetto;
 mod summary;
+mod tables;
 mod text;
 mod tree;
 mod words;
@@ -30,8 +31,8 @@ pub use observed::ObservedKind;
 pub use paint::Paint;
 pub use perfetto::perfetto;
 pub use summary::{
-    ClaimSummary, ConnectionSummary, EndpointSummary, ExecSummary, FindingSummary, ObservedSummary,
-    ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
+    ClaimSummary, ConnectionSummary, DatagramSummary, DnsSummary, EndpointSummary, ExecSummary,
+    FindingSummary, ObservedSummary, ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
 };
 pub use text::{Detail, text};
 pub(crate) use words::{duration, integrity, rfc3339};

@@ -4,10 +4,13 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::clean::clean;
+use super::{clean::clean, words::destination};
 use crate::{
     model::ProcessKey,
-    record::schema::{Intrusion, IntrusionMeans, LocalSend, Opened, OpenedWhat},
+    record::schema::{
+        CgroupMove, Dns, DnsMessage, FirstBytes, Intrusion, IntrusionMeans, LocalSend, OddSocket,
+        Opened, OpenedWhat, Opening,
+    },
     session::Story,
 };
 
@@ -24,15 +27,24 @@ pub enum ObservedKind {
     LocalSend,
     /// A process took control of another one, or of something of it.
     Intrusion,
+    /// Sockets whose traffic is not followed.
+    OddSocket,
+    /// Processes that left the cgroup in which datagrams are seen.
+    CgroupMove,
+    /// Questions for names, or beginnings of connections, that could not be read.
+    UnreadName,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 5] = [
+    pub(super) const ALL: [ObservedKind; 8] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
         ObservedKind::LocalSend,
         ObservedKind::Intrusion,
+        ObservedKind::OddSocket,
+        ObservedKind::CgroupMove,
+        ObservedKind::UnreadName,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -42,6 +54,9 @@ impl ObservedKind {
             ObservedKind::Opened => "Files of the policies' programs that were opened",
             ObservedKind::LocalSend => "Unix sockets of processes outside the tree",
             ObservedKind::Intrusion => "Control over other processes",
+            ObservedKind::OddSocket => "Sockets whose traffic is not covered",
+            ObservedKind::CgroupMove => "Processes that left the command's cgroup",
+            ObservedKind::UnreadName => "Names that could not be read",
         }
     }
 }
@@ -91,6 +106,12 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
         ObservedKind::Opened => story.opened.iter().map(opened).collect(),
         ObservedKind::LocalSend => story.local_sends.iter().map(local_send).collect(),
         ObservedKind::Intrusion => story.intrusions.iter().map(intrusion).collect(),
+        ObservedKind::OddSocket => story.odd_sockets.iter().map(odd_socket).collect(),
+        ObservedKind::CgroupMove => story.cgroup_moves.iter().map(cgroup_move).collect(),
+        ObservedKind::UnreadName => {
+            let openings = story.openings.iter().filter_map(unread_opening);
+            openings.chain(story.dns.iter().filter_map(malformed)).collect()
+        }
     }
 }
 
@@ -145,4 +166,63 @@ fn intrusion(intrusion: &Intrusion) -> Observed {
         what: what.into(),
         detail: target,
     }
+}
+
+fn odd_socket(socket: &OddSocket) -> Observed {
+    let family = match i32::from(socket.family) {
+        libc::AF_INET => "IPv4".into(),
+        libc::AF_INET6 => "IPv6".into(),
+        libc::AF_PACKET => "packet".into(),
+        libc::AF_VSOCK => "vsock".into(),
+        other => format!("family {other}"),
+    };
+    let kind = match i32::from(socket.socket_type) {
+        libc::SOCK_STREAM => "stream".into(),
+        libc::SOCK_DGRAM => "datagram".into(),
+        libc::SOCK_RAW => "raw".into(),
+        libc::SOCK_SEQPACKET => "seqpacket".into(),
+        other => format!("type {other}"),
+    };
+    Observed {
+        t_ns: socket.t_ns,
+        process: Some(socket.process),
+        what: format!("{family}, {kind}, protocol {}", socket.protocol),
+        detail: "what it sends and receives is not seen".into(),
+    }
+}
+
+fn cgroup_move(moved: &CgroupMove) -> Observed {
+    let id = format!("cgroup {}", moved.to_cgroup_id);
+    Observed {
+        t_ns: moved.t_ns,
+        process: Some(moved.process),
+        what: moved.to_path.as_ref().map_or(id, |path| clean(&path.0)),
+        detail: "datagrams of the sockets it makes from then on are not seen".into(),
+    }
+}
+
+fn unread_opening(opening: &Opening) -> Option<Observed> {
+    let why = match &opening.what {
+        FirstBytes::Unread { why } => why,
+        FirstBytes::Tls { .. } | FirstBytes::Http { .. } | FirstBytes::Other => return None,
+    };
+    Some(Observed {
+        t_ns: opening.t_ns,
+        process: Some(opening.process),
+        what: format!("the beginning of a connection to {}", destination(opening.destination)),
+        detail: clean(why.as_bytes()),
+    })
+}
+
+fn malformed(dns: &Dns) -> Option<Observed> {
+    let why = match &dns.message {
+        DnsMessage::Malformed { why } => why,
+        DnsMessage::Question { .. } | DnsMessage::Answer { .. } => return None,
+    };
+    Some(Observed {
+        t_ns: dns.t_ns,
+        process: Some(dns.process),
+        what: format!("a message to or from {}", destination(dns.server)),
+        detail: clean(why.as_bytes()),
+    })
 }

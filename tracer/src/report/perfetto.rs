@@ -11,7 +11,9 @@ use serde_json::{Value, json};
 
 use super::{
     clean::clean,
-    summary::{ConnectionSummary, ProcessSummary, Summary},
+    summary::{ConnectionSummary, EndpointSummary, ProcessSummary, Summary},
+    tables,
+    words::destination,
 };
 use crate::{policy::Verdict, session::Story};
 
@@ -103,7 +105,25 @@ fn render(summary: &Summary) -> String {
     }
     for (number, connection) in summary.connections.iter().enumerate() {
         if let Some(track) = tracks.get(connection.process) {
-            asynchronous(connection, *track, number, end_ns, &mut events);
+            let endpoint = summary.endpoints.get(connection.endpoint);
+            asynchronous(connection, endpoint, *track, number, end_ns, &mut events);
+        }
+    }
+    for datagram in &summary.datagrams {
+        let endpoint = summary.endpoints.get(datagram.endpoint);
+        if let (Some(track), Some(endpoint)) = (tracks.get(datagram.process), endpoint) {
+            let args = json!({
+                "named_by": endpoint.name_note(),
+                "address": datagram.destination.map(|to| to.to_string()),
+                "outcome": datagram.outcome,
+                "sent_packets": datagram.sent_packets,
+                "sent_bytes": datagram.sent_bytes,
+                "received_packets": datagram.received_packets,
+                "received_bytes": datagram.received_bytes,
+            });
+            let name = endpoint.label();
+            let first = Event::new(name, "i", *track, datagram.at_ns, args).of("datagram");
+            events.push(Event { s: Some("p"), ..first });
         }
     }
     for event in &summary.observed {
@@ -198,13 +218,14 @@ fn programs(process: &ProcessSummary, track: u64, end_ns: u64, events: &mut Vec<
 
 fn asynchronous(
     connection: &ConnectionSummary,
+    endpoint: Option<&EndpointSummary>,
     track: u64,
     number: usize,
     end_ns: u64,
     events: &mut Vec<Event>,
 ) {
     let id = format!("{number:#x}");
-    let to = connection.destination.map_or("unreadable address".into(), |to| to.to_string());
+    let to = endpoint.map_or_else(|| destination(connection.destination), EndpointSummary::label);
     let from_ns = connection.at_ns;
     let connected_ns = connection.connect_ns.map(|ns| from_ns.saturating_add(ns));
     // Without an outcome, or a close, it may have lasted until the end.
@@ -216,7 +237,12 @@ fn asynchronous(
     let mut end = |name: &str, ph, at_ns: u64, args| {
         events.push(Event::new(name, ph, track, at_ns, args).of("connection").with_id(&id));
     };
+    let service = endpoint.and_then(|endpoint| endpoint.catalogue.as_ref()).map(tables::service);
     let args = json!({
+        "named_by": endpoint.map(EndpointSummary::name_note),
+        "also": endpoint.map(tables::others_of),
+        "service": service,
+        "address": destination(connection.destination),
         "outcome": connection.outcome,
         "sent_bytes": connection.sent_bytes,
         "received_bytes": connection.received_bytes,

@@ -1,20 +1,17 @@
 //! The text report: the verdict first, then what it rests on.
 
-use std::collections::BTreeMap;
-
 use super::{
     clean::{clean, command_line},
-    columns::{Column, table},
-    observed::{Observed, ObservedKind, observed},
+    columns::{self, Column},
     paint::Paint,
-    tree::{Tree, marked},
-    words::{count, duration, label, lineage, not_seen, outcome, status},
+    summary::Summary,
+    tables::{self, Cells, Table},
+    tree::{Tree, marked, notes},
+    words::{duration, lineage, not_seen, status, totals},
 };
 use crate::{
-    model::{Endpoint, ProcessKey},
     policy::{ClaimVerdict, Ruling, Verdict, completeness},
-    record::schema::Close,
-    session::{Connection, Story},
+    session::Story,
 };
 
 /// How much to show.
@@ -46,15 +43,17 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
         }
     }
     section("Processes", paint, &mut out);
-    out.extend(Tree::lines(story, paint, marked(verdict), detail.limit()));
-    section("TCP connections", paint, &mut out);
-    connections(story, detail, paint, &mut out);
-    for kind in ObservedKind::ALL {
-        let events = observed(story, kind);
-        if !events.is_empty() {
-            section(kind.title(), paint, &mut out);
-            observations(story, &events, detail, paint, &mut out);
-        }
+    let summary = Summary::of(story, verdict);
+    let notes = notes(&summary, detail);
+    out.extend(Tree::lines(story, paint, marked(verdict), notes, detail.limit()));
+    // The tree shows whose they are.
+    let endpoints = match detail {
+        Detail::Summary => tables::endpoints(&summary, false).without(&["process"]),
+        Detail::Full => tables::endpoints(&summary, true),
+    };
+    show(endpoints, detail, paint, &mut out);
+    for table in tables::others(&summary) {
+        show(table, detail, paint, &mut out);
     }
     section("What could not be seen", paint, &mut out);
     out.extend(not_seen(story).into_iter().map(|line| format!("  {line}")));
@@ -92,10 +91,13 @@ fn headline(story: &Story, verdict: Option<&Verdict>, paint: Paint, out: &mut Ve
     out.push(format!("{ruling}  {command}"));
     let took = story.end.as_ref().map(|end| duration(end.t_ns.saturating_sub(story.start.t_ns)));
     out.push(format!(
-        "  {status}; {}, {}, {}{}",
-        count(story.processes.len() as u64, "process", "processes"),
-        count(story.execs, "exec", "execs"),
-        count(story.connections.len() as u64, "TCP connection", "TCP connections"),
+        "  {status}; {}{}",
+        totals(
+            story.processes.len() as u64,
+            story.execs,
+            story.connections.len() as u64,
+            story.datagrams.len() as u64
+        ),
         took.map(|took| format!(", {took}")).unwrap_or_default()
     ));
 }
@@ -130,91 +132,26 @@ fn claim_lines(
     }
 }
 
-/// One line per process and destination.
-fn connections(story: &Story, detail: Detail, paint: Paint, out: &mut Vec<String>) {
-    let mut groups: BTreeMap<(ProcessKey, Option<Endpoint>), Vec<&Connection>> = BTreeMap::new();
-    for connection in &story.connections {
-        groups.entry((connection.process, connection.destination)).or_default().push(connection);
-    }
-    if groups.is_empty() {
+/// A table under its title, without columns that are for thorough readers.
+fn show(table: Table, detail: Detail, paint: Paint, out: &mut Vec<String>) {
+    section(table.title, paint, out);
+    if table.rows.is_empty() {
         out.push("  none".into());
         return;
     }
-    let shown = groups.len().min(detail.limit());
-    let rows = groups.iter().take(shown).map(|((process, destination), group)| {
-        let destination = destination.map_or("unreadable address".into(), |to| to.to_string());
-        let Traffic { outcomes, connected, sent, received, open } = traffic(group);
-        vec![destination, outcomes, connected, sent, received, open, label(story, *process)]
-    });
-    let columns = [
-        Column::left("destination"),
-        Column::left("outcome"),
-        Column::right("connect"),
-        Column::right("sent"),
-        Column::right("received"),
-        Column::left(""),
-        Column::left("process"),
-    ];
-    out.extend(table(&columns, &rows.collect::<Vec<_>>(), paint));
-    if groups.len() > shown {
-        out.push(format!("  ... and {} more", groups.len() - shown));
-    }
-}
-
-/// One line per event.
-fn observations(
-    story: &Story,
-    events: &[Observed],
-    detail: Detail,
-    paint: Paint,
-    out: &mut Vec<String>,
-) {
-    let shown = events.len().min(detail.limit());
-    let rows = events.iter().take(shown).map(|event| {
-        let who = event.process.map_or("unknown process".into(), |key| label(story, key));
-        vec![event.what.clone(), event.detail.clone(), who]
-    });
-    let columns = ["what", "how", "process"].map(Column::left);
-    out.extend(table(&columns, &rows.collect::<Vec<_>>(), paint));
-    if events.len() > shown {
-        out.push(format!("  ... and {} more", events.len() - shown));
-    }
-}
-
-/// Cells of a group of connections; empty where there is nothing to say.
-struct Traffic {
-    outcomes: String,
-    connected: String,
-    sent: String,
-    received: String,
-    open: String,
-}
-
-fn traffic(group: &[&Connection]) -> Traffic {
-    let mut kinds: BTreeMap<String, usize> = BTreeMap::new();
-    for connection in group {
-        *kinds.entry(outcome(connection)).or_default() += 1;
-    }
-    let outcomes: Vec<String> = kinds
-        .into_iter()
-        .map(|(kind, count)| if count == 1 { kind } else { format!("{count} x {kind}") })
-        .collect();
-    let established: Vec<_> = group.iter().filter(|one| one.is_established()).collect();
-    let fastest = established.iter().filter_map(|one| one.result.as_ref()?.connect_ns).min();
-    let bytes = |field: fn(&Close) -> Option<u64>| {
-        let known: Vec<u64> =
-            established.iter().filter_map(|one| field(one.close.as_ref()?)).collect();
-        match known.len() {
-            0 => String::new(),
-            _ => format!("{} B", known.iter().sum::<u64>()),
-        }
+    let left_out: &[&str] = match detail {
+        Detail::Summary => &["at", "server"],
+        Detail::Full => &["at"],
     };
-    let open = established.iter().filter(|one| one.close.is_none()).count();
-    Traffic {
-        outcomes: outcomes.join(", "),
-        connected: fastest.map(duration).unwrap_or_default(),
-        sent: bytes(|close| close.sent_bytes),
-        received: bytes(|close| close.received_bytes),
-        open: if open > 0 { format!("{open} still open, bytes unknown") } else { String::new() },
+    let table = table.without(left_out);
+    let column = |(title, cells): &(&'static str, Cells)| match cells {
+        Cells::Number => Column::right(title),
+        Cells::Words | Cells::Code => Column::left(title),
+    };
+    let columns: Vec<Column> = table.head.iter().map(column).collect();
+    let shown = table.rows.len().min(detail.limit());
+    out.extend(columns::table(&columns, &table.rows[..shown], paint));
+    if table.rows.len() > shown {
+        out.push(format!("  ... and {} more", table.rows.len() - shown));
     }
 }

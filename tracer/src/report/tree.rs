@@ -1,10 +1,12 @@
 //! The process tree as lines.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::{
     clean::command_line,
     paint::Paint,
+    summary::Summary,
+    text::Detail,
     words::{duration, end_of},
 };
 use crate::{
@@ -20,11 +22,62 @@ pub(super) fn marked(verdict: Option<&Verdict>) -> BTreeSet<ProcessKey> {
     claims.flat_map(|claim| &claim.violations).map(|violation| violation.process).collect()
 }
 
+/// Under each process, what it connected to: one line for each endpoint.
+pub(super) fn notes(summary: &Summary, detail: Detail) -> BTreeMap<ProcessKey, Vec<String>> {
+    const SUMMARY_LINES: usize = 8;
+    let limit = match detail {
+        Detail::Summary => SUMMARY_LINES,
+        Detail::Full => usize::MAX,
+    };
+    // By process and endpoint: how many came to which outcome.
+    let mut all: BTreeMap<usize, BTreeMap<usize, BTreeMap<&str, u64>>> = BTreeMap::new();
+    let connections = summary.connections.iter().map(|one| (one.process, one.endpoint, &one.outcome));
+    let datagrams = summary.datagrams.iter().map(|one| (one.process, one.endpoint, &one.outcome));
+    for (process, endpoint, outcome) in connections.chain(datagrams) {
+        let of_endpoint = all.entry(process).or_default().entry(endpoint).or_default();
+        *of_endpoint.entry(outcome).or_default() += 1;
+    }
+    let lines = |endpoints: BTreeMap<usize, BTreeMap<&str, u64>>| {
+        let hidden = endpoints.len().saturating_sub(limit);
+        let shown = endpoints.into_iter().take(limit).filter_map(|(place, outcomes)| {
+            Some(format!("→ {}{}", summary.endpoints.get(place)?.full_label(), times(&outcomes)))
+        });
+        let rest = (hidden > 0).then(|| format!("→ ... and {hidden} more"));
+        shown.chain(rest).collect()
+    };
+    all.into_iter()
+        .filter_map(|(process, endpoints)| {
+            let process = summary.processes.get(process)?;
+            let key = ProcessKey { pid: process.pid, start_ns: process.start_ns };
+            Some((key, lines(endpoints)))
+        })
+        .collect()
+}
+
+/// ` 3 x, 1 x ECONNREFUSED`: what went well is not named.
+fn times(outcomes: &BTreeMap<&str, u64>) -> String {
+    let mut text = String::new();
+    let (well, other): (Vec<_>, Vec<_>) =
+        outcomes.iter().partition(|(outcome, _)| ["established", "sent"].contains(outcome));
+    let well: u64 = well.into_iter().map(|(_, times)| times).sum();
+    if well > 1 || (well > 0 && !other.is_empty()) {
+        text = format!(" {well} x");
+    }
+    for (outcome, times) in other {
+        let comma = if text.is_empty() { "" } else { "," };
+        let times = if *times > 1 { format!("{times} x ") } else { String::new() };
+        text.push_str(&format!("{comma} {times}{outcome}"));
+    }
+    text
+}
+
 pub(super) struct Tree<'a> {
     story: &'a Story,
     paint: Paint,
     /// Processes that violate a claim.
     marked: BTreeSet<ProcessKey>,
+    /// Lines to be shown under processes.
+    notes: BTreeMap<ProcessKey, Vec<String>>,
     lines: Vec<String>,
     /// Lines allowed; processes beyond it are counted.
     limit: usize,
@@ -36,9 +89,10 @@ impl<'a> Tree<'a> {
         story: &'a Story,
         paint: Paint,
         marked: BTreeSet<ProcessKey>,
+        notes: BTreeMap<ProcessKey, Vec<String>>,
         limit: usize,
     ) -> Vec<String> {
-        let mut tree = Tree { story, paint, marked, lines: Vec::new(), limit, hidden: 0 };
+        let mut tree = Tree { story, paint, marked, notes, lines: Vec::new(), limit, hidden: 0 };
         for root in story.roots() {
             tree.draw(*root);
         }
@@ -55,9 +109,10 @@ impl<'a> Tree<'a> {
         let mut stack = vec![(root, String::new(), String::new(), 1, 0)];
         while let Some((key, lead, below, count, depth)) = stack.pop() {
             let Some(process) = self.story.processes.get(&key) else { continue };
-            self.line(process, &lead, count);
-            let depth = depth + 1;
             let groups = self.groups(process);
+            let trunk = if groups.is_empty() { "   " } else { "│  " };
+            self.line(process, &lead, &format!("{below}{trunk}"), count);
+            let depth = depth + 1;
             let last = groups.len().saturating_sub(1);
             for (index, (child, count)) in groups.into_iter().enumerate().rev() {
                 let (branch, trunk) =
@@ -91,7 +146,9 @@ impl<'a> Tree<'a> {
     /// Programs and outcome, without what differs between equal processes.
     fn look(&self, process: &Process) -> String {
         let outcome = process.exit.as_ref().map_or("running".into(), end_of);
-        format!("{}  {outcome}", self.programs(process))
+        let notes = self.notes.get(&process.key).into_iter().flatten();
+        let notes: String = notes.map(|note| format!("  {note}")).collect();
+        format!("{}  {outcome}{notes}", self.programs(process))
     }
 
     fn programs(&self, process: &Process) -> String {
@@ -102,7 +159,7 @@ impl<'a> Tree<'a> {
         lines.join(" => ")
     }
 
-    fn line(&mut self, process: &Process, lead: &str, count: usize) {
+    fn line(&mut self, process: &Process, lead: &str, below: &str, count: usize) {
         if self.lines.len() >= self.limit {
             self.hidden += count;
             return;
@@ -120,6 +177,8 @@ impl<'a> Tree<'a> {
         let pid = self.paint.dim(&format!("[{}]", process.key.pid));
         let note = self.paint.dim(&note);
         self.lines.push(format!("  {lead}{programs}{times} {pid} {note}{mark}"));
+        let notes = self.notes.get(&process.key).into_iter().flatten();
+        self.lines.extend(notes.map(|note| format!("  {below}{note}")));
     }
 }
 
@@ -180,7 +239,7 @@ mod tests {
                 unread: Vec::new(),
             }));
         }
-        let lines = Tree::lines(&story, Paint::OFF, BTreeSet::new(), usize::MAX);
+        let lines = Tree::lines(&story, Paint::OFF, BTreeSet::new(), BTreeMap::new(), usize::MAX);
         assert_eq!(lines.len(), LONG as usize);
         assert!(lines.iter().all(|line| line.chars().count() < 300), "{:?}", lines.last());
         assert!(lines[LONG as usize - 1].contains("(9999 deep)"), "{:?}", lines.last());

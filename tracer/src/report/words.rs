@@ -2,12 +2,12 @@
 
 use super::clean::{clean, command_line};
 use crate::{
-    model::ProcessKey,
+    model::{Endpoint, ProcessKey},
     record::{
         Integrity,
         schema::{CommandStatus, Exit, Outcome},
     },
-    session::{Connection, Story},
+    session::{Connection, NameSource, Story},
 };
 
 pub(super) fn status(status: &CommandStatus) -> String {
@@ -33,6 +33,19 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
     format!("{number} {}", if number == 1 { one } else { many })
 }
 
+/// How much there is of everything.
+pub(super) fn totals(processes: u64, execs: u64, connections: u64, datagrams: u64) -> String {
+    let mut parts = vec![
+        count(processes, "process", "processes"),
+        count(execs, "exec", "execs"),
+        count(connections, "TCP connection", "TCP connections"),
+    ];
+    if datagrams > 0 {
+        parts.push(count(datagrams, "datagram destination", "datagram destinations"));
+    }
+    parts.join(", ")
+}
+
 /// How a process ended.
 pub(super) fn end_of(exit: &Exit) -> String {
     match (exit.code, exit.signal) {
@@ -53,9 +66,21 @@ pub(super) fn outcome(connection: &Connection) -> String {
     }
 }
 
-/// The program and pid of a process.
-pub(super) fn label(story: &Story, key: ProcessKey) -> String {
-    clean(story.label(key).as_bytes())
+/// An address, where it could be read.
+pub(crate) fn destination(endpoint: Option<Endpoint>) -> String {
+    endpoint.map_or_else(|| "unreadable address".into(), |to| to.to_string())
+}
+
+/// What a name rests on.
+pub(crate) fn name_source(source: NameSource) -> &'static str {
+    match source {
+        NameSource::HttpHost => "HTTP Host",
+        NameSource::Sni => "SNI",
+        NameSource::OwnDns => "DNS",
+        NameSource::OtherDns => "DNS of another process",
+        NameSource::Resolver => "getaddrinfo",
+        NameSource::HostsFile => "hosts file",
+    }
 }
 
 /// The command line of an exec, and who started it, up to the traced command.

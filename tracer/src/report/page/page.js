@@ -33,7 +33,9 @@
     }
     const element = make("table");
     const head = element.createTHead().insertRow();
-    for (const [title, kind] of heads) {
+    // Columns with nothing in them are left out.
+    const used = heads.map((_, at) => rows.some((row) => row[at] !== ""));
+    for (const [title, kind] of heads.filter((_, at) => used[at])) {
       const cell = make("th", kind === "number" ? "number" : "", title);
       cell.scope = "col";
       head.append(cell);
@@ -41,7 +43,7 @@
     const body = element.createTBody();
     for (const row of rows.slice(0, TABLE_MAX)) {
       const line = body.insertRow();
-      row.forEach((text, at) => line.append(make("td", heads[at][1], text)));
+      row.forEach((text, at) => used[at] && line.append(make("td", heads[at][1], text)));
     }
     into.append(element);
     if (rows.length > TABLE_MAX) {
@@ -63,7 +65,7 @@
     isWire(row) ? row.destination : row.execs.length > 0 ? lastExec(row).line : "(fork, no exec)";
   const note = (row) => (isWire(row) ? row.outcome : `[${row.pid}] ${row.end}`);
   const until = (row) => row.to ?? data.span;
-  const isBad = (row) => !isWire(row) && row.execs.some((exec) => exec.bad);
+  const isBad = (row) => (isWire(row) ? row.bad === true : row.execs.some((exec) => exec.bad));
   const hasChildren = (at) => at + 1 < rows.length && rows[at + 1].depth > rows[at].depth;
 
   const closed = new Set();
@@ -422,17 +424,17 @@
       byId("claim-list").append(item);
     }
     const number = "number", code = "code";
-    table(byId("endpoints"), [["endpoint", code], ["connections", ""], ["fastest", number], ["sent", number], ["received", number], ["opened by", code]], data.endpoints);
-    for (const [index, group] of data.observed.entries()) {
+    table(byId("endpoints"), data.endpoints.head, data.endpoints.rows);
+    for (const [index, other] of data.others.entries()) {
       const section = make("section");
-      const title = make("h2", "", group.title);
+      const title = make("h2", "", other.title);
       const into = make("div", "scroll");
-      title.id = `observed-${index}`;
+      title.id = `other-${index}`;
       section.setAttribute("aria-labelledby", title.id);
       into.tabIndex = 0;
-      table(into, [["at", number], ["what", code], ["how", code], ["process", code]], group.rows);
+      table(into, other.head, other.rows);
       section.append(title, into);
-      byId("observed").append(section);
+      byId("others").append(section);
     }
     table(byId("programs"), [["file", code], ["SHA-256", code], ["execs", number]], data.programs);
     for (const sentence of data.unseen) byId("unseen").append(make("li", "", sentence));

@@ -1,0 +1,206 @@
+//! What several formats show as a table. A new list of the summary needs its table here, and every
+//! format but JSON has it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::Serialize;
+
+use super::{
+    observed::ObservedKind,
+    summary::{DnsSummary, EndpointSummary, ProcessSummary, Summary},
+    words::{duration, name_source},
+};
+use crate::{catalogue::Classified, session::Named};
+
+/// What stands in a column.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum Cells {
+    /// Words of tracer's own.
+    Words,
+    /// What traced programs, or somebody else, have chosen.
+    Code,
+    Number,
+}
+
+/// Cells are fit to be shown.
+#[derive(Debug, Serialize)]
+pub(super) struct Table {
+    pub(super) title: &'static str,
+    pub(super) head: Vec<(&'static str, Cells)>,
+    pub(super) rows: Vec<Vec<String>>,
+}
+
+impl Table {
+    /// Without the columns of these titles.
+    pub(super) fn without(mut self, titles: &[&str]) -> Table {
+        let keep: Vec<bool> = self.head.iter().map(|(title, _)| !titles.contains(title)).collect();
+        let mut kept = keep.iter();
+        self.head.retain(|_| *kept.next().unwrap_or(&true));
+        for row in &mut self.rows {
+            let mut kept = keep.iter();
+            row.retain(|_| *kept.next().unwrap_or(&true));
+        }
+        self
+    }
+}
+
+/// A table for each list that is not empty, besides endpoints and programs: the most telling first.
+pub(super) fn others(summary: &Summary) -> Vec<Table> {
+    let observed = ObservedKind::ALL.into_iter().map(|kind| observed(summary, kind));
+    let tables = [dns(summary)].into_iter().chain(observed);
+    tables.filter(|table| !table.rows.is_empty()).collect()
+}
+
+/// `thorough`: with further names where there is no need for them too.
+pub(super) fn endpoints(summary: &Summary, thorough: bool) -> Table {
+    let row = |endpoint: &EndpointSummary| {
+        let also = thorough || endpoint.disagree || !endpoint.says_its_name();
+        vec![
+            endpoint.label(),
+            endpoint.name_note(),
+            if also { others_of(endpoint) } else { String::new() },
+            endpoint.catalogue.as_ref().map(service).unwrap_or_default(),
+            addresses(endpoint),
+            outcomes(endpoint),
+            endpoint.fastest_connect_ns.map(duration).unwrap_or_default(),
+            amount(endpoint.sent_packets, endpoint.sent_bytes),
+            amount(endpoint.received_packets, endpoint.received_bytes),
+            who(summary, &endpoint.processes),
+        ]
+    };
+    Table {
+        title: "Endpoints",
+        head: vec![
+            ("endpoint", Cells::Code),
+            ("named by", Cells::Words),
+            ("also", Cells::Code),
+            ("service", Cells::Code),
+            ("address", Cells::Code),
+            ("outcome", Cells::Words),
+            ("connect", Cells::Number),
+            ("sent", Cells::Number),
+            ("received", Cells::Number),
+            ("process", Cells::Code),
+        ],
+        rows: summary.endpoints.iter().map(row).collect(),
+    }
+}
+
+fn dns(summary: &Summary) -> Table {
+    let row = |question: &DnsSummary| {
+        let mut answers = few(question.answers.iter().cloned());
+        if question.truncated {
+            answers.push_str(" (and more)");
+        }
+        let codes = question.codes.iter().filter(|(code, _)| *code != "NOERROR" && *code != "found");
+        let mut outcome: Vec<String> =
+            codes.map(|(code, times)| format!("{times} x {code}")).collect();
+        let answered: u64 = question.codes.values().sum();
+        if answered < question.asked {
+            outcome.push(format!("{} without an answer", question.asked - answered));
+        }
+        vec![
+            question.name.clone(),
+            question.of.clone(),
+            question.asked.to_string(),
+            answers,
+            outcome.join(", "),
+            few(question.servers.iter().map(ToString::to_string)),
+            who(summary, &question.processes),
+        ]
+    };
+    Table {
+        title: "Names that were looked up",
+        head: vec![
+            ("name", Cells::Code),
+            ("type", Cells::Code),
+            ("asked", Cells::Number),
+            ("answers", Cells::Code),
+            ("", Cells::Code),
+            ("server", Cells::Code),
+            ("process", Cells::Code),
+        ],
+        rows: summary.dns.iter().map(row).collect(),
+    }
+}
+
+fn observed(summary: &Summary, kind: ObservedKind) -> Table {
+    let events = summary.observed.iter().filter(|event| event.kind == kind);
+    let rows = events.map(|event| {
+        let process = event.process.and_then(|place| summary.processes.get(place));
+        let who = process.map_or("unknown process".into(), ProcessSummary::label);
+        vec![duration(event.at_ns), event.what.clone(), event.detail.clone(), who]
+    });
+    let code = |title| (title, Cells::Code);
+    Table {
+        title: kind.title(),
+        head: vec![("at", Cells::Number), code("what"), code("how"), code("process")],
+        rows: rows.collect(),
+    }
+}
+
+/// `bedrock-runtime, us-east-1 (api)`
+pub(super) fn service(found: &Classified) -> String {
+    let region = found.region.as_ref().map(|region| format!(", {region}")).unwrap_or_default();
+    format!("{}{region} ({})", found.service, found.class.name())
+}
+
+/// Those of an endpoint with a name; else they are what it is called.
+pub(super) fn addresses(endpoint: &EndpointSummary) -> String {
+    match endpoint.name {
+        Some(_) => few(endpoint.addresses.iter().map(|to| to.address.to_string())),
+        None => String::new(),
+    }
+}
+
+/// The other names, with what they rest on.
+pub(super) fn others_of(endpoint: &EndpointSummary) -> String {
+    let mut by_source: BTreeMap<_, Vec<&Named>> = BTreeMap::new();
+    for other in &endpoint.other_names {
+        by_source.entry(other.source).or_default().push(other);
+    }
+    let parts = by_source.into_iter().map(|(source, names)| {
+        let names = few(names.into_iter().map(|named| named.name.clone()));
+        format!("{names} ({})", name_source(source))
+    });
+    parts.collect::<Vec<_>>().join(", ")
+}
+
+pub(super) fn outcomes(endpoint: &EndpointSummary) -> String {
+    let times = |(outcome, times): (&String, &u64)| match times {
+        1 => outcome.clone(),
+        times => format!("{times} x {outcome}"),
+    };
+    let mut parts: Vec<String> = endpoint.outcomes.iter().map(times).collect();
+    // Datagrams without a count say so in their outcome.
+    if endpoint.still_open > 0 && endpoint.sent_packets.is_none() {
+        parts.push(format!("{} still open, bytes unknown", endpoint.still_open));
+    }
+    parts.join(", ")
+}
+
+pub(super) fn amount(packets: Option<u64>, bytes: u64) -> String {
+    match packets {
+        Some(packets) => format!("{bytes} B in {packets}"),
+        None => format!("{bytes} B"),
+    }
+}
+
+/// The first few, and how many more there are.
+fn few(all: impl ExactSizeIterator<Item = String>) -> String {
+    const SHOWN: usize = 4;
+    let more = all.len().saturating_sub(SHOWN);
+    let mut shown: Vec<String> = all.take(SHOWN).collect();
+    if more > 0 {
+        shown.push(format!("and {more} more"));
+    }
+    shown.join(", ")
+}
+
+fn who(summary: &Summary, processes: &BTreeSet<usize>) -> String {
+    few(processes.iter().map(|place| {
+        let process = summary.processes.get(*place);
+        process.map_or_else(String::new, ProcessSummary::label)
+    }))
+}
