@@ -189,12 +189,7 @@ impl<'a> Data<'a> {
             command: &summary.command_line,
             totals: format!(
                 "{ended}; {}, {took}",
-                words::totals(
-                    totals.processes,
-                    totals.execs,
-                    totals.connections,
-                    totals.datagrams
-                )
+                words::totals(totals.processes, totals.execs, totals.connections, totals.datagrams)
             ),
             claims: summary.claims.iter().map(|claim| Claim::of(claim, &places)).collect(),
             span: end_of_trace(summary),
@@ -334,7 +329,9 @@ impl<'a> ConnectionRow<'a> {
     /// When its last datagram was is not known: it is a moment.
     fn of_datagrams(datagram: &'a DatagramSummary, summary: &'a Summary, depth: u32) -> Self {
         let endpoint = summary.endpoints.get(datagram.endpoint);
-        let amount = |packets, bytes: Option<u64>| Some(tables::amount(packets, bytes?));
+        let amount = |packets, bytes| {
+            Some(tables::amount(packets, bytes)).filter(|amount| !amount.is_empty())
+        };
         let own = [
             ("to", datagram.destination.map(|to| to.to_string())),
             ("sent", amount(datagram.sent_packets, datagram.sent_bytes)),

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::{
     observed::ObservedKind,
     summary::{DnsSummary, EndpointSummary, ProcessSummary, Summary},
-    words::{duration, name_source},
+    words::{count, duration, name_source},
 };
 use crate::{catalogue::Classified, session::Named};
 
@@ -93,7 +93,8 @@ fn dns(summary: &Summary) -> Table {
         if question.truncated {
             answers.push_str(" (and more)");
         }
-        let codes = question.codes.iter().filter(|(code, _)| *code != "NOERROR" && *code != "found");
+        let codes =
+            question.codes.iter().filter(|(code, _)| *code != "NOERROR" && *code != "found");
         let mut outcome: Vec<String> =
             codes.map(|(code, times)| format!("{times} x {code}")).collect();
         let answered: u64 = question.codes.values().sum();
@@ -117,7 +118,7 @@ fn dns(summary: &Summary) -> Table {
             ("type", Cells::Code),
             ("asked", Cells::Number),
             ("answers", Cells::Code),
-            ("", Cells::Code),
+            ("outcome", Cells::Code),
             ("server", Cells::Code),
             ("process", Cells::Code),
         ],
@@ -143,7 +144,8 @@ fn observed(summary: &Summary, kind: ObservedKind) -> Table {
 /// `bedrock-runtime, us-east-1 (api)`
 pub(super) fn service(found: &Classified) -> String {
     let region = found.region.as_ref().map(|region| format!(", {region}")).unwrap_or_default();
-    format!("{}{region} ({})", found.service, found.class.name())
+    let perhaps = if found.guess { "perhaps " } else { "" };
+    format!("{perhaps}{}{region} ({})", found.service, found.class.name())
 }
 
 /// Those of an endpoint with a name; else they are what it is called.
@@ -173,17 +175,24 @@ pub(super) fn outcomes(endpoint: &EndpointSummary) -> String {
         times => format!("{times} x {outcome}"),
     };
     let mut parts: Vec<String> = endpoint.outcomes.iter().map(times).collect();
-    // Datagrams without a count say so in their outcome.
-    if endpoint.still_open > 0 && endpoint.sent_packets.is_none() {
-        parts.push(format!("{} still open, bytes unknown", endpoint.still_open));
+    match endpoint.still_open {
+        0 => {}
+        open if endpoint.protocol == "tcp" => {
+            parts.push(format!("{open} still open, bytes unknown"));
+        }
+        open => parts.push(format!("{open} not counted")),
     }
     parts.join(", ")
 }
 
-pub(super) fn amount(packets: Option<u64>, bytes: u64) -> String {
-    match packets {
-        Some(packets) => format!("{bytes} B in {packets}"),
-        None => format!("{bytes} B"),
+/// Empty when it is not known.
+pub(super) fn amount(packets: Option<u64>, bytes: Option<u64>) -> String {
+    match (bytes, packets) {
+        (Some(bytes), Some(packets)) => {
+            format!("{bytes} B in {}", count(packets, "packet", "packets"))
+        }
+        (Some(bytes), None) => format!("{bytes} B"),
+        (None, _) => String::new(),
     }
 }
 

@@ -31,7 +31,8 @@ pub(super) fn notes(summary: &Summary, detail: Detail) -> BTreeMap<ProcessKey, V
     };
     // By process and endpoint: how many came to which outcome.
     let mut all: BTreeMap<usize, BTreeMap<usize, BTreeMap<&str, u64>>> = BTreeMap::new();
-    let connections = summary.connections.iter().map(|one| (one.process, one.endpoint, &one.outcome));
+    let connections =
+        summary.connections.iter().map(|one| (one.process, one.endpoint, &one.outcome));
     let datagrams = summary.datagrams.iter().map(|one| (one.process, one.endpoint, &one.outcome));
     for (process, endpoint, outcome) in connections.chain(datagrams) {
         let of_endpoint = all.entry(process).or_default().entry(endpoint).or_default();

@@ -219,7 +219,6 @@ impl<'a> Builder<'a> {
         };
         ObservedKind::ALL.into_iter().flat_map(of_kind).collect()
     }
-
 }
 
 #[cfg(test)]

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Builder;
 use crate::{
-    catalogue::{Catalogue, Classified},
+    catalogue::{Classified, Endpoints},
     model::Endpoint,
     record::schema::{Datagram, DatagramVia, Exchange, FirstBytes},
     report::{clean::clean, words},
@@ -20,7 +20,7 @@ use crate::{
 pub struct EndpointSummary {
     /// The name or the address, with the port; fit to be shown.
     pub shown: String,
-    /// `tcp`, `udp`, `quic`, or `protocol N`.
+    /// `tcp`, `udp`, `quic`, `udp-lite`, or `protocol N`.
     pub protocol: String,
     /// What the best source says. Names are fit to be shown.
     pub name: Option<Named>,
@@ -40,10 +40,10 @@ pub struct EndpointSummary {
     pub outcomes: BTreeMap<String, u64>,
     /// The shortest time to connect.
     pub fastest_connect_ns: Option<u64>,
-    /// Over those whose bytes are known.
-    pub sent_bytes: u64,
-    pub received_bytes: u64,
-    /// Of datagrams only.
+    /// Over those whose bytes are known; null when none's are.
+    pub sent_bytes: Option<u64>,
+    pub received_bytes: Option<u64>,
+    /// Of datagrams only, likewise.
     pub sent_packets: Option<u64>,
     pub received_packets: Option<u64>,
     /// Established and not seen to close, or datagrams without a count: their bytes are unknown.
@@ -147,9 +147,9 @@ struct Key {
     protocol: (bool, String),
     unnamed: bool,
     name: Option<(String, NameSource)>,
-    port: Option<u16>,
     /// Where there is no name.
     address: Option<Endpoint>,
+    port: Option<u16>,
     disagree: bool,
     encrypted_hello: bool,
 }
@@ -181,12 +181,14 @@ impl Builder<'_> {
             .iter()
             .map(|one| (one, names.datagram(one), protocols.of_datagram(one)))
             .collect();
+        // Rules that are not valid, which only a forged recording has, say nothing.
+        let catalogue = Endpoints::recorded(story.start.endpoints.as_ref()).unwrap_or_default();
         let mut endpoints: BTreeMap<Key, EndpointSummary> = BTreeMap::new();
         for (connection, naming) in &connections {
-            note(&mut endpoints, "tcp", naming, connection.destination);
+            note(&mut endpoints, &catalogue, "tcp", naming, connection.destination);
         }
         for (datagram, naming, protocol) in &datagrams {
-            note(&mut endpoints, protocol, naming, datagram.destination);
+            note(&mut endpoints, &catalogue, protocol, naming, datagram.destination);
         }
         let places: BTreeMap<Key, usize> =
             endpoints.keys().cloned().enumerate().map(|(place, key)| (key, place)).collect();
@@ -251,7 +253,7 @@ impl Builder<'_> {
             (DatagramVia::Send, _) => "sent",
             (DatagramVia::Connect, Some(counted)) if counted.sent_packets > 0 => "sent",
             (DatagramVia::Connect, Some(_)) => "nothing sent",
-            (DatagramVia::Connect, None) => "connected, not counted",
+            (DatagramVia::Connect, None) => "connected",
         };
         Some(DatagramSummary {
             process: *self.places.get(&datagram.process)?,
@@ -270,12 +272,14 @@ impl Builder<'_> {
 
 fn note(
     endpoints: &mut BTreeMap<Key, EndpointSummary>,
+    catalogue: &Endpoints,
     protocol: &str,
     naming: &Naming,
     destination: Option<Endpoint>,
 ) {
     let key = Key::of(protocol, naming, destination);
-    let endpoint = endpoints.entry(key).or_insert_with(|| new(protocol, naming, destination));
+    let endpoint =
+        endpoints.entry(key).or_insert_with(|| new(catalogue, protocol, naming, destination));
     endpoint.addresses.extend(destination);
     for other in naming.names.iter().skip(1).map(cleaned) {
         if endpoint.name.as_ref() != Some(&other) && !endpoint.other_names.contains(&other) {
@@ -288,7 +292,12 @@ fn cleaned(named: &Named) -> Named {
     Named { name: clean(named.name.as_bytes()), source: named.source }
 }
 
-fn new(protocol: &str, naming: &Naming, destination: Option<Endpoint>) -> EndpointSummary {
+fn new(
+    catalogue: &Endpoints,
+    protocol: &str,
+    naming: &Naming,
+    destination: Option<Endpoint>,
+) -> EndpointSummary {
     let best = naming.best();
     let name = best.map(cleaned);
     EndpointSummary {
@@ -302,13 +311,13 @@ fn new(protocol: &str, naming: &Naming, destination: Option<Endpoint>) -> Endpoi
         other_names: Vec::new(),
         disagree: naming.disagree,
         encrypted_hello: naming.encrypted_hello,
-        catalogue: classified(best, destination),
+        catalogue: classified(catalogue, best, destination),
         addresses: BTreeSet::new(),
         connections: 0,
         outcomes: BTreeMap::new(),
         fastest_connect_ns: None,
-        sent_bytes: 0,
-        received_bytes: 0,
+        sent_bytes: None,
+        received_bytes: None,
         sent_packets: None,
         received_packets: None,
         still_open: 0,
@@ -316,10 +325,13 @@ fn new(protocol: &str, naming: &Naming, destination: Option<Endpoint>) -> Endpoi
     }
 }
 
-/// What the catalogue says, fit to be shown.
-fn classified(name: Option<&Named>, destination: Option<Endpoint>) -> Option<Classified> {
-    let name = name.map(|best| best.name.as_str());
-    let found = Catalogue::embedded().classify(name, destination)?;
+/// What the recording's catalogue says, fit to be shown.
+fn classified(
+    catalogue: &Endpoints,
+    name: Option<&Named>,
+    destination: Option<Endpoint>,
+) -> Option<Classified> {
+    let found = catalogue.classify(name.map(|best| best.name.as_str()), destination)?;
     let shown = |text: &str| clean(text.as_bytes());
     Some(Classified {
         service: shown(&found.service),
@@ -339,8 +351,8 @@ impl EndpointSummary {
             self.fastest_connect_ns = times.into_iter().flatten().min();
             self.still_open += u64::from(connection.closed_at_ns.is_none());
         }
-        self.sent_bytes += connection.sent_bytes.unwrap_or(0);
-        self.received_bytes += connection.received_bytes.unwrap_or(0);
+        add(&mut self.sent_bytes, connection.sent_bytes);
+        add(&mut self.received_bytes, connection.received_bytes);
         self.processes.insert(connection.process);
     }
 
@@ -348,12 +360,18 @@ impl EndpointSummary {
         self.connections += 1;
         *self.outcomes.entry(datagram.outcome.clone()).or_default() += 1;
         self.still_open += u64::from(datagram.sent_packets.is_none());
-        self.sent_bytes += datagram.sent_bytes.unwrap_or(0);
-        self.received_bytes += datagram.received_bytes.unwrap_or(0);
-        let sum = |own: Option<u64>, more: Option<u64>| Some(own.unwrap_or(0) + more.unwrap_or(0));
-        self.sent_packets = sum(self.sent_packets, datagram.sent_packets);
-        self.received_packets = sum(self.received_packets, datagram.received_packets);
+        add(&mut self.sent_bytes, datagram.sent_bytes);
+        add(&mut self.received_bytes, datagram.received_bytes);
+        add(&mut self.sent_packets, datagram.sent_packets);
+        add(&mut self.received_packets, datagram.received_packets);
         self.processes.insert(datagram.process);
+    }
+}
+
+/// What is not known adds nothing, and nothing known is not zero.
+fn add(sum: &mut Option<u64>, more: Option<u64>) {
+    if let Some(more) = more {
+        *sum = Some(sum.unwrap_or(0).saturating_add(more));
     }
 }
 
@@ -376,9 +394,11 @@ impl Protocols {
 
     fn of_datagram(&self, datagram: &Datagram) -> String {
         const UDP: u16 = libc::IPPROTO_UDP as u16;
+        const UDP_LITE: u16 = libc::IPPROTO_UDPLITE as u16;
         match datagram.protocol {
             UDP if self.quic.contains(&(datagram.cookie, datagram.destination)) => "quic".into(),
             UDP => "udp".into(),
+            UDP_LITE => "udp-lite".into(),
             other => format!("protocol {other}"),
         }
     }

@@ -179,4 +179,3 @@ pub(super) fn in_tree_order(story: &Story) -> Vec<(&Process, u32)> {
     }
     order
 }
-
