@@ -33,15 +33,22 @@ fn example(scratch: &Scratch) -> Result<()> {
 /// many connections fetch opens to a host varies, so of their lines only the destinations stay.
 fn alike(text: &str) -> Vec<String> {
     let lines = text.lines().skip_while(|line| !line.starts_with("PROVEN"));
+    let mut section = "";
     lines
         .map(|line| {
+            if !line.starts_with(' ') {
+                section = line;
+            }
             let words: Vec<&str> = line.split(' ').collect();
-            if let Some(destination) = words.iter().find(|word| word.starts_with("127.10.")) {
-                return format!("  {destination}");
+            if let Some((before, destination)) = line.split_once("→ ") {
+                return format!("{before}→ {}", destination.split(' ').next().unwrap_or_default());
             }
             // Columns are as wide as what is in them.
-            if line.starts_with("  destination") {
+            if line.starts_with("  endpoint ") {
                 return line.split_whitespace().collect::<Vec<_>>().join(" ");
+            }
+            if section == "Endpoints" {
+                return line.split_whitespace().next().unwrap_or_default().to_owned();
             }
             let mut alike: Vec<String> = Vec::new();
             for (at, word) in words.iter().enumerate() {
@@ -49,7 +56,7 @@ fn alike(text: &str) -> Vec<String> {
                 let is_number = word.parse::<f64>().is_ok();
                 alike.push(if word.starts_with('[') && word.ends_with(']') {
                     "[PID]".into()
-                } else if is_number && ["us", "ms", "s", "TCP"].contains(&next) {
+                } else if is_number && ["us", "ms", "s", "TCP", "datagram"].contains(&next) {
                     "N".into()
                 } else if ["us", "ms", "s"].contains(word) {
                     "T".into()
