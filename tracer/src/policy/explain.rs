@@ -311,6 +311,32 @@ mod tests {
     }
 
     #[test]
+    fn documented_examples_are_valid() {
+        let documents =
+            [include_str!("../../../README.md"), include_str!("../../../docs/policies.md")];
+        let (mut claims, mut entries) = (0, 0);
+        for document in documents {
+            for block in document.split("```toml\n").skip(1) {
+                let block = block.split("```").next().unwrap();
+                if block.contains("[[claim]]") {
+                    let name = if block.contains("name =") { "" } else { "name = 'x'\n" };
+                    let policy = parse(&format!("{name}{block}"), "example").unwrap();
+                    super::super::check_names(&policy, Catalogue::embedded()).unwrap();
+                    claims += policy.claims.len();
+                } else if block.contains("[[endpoint]]") {
+                    let folder = tempfile::tempdir().unwrap();
+                    let file = folder.path().join("catalogue.toml");
+                    std::fs::write(&file, block).unwrap();
+                    let rules = Catalogue::with_files(&[file]).unwrap().endpoints.rules().clone();
+                    let own = Catalogue::embedded().endpoints.rules().rules.len();
+                    entries += rules.rules.len() - own;
+                }
+            }
+        }
+        assert!(claims >= 5 && entries >= 4, "{claims} {entries}");
+    }
+
+    #[test]
     fn an_endpoint_is_explained() {
         let check = |text: &str, words: &[&str]| {
             let out = explain_endpoint(text, &[policy()], Catalogue::embedded()).unwrap();
