@@ -34,6 +34,14 @@ macro_rules! kernel_fields {
             TASK_FS: "task_struct" "fs";
             TASK_WORKS: "task_struct" "task_works";
             TASK_FILES: "task_struct" "files";
+            TASK_CGROUPS: "task_struct" "cgroups";
+            CSS_SET_DEFAULT: "css_set" "dfl_cgrp";
+            CGROUP_NODE: "cgroup" "kn";
+            CGROUP_LEVEL: "cgroup" "level";
+            CGROUP_ANCESTORS: "cgroup" "ancestors";
+            CGROUP_ROOT: "cgroup" "root";
+            CGROUP_HIERARCHY: "cgroup_root" "hierarchy_id";
+            KERNFS_ID: "kernfs_node" "id";
             FILES_TABLE: "files_struct" "fdt";
             TABLE_SLOTS: "fdtable" "max_fds";
             TABLE_FILES: "fdtable" "fd";
@@ -93,6 +101,7 @@ macro_rules! kernel_fields {
             SOCK_NET: "sock" "__sk_common.skc_net.net";
             SOCK_ERROR: "sock" "sk_err";
             SOCK_PROTOCOL: "sock" "sk_protocol";
+            SOCK_TYPE: "sock" "sk_type";
             SOCK_FLAGS: "sock" "__sk_common.skc_flags";
             NET_INUM: "net" "ns.inum";
             TCP_BYTES_SENT: "tcp_sock" "bytes_sent";

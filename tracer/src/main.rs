@@ -159,9 +159,10 @@ fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
         return match error {
             LaunchError::NotFound(_) => exit::NOT_FOUND,
             LaunchError::NotStarted(..) => exit::NOT_STARTED,
-            LaunchError::NotEnrolled | LaunchError::NotTheUser | LaunchError::NoThread(_) => {
-                exit::TRACER_FAILED
-            }
+            LaunchError::NotEnrolled
+            | LaunchError::NotTheUser
+            | LaunchError::NotInCgroup
+            | LaunchError::NoThread(_) => exit::TRACER_FAILED,
         };
     }
     match (&finished.verdict, of) {

@@ -47,6 +47,12 @@ kinds! {
     LocalSend = 9, "local-send";
     /// A process outside the tree was taken control of.
     Intrusion = 10, "intrusion";
+    /// A socket without connections got a destination, in the task that asked for it.
+    Datagram = 11, "datagram";
+    /// A socket whose traffic is not followed was made or used.
+    OddSocket = 12, "odd-socket";
+    /// A process of the tree left the command's cgroup.
+    CgroupMove = 13, "cgroup-move";
 }
 
 /// A kind this build does not know.
@@ -82,6 +88,8 @@ pub mod unread {
     pub const SCRIPT: u32 = 1 << 15;
     /// The kernel's own count of a process's execs.
     pub const EXEC_COUNT: u32 = 1 << 16;
+    /// The network namespace.
+    pub const NETWORK: u32 = 1 << 17;
 
     /// The name of each bit, as recordings spell it.
     pub const NAMES: &[(u32, &str)] = &[
@@ -102,6 +110,7 @@ pub mod unread {
         (DUMPABLE, "dumpable"),
         (SCRIPT, "script"),
         (EXEC_COUNT, "exec-count"),
+        (NETWORK, "network"),
     ];
 }
 

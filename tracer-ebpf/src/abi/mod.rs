@@ -1,10 +1,13 @@
 //! One payload per file; [`Kind`] is the list of them.
 
 mod attempt;
+mod cgroup_move;
 mod config;
 mod connect;
+mod datagram;
 mod exec;
 mod header;
+mod odd_socket;
 mod outside;
 mod process;
 mod rule;
@@ -13,13 +16,16 @@ mod stats;
 pub use attempt::{
     ATTEMPT_ARG_BYTES, ATTEMPT_ARGS_MAX, ATTEMPT_ARGV_BYTES, ATTEMPT_NAME_BYTES, Attempt,
 };
+pub use cgroup_move::{CGROUP_PATH_BYTES, CgroupMove};
 pub use config::{FAIL_NEVER, Role};
 pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddress};
+pub use datagram::{Datagram, Flow, FlowTotals, Via};
 pub use exec::{
     ARGV_CHUNK_BYTES, ARGV_CHUNKS_MAX, ARGV_INLINE_MAX, ArgvChunk, Exec, ExecFile, NAME_MAX_BYTES,
     PATH_PARTS_MAX, exec_flag,
 };
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
+pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
 pub use process::{Exit, Fork, Root};
 pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};

@@ -48,6 +48,8 @@ faults! {
     Scratch = 3, "scratch";
     /// The process of an event could not be told (a failed read of its own ids).
     Identity = 4, "identity";
+    /// A socket's destination could not be remembered: it was not reported.
+    FlowInsert = 5, "flow-insert";
 }
 
 /// Number of fault counters.

@@ -57,9 +57,16 @@ const fn ring_of(kind: Kind) -> Ring {
         Kind::Root | Kind::Fork | Kind::Exec | Kind::Exit => Ring::Process,
         Kind::ArgvChunk => Ring::Argv,
         // Local sends and intrusions come once per process and peer.
-        Kind::Connect | Kind::ConnectResult | Kind::Close | Kind::LocalSend | Kind::Intrusion => {
-            Ring::Net
-        }
+        // Datagrams once per socket and destination, of which a map holds a limited number; the
+        // others once per process.
+        Kind::Connect
+        | Kind::ConnectResult
+        | Kind::Close
+        | Kind::LocalSend
+        | Kind::Intrusion
+        | Kind::Datagram
+        | Kind::OddSocket
+        | Kind::CgroupMove => Ring::Net,
         Kind::Attempt => Ring::Attempt,
     }
 }
@@ -90,13 +97,19 @@ impl Ring {
 /// can run the same code in between.
 #[inline(always)]
 pub(crate) fn add_one(counter: *mut u64) {
+    add(counter, 1);
+}
+
+/// Adds to a counter, atomically.
+#[inline(always)]
+pub(crate) fn add(counter: *mut u64, amount: u64) {
     // SAFETY: the pointer comes from a map lookup, so it is aligned and lives as long as the map.
     // Written as an instruction because core has no fetch_add for a target without compare-and-swap.
     unsafe {
         core::arch::asm!(
-            "lock *(u64 *)({counter} + 0) += {one}",
+            "lock *(u64 *)({counter} + 0) += {amount}",
             counter = in(reg) counter,
-            one = in(reg) 1u64,
+            amount = in(reg) amount,
         );
     }
 }

@@ -1,9 +1,11 @@
 //! What every probe uses: reading kernel memory, process fields, tree membership, emitting.
 
+pub(crate) mod cgroup;
 pub(crate) mod emit;
 pub(crate) mod enforce;
 pub(crate) mod field;
 pub(crate) mod file;
+pub(crate) mod flow;
 pub(crate) mod outside;
 pub(crate) mod path;
 pub(crate) mod regs;

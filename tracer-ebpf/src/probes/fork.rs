@@ -6,7 +6,9 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_ebpf::abi::{Fault, Fork, Kind, header_flag, unread};
 
+use super::cgroup::moved;
 use crate::kernel::{
+    cgroup::{self, Cgroup},
     emit,
     field::KernelPtr,
     task::Task,
@@ -36,6 +38,9 @@ fn on_fork(parent: &Tracked, child: Task) {
         exec_id: child.exec_id().unwrap_or(0),
     };
     let tracked = tree::insert(child_tgid, &member);
+    if cgroup::is_there() {
+        born_outside(child_tgid, &member, child);
+    }
     emit::record(Kind::Fork, |fork: &mut Fork| {
         parent.fill_header(&mut fork.header, Kind::Fork);
         fork.child_tgid = child_tgid;
@@ -55,4 +60,16 @@ fn on_fork(parent: &Tracked, child: Task) {
             None => fork.header.unread |= unread::PARENT,
         }
     });
+}
+
+/// A child can be put into another cgroup than its parent's at once (`CLONE_INTO_CGROUP`). One that
+/// follows its parent is the parent's business.
+#[inline(always)]
+fn born_outside(tgid: u32, member: &Member, child: Task) {
+    let (Some(cgroup), Some(parents)) = (Cgroup::of(child), Cgroup::of(Task::current())) else {
+        return;
+    };
+    if cgroup.0.0 != parents.0.0 && cgroup.is_outside() {
+        moved(tgid, member, cgroup, None);
+    }
 }

@@ -1,7 +1,9 @@
 //! One file per hook family.
 
 mod attempt;
+mod cgroup;
 mod connect;
+mod destination;
 mod enrol;
 mod exec;
 mod exit;
@@ -9,3 +11,5 @@ mod fork;
 mod identify;
 mod intrusion;
 mod local_send;
+mod odd_socket;
+mod packet;

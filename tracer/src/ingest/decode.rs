@@ -3,15 +3,15 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_ebpf::abi::{
-    self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Header, Kind, Means, SocketAddress,
-    header_flag, unread,
+    self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Flow, Header, Kind, Means, SocketAddress,
+    Via, header_flag, unread,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::model::{
-    ArgvPiece, AttemptEvent, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Endpoint, Event,
-    EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, ProcessKey,
-    RootEvent,
+    ArgvPiece, AttemptEvent, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
+    DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent,
+    LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -23,6 +23,8 @@ pub enum DecodeError {
     UnknownKind(u32),
     #[error("means {0} is unknown")]
     UnknownMeans(u32),
+    #[error("way {0} to get a destination is unknown")]
+    UnknownVia(u32),
     #[error("lengths inside the record add up to {claimed} bytes, but it has {present}")]
     Lengths { claimed: usize, present: usize },
 }
@@ -69,6 +71,17 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
                 target: intrusion.target,
             })
         }
+        Kind::Datagram => Event::Datagram(datagram(&fixed(record)?.0)?),
+        Kind::OddSocket => {
+            let (socket, _) = fixed::<abi::OddSocket>(record)?;
+            Event::OddSocket(OddSocketEvent {
+                header: event_header(&socket.header),
+                family: socket.family,
+                socket_type: socket.socket_type,
+                protocol: socket.protocol,
+            })
+        }
+        Kind::CgroupMove => Event::CgroupMove(cgroup_move(&fixed(record)?.0)?),
     })
 }
 
@@ -210,6 +223,30 @@ fn local_send(send: &abi::LocalSend) -> Result<LocalSendEvent, DecodeError> {
     })
 }
 
+fn datagram(datagram: &abi::Datagram) -> Result<DatagramEvent, DecodeError> {
+    Ok(DatagramEvent {
+        header: event_header(&datagram.header),
+        cookie: datagram.flow.cookie,
+        protocol: datagram.flow.protocol,
+        destination: flow_destination(&datagram.flow),
+        via: Via::try_from(datagram.via).map_err(DecodeError::UnknownVia)?,
+        net_ns_inum: datagram.net_ns_inum,
+    })
+}
+
+/// An IPv4 address is one, whatever family its socket has.
+pub fn flow_destination(flow: &Flow) -> Endpoint {
+    Endpoint { address: Ipv6Addr::from(flow.address).to_canonical(), port: flow.port }
+}
+
+fn cgroup_move(moved: &abi::CgroupMove) -> Result<CgroupMoveEvent, DecodeError> {
+    Ok(CgroupMoveEvent {
+        header: event_header(&moved.header),
+        to_cgroup_id: moved.to_cgroup_id,
+        to_path: c_string(prefix(&moved.to_path, moved.to_path_len)?),
+    })
+}
+
 /// The used part of an array.
 fn prefix(bytes: &[u8], len: u32) -> Result<&[u8], DecodeError> {
     bytes
@@ -292,6 +329,27 @@ mod tests {
         chunk.extend([0; 4]);
         chunk.extend(b"abc");
         assert_eq!(decode(&chunk), Err(DecodeError::Lengths { claimed: 5, present: 3 }));
+    }
+
+    #[test]
+    fn datagrams_to_mapped_addresses_go_to_ipv4() {
+        let mut record =
+            abi::Datagram { header: header(Kind::Datagram as u32), ..Default::default() };
+        record.flow.address = Ipv4Addr::new(192, 0, 2, 1).to_ipv6_mapped().octets();
+        record.flow.port = 53;
+        let Ok(Event::Datagram(event)) = decode(record.as_bytes()) else { panic!("no datagram") };
+        assert_eq!(event.destination.to_string(), "192.0.2.1:53");
+        record.via = 7;
+        assert_eq!(decode(record.as_bytes()), Err(DecodeError::UnknownVia(7)));
+    }
+
+    #[test]
+    fn a_path_longer_than_its_room_is_malformed() {
+        let mut record = Vec::from(header(Kind::CgroupMove as u32).as_bytes());
+        record.extend(1u64.to_ne_bytes());
+        record.extend(257u32.to_ne_bytes());
+        record.extend([0; 4 + abi::CGROUP_PATH_BYTES]);
+        assert_eq!(decode(&record), Err(DecodeError::Lengths { claimed: 257, present: 256 }));
     }
 
     #[test]

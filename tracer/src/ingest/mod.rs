@@ -3,5 +3,5 @@
 mod decode;
 mod drain;
 
-pub use decode::{DecodeError, decode};
+pub use decode::{DecodeError, decode, flow_destination};
 pub use drain::{Drain, ReadCounts};

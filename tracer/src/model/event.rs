@@ -3,7 +3,7 @@
 //! A match over [`Event`] has no wildcard arm anywhere: a new kind fails to compile until every
 //! stage handles it.
 
-use tracer_ebpf::abi::{ExecFile, Kind, Means, header_flag};
+use tracer_ebpf::abi::{ExecFile, Kind, Means, Via, header_flag};
 
 use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
 
@@ -46,6 +46,9 @@ pub enum Event {
     Attempt(Box<AttemptEvent>),
     LocalSend(LocalSendEvent),
     Intrusion(IntrusionEvent),
+    Datagram(DatagramEvent),
+    OddSocket(OddSocketEvent),
+    CgroupMove(CgroupMoveEvent),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -196,6 +199,35 @@ pub struct IntrusionEvent {
     pub target: u32,
 }
 
+/// A socket without connections got a destination that it had not had before.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DatagramEvent {
+    pub header: EventHeader,
+    pub cookie: u64,
+    pub protocol: u16,
+    pub destination: Endpoint,
+    pub via: Via,
+    pub net_ns_inum: u32,
+}
+
+/// A process has a socket whose traffic is not followed. Numbers as in `socket(2)`.
+#[derive(Clone, Debug, PartialEq)]
+pub struct OddSocketEvent {
+    pub header: EventHeader,
+    pub family: u16,
+    pub socket_type: u16,
+    pub protocol: u16,
+}
+
+/// A process of the tree was moved out of the command's cgroup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct CgroupMoveEvent {
+    pub header: EventHeader,
+    pub to_cgroup_id: u64,
+    /// Empty when the kernel did not say.
+    pub to_path: Bytes,
+}
+
 impl Event {
     pub fn header(&self) -> &EventHeader {
         match self {
@@ -210,6 +242,9 @@ impl Event {
             Event::Attempt(event) => &event.header,
             Event::LocalSend(event) => &event.header,
             Event::Intrusion(event) => &event.header,
+            Event::Datagram(event) => &event.header,
+            Event::OddSocket(event) => &event.header,
+            Event::CgroupMove(event) => &event.header,
         }
     }
 
@@ -226,6 +261,9 @@ impl Event {
             Event::Attempt(_) => Kind::Attempt,
             Event::LocalSend(_) => Kind::LocalSend,
             Event::Intrusion(_) => Kind::Intrusion,
+            Event::Datagram(_) => Kind::Datagram,
+            Event::OddSocket(_) => Kind::OddSocket,
+            Event::CgroupMove(_) => Kind::CgroupMove,
         }
     }
 }

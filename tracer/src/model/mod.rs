@@ -6,8 +6,9 @@ mod ids;
 
 pub use bytes::Bytes;
 pub use event::{
-    ArgvPiece, AttemptEvent, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-    ExecEvent, ExitEvent, ForkEvent, IntrusionEvent, LocalSendEvent, PayloadEvent, RootEvent,
+    ArgvPiece, AttemptEvent, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
+    DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent,
+    LocalSendEvent, OddSocketEvent, PayloadEvent, RootEvent,
 };
 pub(crate) use ids::nanoseconds;
 pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

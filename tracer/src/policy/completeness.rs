@@ -68,7 +68,12 @@ fn concern(kind: Kind) -> Concern {
         // Processes own connections, and without its exit a process counts as running. Whoever is
         // handed work can connect as well as run something.
         Kind::Root | Kind::Fork | Kind::Exit | Kind::LocalSend | Kind::Intrusion => Concern::Both,
-        Kind::Connect | Kind::ConnectResult | Kind::Close => Concern::Connections,
+        Kind::Connect
+        | Kind::ConnectResult
+        | Kind::Close
+        | Kind::Datagram
+        | Kind::OddSocket
+        | Kind::CgroupMove => Concern::Connections,
     }
 }
 
@@ -85,6 +90,7 @@ fn since_schema(kind: Kind) -> u32 {
         | Kind::ConnectResult
         | Kind::Close => 1,
         Kind::Attempt | Kind::LocalSend | Kind::Intrusion => 2,
+        Kind::Datagram | Kind::OddSocket | Kind::CgroupMove => 3,
     }
 }
 
@@ -214,6 +220,7 @@ fn meaning(fault: Fault) -> &'static str {
         Fault::SocketInsert => "a connection could not be followed to its outcome",
         Fault::LedgerInsert => "an executed file is not in the ledger",
         Fault::Scratch => "an exec could not be put together and was not emitted",
+        Fault::FlowInsert => "where datagrams went could not be remembered and was not reported",
         Fault::Identity => "a new process could not be told from a thread",
     }
 }

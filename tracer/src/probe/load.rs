@@ -11,9 +11,13 @@ use std::{
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
-    programs::{FExit, Program, ProgramError, RawTracePoint, TracePoint, links::FdLink},
+    programs::{
+        CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FExit,
+        Program, ProgramError, RawTracePoint, TracePoint,
+        links::{FdLink, LinkError},
+    },
 };
-use tracer_ebpf::abi::{Fault, FileKey, KIND_COUNT, Kind, Stats, name_hash};
+use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash};
 
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
@@ -42,6 +46,8 @@ pub enum LoadError {
         minimum = super::sensors::MINIMUM_KERNEL
     )]
     Refused { program: &'static str, detail: String },
+    #[error("the command has no cgroup of its own: {0}")]
+    NoCgroup(String),
     #[error("this kernel refuses programs on its functions")]
     NoFunctionProbes,
     #[error(
@@ -125,6 +131,19 @@ struct Plain<T>(T);
 unsafe impl Pod for Plain<Stats> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FileKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Flow> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<FlowTotals> {}
+
+/// The command's cgroup, to which programs are attached.
+#[derive(Debug)]
+pub struct CgroupTarget {
+    /// As the kernel has it.
+    pub id: u64,
+    /// Its directory.
+    pub directory: OwnedFd,
+}
 
 /// The rings.
 pub struct Rings {
@@ -147,6 +166,8 @@ pub struct Loaded {
     /// The kernel's types, once a program needs them.
     types: Option<Btf>,
     no_function_probes: bool,
+    /// Or why there is none.
+    cgroup: Result<CgroupTarget, String>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -156,7 +177,10 @@ impl std::fmt::Debug for Loaded {
 }
 
 impl Loaded {
-    pub fn new(options: &Options) -> Result<Loaded, LoadError> {
+    pub fn new(
+        options: &Options,
+        cgroup: Result<CgroupTarget, String>,
+    ) -> Result<Loaded, LoadError> {
         let offsets = Offsets::of_kernel(&options.btf)?;
         let mut loader = EbpfLoader::new();
         for (global, offset) in &offsets.0 {
@@ -173,6 +197,8 @@ impl Loaded {
         }
         let enforce = u32::from(options.enforce);
         loader.override_global("ENFORCE", &enforce, true);
+        let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
+        loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
         loader.btf(None);
         for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING"] {
@@ -189,6 +215,7 @@ impl Loaded {
             options: options.clone(),
             types: None,
             no_function_probes: refuses_function_probes(),
+            cgroup,
         };
         for program in UNATTACHED {
             loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
@@ -223,6 +250,9 @@ impl Loaded {
             match attach {
                 Attach::RawTracepoint(_) => self.raw(program)?.load(),
                 Attach::SyscallTracepoint(_) => self.program::<TracePoint>(program)?.load(),
+                Attach::CgroupAddress(_) => self.program::<CgroupSockAddr>(program)?.load(),
+                Attach::CgroupPacket(_) => self.program::<CgroupSkb>(program)?.load(),
+                Attach::CgroupSocket(_) => self.program::<CgroupSock>(program)?.load(),
                 Attach::FunctionExit(function) => {
                     let types = match self.types.take() {
                         Some(types) => types,
@@ -241,6 +271,7 @@ impl Loaded {
 
     /// Attaches the programs of a hook, all or none.
     fn attach_hook(&mut self, hook: &Hook) -> Result<Vec<Link>, LoadError> {
+        const MODE: CgroupAttachMode = CgroupAttachMode::Single; // links are many all the same
         let mut links = Vec::new();
         for Probe { program, attach } in hook.probes {
             if self.options.debug.silence.as_deref() == Some(*program) {
@@ -265,9 +296,36 @@ impl Loaded {
                             .map_err(|error| refused(program, &error))?,
                     )
                 }
+                Attach::CgroupAddress(_) => {
+                    let cgroup = self.cgroup_directory()?;
+                    let attached = self.program::<CgroupSockAddr>(program)?;
+                    let id = attached.attach(&cgroup, MODE).map_err(error)?;
+                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
+                }
+                Attach::CgroupPacket(direction) => {
+                    let direction = match *direction {
+                        "ingress" => CgroupSkbAttachType::Ingress,
+                        _ => CgroupSkbAttachType::Egress,
+                    };
+                    let cgroup = self.cgroup_directory()?;
+                    let attached = self.program::<CgroupSkb>(program)?;
+                    let id = attached.attach(&cgroup, direction, MODE).map_err(error)?;
+                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
+                }
+                Attach::CgroupSocket(_) => {
+                    let cgroup = self.cgroup_directory()?;
+                    let attached = self.program::<CgroupSock>(program)?;
+                    let id = attached.attach(&cgroup, MODE).map_err(error)?;
+                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
+                }
             });
         }
         Ok(links)
+    }
+
+    fn cgroup_directory(&self) -> Result<OwnedFd, LoadError> {
+        let cgroup = self.cgroup.as_ref().map_err(|why| LoadError::NoCgroup(why.clone()))?;
+        cgroup.directory.try_clone().map_err(|error| LoadError::NoCgroup(error.to_string()))
     }
 
     /// The rings can be taken once.
@@ -338,6 +396,11 @@ impl Loaded {
         sensor: &'static Sensor,
     ) -> Result<(&'static Hook, Vec<Link>), LoadError> {
         let mut refusal = LoadError::Object(format!("the sensor {} has no hook left", sensor.name));
+        if sensor.wanted == Wanted::WithCgroup
+            && let Err(why) = &self.cgroup
+        {
+            return Err(LoadError::NoCgroup(why.clone()));
+        }
         for hook in sensor.hooks {
             let way = |probe: &Probe| probe.attach.way();
             if hook
@@ -359,7 +422,7 @@ impl Loaded {
             }
             let loaded = match sensor.wanted {
                 Wanted::Always => Ok(()), // already
-                Wanted::ForAttempts | Wanted::ForHandOffs => self.load(hook),
+                Wanted::WithCgroup | Wanted::ForAttempts | Wanted::ForHandOffs => self.load(hook),
             };
             match loaded.and_then(|()| self.attach_hook(hook)) {
                 Ok(links) => return Ok((hook, links)),
@@ -394,6 +457,15 @@ fn state(sensor: &Sensor, attached: Result<&Hook, String>) -> SensorState {
     }
 }
 
+impl Link {
+    fn of_cgroup(
+        link: Result<FdLink, LinkError>,
+        program: &'static str,
+    ) -> Result<Link, LoadError> {
+        link.map(Link::Bpf).map_err(|error| refused(program, &error))
+    }
+}
+
 /// What keeps a program attached; closing its descriptor detaches.
 #[derive(Debug)]
 enum Link {
@@ -420,6 +492,8 @@ pub struct FinalCounters {
     pub stats: Vec<Stats>,
     pub skipped_runs: BTreeMap<&'static str, u64>,
     pub ledger: Vec<(FileKey, u64)>,
+    /// What sockets without connections exchanged.
+    pub flows: Vec<(Flow, FlowTotals)>,
 }
 
 impl FinalCounters {
@@ -512,6 +586,15 @@ impl Attached {
                 .map(|row| row.map(|(Plain(file), count)| (file, count)))
                 .collect::<Result<_, _>>()
                 .map_err(object)?;
+        let mut flows = HashMap::<_, Plain<Flow>, Plain<FlowTotals>>::try_from(
+            ebpf.map("FLOWS").ok_or_else(no_map)?,
+        )
+        .map_err(object)?
+        .iter()
+        .map(|row| row.map(|(Plain(flow), Plain(totals))| (flow, totals)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(object)?;
+        flows.sort_unstable_by_key(|(flow, _)| *flow);
         let mut skipped_runs = BTreeMap::new();
         for name in &self.programs {
             let Some(program) = self.loaded.ebpf.program(name) else { continue };
@@ -522,6 +605,7 @@ impl Attached {
             stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
             skipped_runs,
             ledger,
+            flows,
         })
     }
 }

@@ -15,4 +15,4 @@ mod tracepoint;
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier};
 pub use kernel::{Lockdown, kernel_release, lockdown};
-pub use load::{Attached, Debug, FinalCounters, LoadError, Loaded, Options, Rings};
+pub use load::{Attached, CgroupTarget, Debug, FinalCounters, LoadError, Loaded, Options, Rings};

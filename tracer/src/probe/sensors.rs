@@ -20,6 +20,8 @@ pub struct Sensor {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Wanted {
     Always,
+    /// Where the command has a cgroup of its own, which is nearly everywhere.
+    WithCgroup,
     /// A policy counts failed execs, or the user asks for them.
     ForAttempts,
     /// A policy is to be judged.
@@ -29,7 +31,7 @@ pub enum Wanted {
 impl Sensor {
     pub fn is_wanted(&self, options: &Options) -> bool {
         match self.wanted {
-            Wanted::Always => true,
+            Wanted::Always | Wanted::WithCgroup => true,
             Wanted::ForAttempts => options.attempts,
             Wanted::ForHandOffs => options.hand_offs,
         }
@@ -65,6 +67,12 @@ pub enum Attach {
     FunctionExit(&'static str),
     /// Of the group `syscalls`.
     SyscallTracepoint(&'static str),
+    /// An address that a socket of the command's cgroup is given.
+    CgroupAddress(&'static str),
+    /// Packets of sockets of that cgroup.
+    CgroupPacket(&'static str),
+    /// A socket made in that cgroup.
+    CgroupSocket(&'static str),
 }
 
 impl Attach {
@@ -74,6 +82,9 @@ impl Attach {
             Attach::RawTracepoint(_) => "raw-tracepoint",
             Attach::FunctionExit(_) => "fexit",
             Attach::SyscallTracepoint(_) => "tracepoint",
+            Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_) => {
+                "cgroup"
+            }
         }
     }
 }
@@ -86,13 +97,19 @@ impl Hook {
             .map(|probe| match probe.attach {
                 Attach::RawTracepoint(name)
                 | Attach::FunctionExit(name)
-                | Attach::SyscallTracepoint(name) => name,
+                | Attach::SyscallTracepoint(name)
+                | Attach::CgroupAddress(name)
+                | Attach::CgroupPacket(name)
+                | Attach::CgroupSocket(name) => name,
             })
             .collect();
         let way = match self.probes.first().map(|probe| probe.attach) {
             Some(Attach::RawTracepoint(_)) => "raw tracepoint",
             Some(Attach::FunctionExit(_)) => "fexit",
             Some(Attach::SyscallTracepoint(_)) => "tracepoint syscalls:",
+            Some(Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_)) => {
+                "cgroup"
+            }
             None => "",
         };
         format!("{way} {}", places.join(", ")).replace(": ", ":")
@@ -115,6 +132,14 @@ const fn exit_of(program: &'static str, name: &'static str) -> Probe {
 
 const fn syscall(program: &'static str, name: &'static str) -> Probe {
     Probe { program, attach: Attach::SyscallTracepoint(name) }
+}
+
+const fn address(program: &'static str) -> Probe {
+    Probe { program, attach: Attach::CgroupAddress(program) }
+}
+
+const fn packet(program: &'static str, name: &'static str) -> Probe {
+    Probe { program, attach: Attach::CgroupPacket(name) }
 }
 
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
@@ -194,7 +219,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("connect", "inet_sock_set_state")],
             since: MINIMUM_KERNEL,
-            cannot_see: "UDP, QUIC and unix sockets; connections that have no route; those accepted, inherited or received from another process",
+            cannot_see: "connections that have no route; those accepted, inherited or received from another process",
             tax: "",
         }],
     },
@@ -209,6 +234,83 @@ pub const SENSORS: &[Sensor] = &[
             cannot_see: "bytes of connections that are still open when tracing ends",
             tax: "",
         }],
+    },
+    Sensor {
+        name: "datagrams",
+        purpose: "where sockets without connections (UDP, QUIC) send to",
+        wanted: Wanted::WithCgroup,
+        canary: &[Kind::Datagram],
+        hooks: &[Hook {
+            probes: &[
+                address("connect4"),
+                address("connect6"),
+                address("sendmsg4"),
+                address("sendmsg6"),
+            ],
+            since: MINIMUM_KERNEL,
+            cannot_see: "sockets that were made outside the command's cgroup: inherited, received from another process, or of a process that left it; answers to whoever sent first, when nothing is sent back; later processes that use the same socket and destination",
+            tax: "",
+        }],
+    },
+    Sensor {
+        name: "packets",
+        purpose: "how much is exchanged in datagrams",
+        wanted: Wanted::WithCgroup,
+        canary: &[],
+        hooks: &[Hook {
+            probes: &[packet("packet_out", "egress"), packet("packet_in", "ingress")],
+            since: MINIMUM_KERNEL,
+            cannot_see: "sockets that were made outside the command's cgroup; IPv6 packets with extension headers",
+            tax: "",
+        }],
+    },
+    Sensor {
+        name: "cgroup-moves",
+        purpose: "which processes leave the command's cgroup",
+        wanted: Wanted::WithCgroup,
+        // The canary has nowhere to go.
+        canary: &[],
+        hooks: &[Hook {
+            probes: &[raw("cgroup_move", "cgroup_attach_task")],
+            since: MINIMUM_KERNEL,
+            cannot_see: "",
+            tax: "",
+        }],
+    },
+    Sensor {
+        name: "odd-sockets",
+        purpose: "which sockets of the internet protocols are neither TCP nor UDP (raw, ICMP, SCTP)",
+        wanted: Wanted::WithCgroup,
+        canary: &[Kind::OddSocket],
+        hooks: &[Hook {
+            probes: &[Probe {
+                program: "inet_socket",
+                attach: Attach::CgroupSocket("sock_create"),
+            }],
+            since: MINIMUM_KERNEL,
+            cannot_see: "what is sent over them; sockets that were made outside the command's cgroup",
+            tax: "",
+        }],
+    },
+    Sensor {
+        name: "other-sockets",
+        purpose: "which sockets are of other families (packet, vsock, XDP, Bluetooth)",
+        wanted: Wanted::ForHandOffs,
+        canary: &[],
+        hooks: &[
+            Hook {
+                probes: &[exit_of("other_socket", "__sock_create")],
+                since: MINIMUM_KERNEL,
+                cannot_see: "what is sent over them",
+                tax: "",
+            },
+            Hook {
+                probes: &[raw("other_socket_send", "sock_send_length")],
+                since: "6.4",
+                cannot_see: "what is sent over them; sockets that only receive, or that send through shared memory (packet rings, XDP)",
+                tax: "",
+            },
+        ],
     },
     Sensor {
         name: "attempts",

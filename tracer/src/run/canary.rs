@@ -2,14 +2,15 @@
 //!
 //! A probe that is attached and does not fire is the classic silent failure. Before the command
 //! starts and after it has ended, tracer starts itself as a canary, which execs, forks, fails to
-//! exec, connects over loopback, sends a byte to tracer and exits; each kind of event must arrive. It has a network namespace of its own
+//! exec, connects over loopback, sends a datagram there and a byte to tracer, makes a raw socket and
+//! exits; each kind of event must arrive. It has a network namespace of its own
 //! where that is allowed, so it neither needs nor changes the command's network.
 
 use std::{
     collections::BTreeMap,
     ffi::CStr,
     io,
-    net::{TcpListener, TcpStream},
+    net::{TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{FromRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
@@ -19,7 +20,7 @@ use std::{
 
 use tracer_ebpf::abi::{Kind, Role};
 
-use super::signals::OriginalMask;
+use super::{cgroup::Door, signals::OriginalMask};
 use crate::probe::Enroller;
 
 /// argv[0] that makes this program a canary.
@@ -34,7 +35,11 @@ pub(super) struct Canary {
 }
 
 /// Starts a canary.
-pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<Canary> {
+pub(super) fn spawn(
+    enroller: Enroller,
+    door: Option<Door>,
+    mask: OriginalMask,
+) -> io::Result<Canary> {
     let (outside, inside) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).env_clear().stdin(Stdio::from(OwnedFd::from(inside)));
@@ -42,6 +47,9 @@ pub(super) fn spawn(enroller: Enroller, mask: OriginalMask) -> io::Result<Canary
     let in_child = move || {
         // SAFETY: no memory is involved. Where it is refused, the loopback of the caller must do.
         let _ = unsafe { libc::unshare(libc::CLONE_NEWNET) };
+        if let Some(door) = &door {
+            door.enter()?;
+        }
         enroller.enrol(Role::Canary)?;
         mask.restore()
     };
@@ -97,6 +105,22 @@ fn act() -> io::Result<()> {
     io::Write::write_all(&mut outside(), b"!")?;
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     TcpStream::connect(listener.local_addr()?)?;
+    let receiver = UdpSocket::bind(("127.0.0.1", 0))?;
+    UdpSocket::bind(("127.0.0.1", 0))?.send_to(b"!", receiver.local_addr()?)?;
+    // Without the right to it, its absence shows where it is expected.
+    let _ = raw_socket();
+    Ok(())
+}
+
+/// A socket that is not followed. Where the right to it is missing, so is what it would show.
+fn raw_socket() -> io::Result<()> {
+    // SAFETY: no memory is involved.
+    let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_UDP) };
+    if socket < 0 {
+        return Err(io::Error::last_os_error());
+    }
+    // SAFETY: the descriptor was just made and nobody else has it.
+    drop(unsafe { OwnedFd::from_raw_fd(socket) });
     Ok(())
 }
 
@@ -112,7 +136,7 @@ fn outside() -> UnixStream {
 /// Sets IFF_UP on `lo`, which is down in a new network namespace.
 fn loopback_up() -> io::Result<()> {
     use std::os::fd::AsRawFd as _;
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
+    let socket = UdpSocket::bind(("0.0.0.0", 0))?;
     // SAFETY: all zeroes is a valid ifreq.
     let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
     for (to, from) in request.ifr_name.iter_mut().zip(b"lo") {

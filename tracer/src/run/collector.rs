@@ -6,17 +6,19 @@ use std::{
     net::IpAddr,
 };
 
+use tracer_ebpf::abi::{Flow, FlowTotals, header_flag};
+
 use super::{engine::boottime_ns, machine::LiveMachine, watch::Watch};
 use crate::{
     catalogue::Catalogue,
-    ingest::Drain,
+    ingest::{Drain, flow_destination},
     model::Event,
     perf::{MapEvent, MapRecord, MapStream},
     probe::Rings,
     protocol::hosts::Hosts,
     record::{
         Record, Writer,
-        schema::{Content, HostsEntry, Mapped, MapsWatched, Start},
+        schema::{Content, Exchange, HostsEntry, Mapped, MapsWatched, Start},
     },
     session::{self, Fold, Image, ImageEvent, Images, Story},
 };
@@ -172,6 +174,23 @@ impl Collector {
         self.contents(rest);
         self.flush();
         Ok(())
+    }
+
+    /// After settling: what sockets without connections exchanged, in all.
+    pub(super) fn exchanges(&mut self, t_ns: u64, flows: &[(Flow, FlowTotals)]) {
+        let traced = |totals: &FlowTotals| totals.flags & header_flag::CANARY == 0;
+        let exchanges = flows.iter().filter(|(_, totals)| traced(totals)).map(|(flow, totals)| {
+            Record::Exchange(Exchange {
+                t_ns,
+                cookie: flow.cookie,
+                destination: flow_destination(flow),
+                sent_packets: totals.sent_packets,
+                sent_bytes: totals.sent_bytes,
+                received_packets: totals.received_packets,
+                received_bytes: totals.received_bytes,
+            })
+        });
+        self.accept(exchanges.collect());
     }
 
     /// After settling: what the story's contacts with processes outside the tree amount to.

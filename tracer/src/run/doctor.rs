@@ -2,7 +2,12 @@
 
 use std::fmt::Write as _;
 
-use super::{engine, watch::Watch, witness::ExecWitness};
+use super::{
+    cgroup::{self, CommandCgroup},
+    engine,
+    watch::Watch,
+    witness::ExecWitness,
+};
 use crate::{
     perf::MapStream,
     probe::{
@@ -62,7 +67,15 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
     }
     // Everything that any policy can ask for.
     let options = probe::Options { attempts: true, hand_offs: true, ..options.clone() };
-    let attached = Loaded::new(&options).and_then(|loaded| {
+    let cgroup = CommandCgroup::make();
+    line(
+        "cgroup of the command",
+        &match &cgroup {
+            Ok(cgroup) => format!("can be made, as {}", cgroup.path().display()),
+            Err(why) => format!("NO: {why}; without it no claim over connections can be proven"),
+        },
+    );
+    let attached = Loaded::new(&options, cgroup::target(&cgroup)).and_then(|loaded| {
         let mut attached = loaded.attach()?;
         Ok((attached.verified_instructions()?, attached))
     });

@@ -21,6 +21,7 @@ use tracer_ebpf::abi::{Fault, Kind};
 
 use super::{
     Settings, canary,
+    cgroup::{self, CommandCgroup, Door},
     collector::Collector,
     inherited,
     known::Known,
@@ -89,7 +90,8 @@ pub struct Finished {
 pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     inherited::settle()?;
     let (signals, mask) = Signals::block()?;
-    let mut loaded = Loaded::new(&settings.probes)?;
+    let cgroup = CommandCgroup::make();
+    let mut loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
     let rings = loaded.take_rings()?;
     let identifier = loaded.take_identifier()?;
     let enroll_canary = loaded.enroller()?;
@@ -105,7 +107,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let machine = LiveMachine::new(identifier)?;
     let watch =
         Watch::new(&known.wanted(&settings), machine.identifier(), machine.sees_global_pids());
-    let start = start_record(&settings, &attached, known, &watch, user.as_ref())?;
+    let start = start_record(&settings, &attached, known, &watch, user.as_ref(), &cgroup)?;
     if settings.probes.enforce {
         let (files, names) = policy::rules(&start);
         attached.forbid(&files, &names)?;
@@ -114,10 +116,12 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
     let collector = Collector::new(rings, machine, watch, start, writer);
     let mut session = Session::new(collector, attached, signals)?;
 
-    session.canary(CanaryPhase::Start, enroll_canary, mask).await?;
+    let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
+    session.canary(CanaryPhase::Start, enroll_canary, door()?, mask).await?;
     let launched = launch::launch(
         &settings.command,
         enroll_command,
+        door()?,
         user,
         mask,
         settings.probes.hand_offs.then(|| Perf { ring_bytes: settings.probes.maps_ring_bytes() }),
@@ -139,7 +143,7 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
             Witness::Absent("the command was not started".into()),
         ),
     };
-    session.canary(CanaryPhase::End, enroll_last, mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, door()?, mask).await?;
     let end = session.end(status.clone(), witness).await?;
     session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
@@ -192,11 +196,12 @@ impl Session {
         &mut self,
         phase: CanaryPhase,
         enroller: crate::probe::Enroller,
+        door: Option<Door>,
         mask: OriginalMask,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let deadline = Instant::now() + CANARY_WAIT;
-        let mut child = canary::spawn(enroller, mask);
+        let mut child = canary::spawn(enroller, door, mask);
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
@@ -356,8 +361,10 @@ impl Session {
         let counters = self.settle().await?;
         let collector = &mut self.collector;
         collector.settle()?;
+        let t_ns = boottime_ns()?;
+        collector.exchanges(t_ns, &counters.flows);
         Ok(End {
-            t_ns: boottime_ns()?,
+            t_ns,
             command_status: status,
             interrupted: self.interrupted,
             counters: counter_rows(&counters, collector),
@@ -516,6 +523,7 @@ fn start_record(
     known: Known,
     watch: &Watch,
     user: Option<&CallingUser>,
+    cgroup: &Result<CommandCgroup, String>,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
     // Whether mappings can be watched shows when the command is started, and stands in the last line.
@@ -558,5 +566,6 @@ fn start_record(
         known_packages: known.packages,
         interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),
+        cgroup: Some(cgroup::report(cgroup)),
     })
 }

@@ -14,12 +14,15 @@ use std::{
 
 use tracer_ebpf::abi::Role;
 
-use super::{inherited, signals::OriginalMask, user::CallingUser, witness::ExecWitness};
+use super::{
+    cgroup::Door, inherited, signals::OriginalMask, user::CallingUser, witness::ExecWitness,
+};
 use crate::{perf::MapStream, probe::Enroller};
 
 /// What the child's own steps report when they fail, told apart from a failed exec.
 const ENROL_FAILED: i32 = libc::EKEYREJECTED;
 const USER_FAILED: i32 = libc::EKEYREVOKED;
+const JOIN_FAILED: i32 = libc::EKEYEXPIRED;
 
 #[derive(Debug)]
 pub(super) struct Launched {
@@ -44,6 +47,10 @@ pub enum LaunchError {
     NotEnrolled,
     #[error("the command was not started, because its process could not become the calling user")]
     NotTheUser,
+    #[error(
+        "the command was not started, because its process could not join the cgroup that was made for it"
+    )]
+    NotInCgroup,
     #[error("no thread could be started: {0}")]
     NoThread(io::Error),
 }
@@ -59,6 +66,7 @@ pub(super) struct Perf {
 pub(super) fn launch(
     command: &[OsString],
     enroller: Enroller,
+    door: Option<Door>,
     user: Option<CallingUser>,
     mask: OriginalMask,
     perf: Option<Perf>,
@@ -74,6 +82,10 @@ pub(super) fn launch(
     }
     let in_child = move || {
         let refused = |errno| move |_| io::Error::from_raw_os_error(errno);
+        // Before it is traced: a traced process that changes its cgroup is reported.
+        if let Some(door) = &door {
+            door.enter().map_err(refused(JOIN_FAILED))?;
+        }
         enroller.enrol(Role::Traced).map_err(refused(ENROL_FAILED))?;
         if let Some(user) = &user {
             user.assume().map_err(refused(USER_FAILED))?;
@@ -102,6 +114,7 @@ pub(super) fn launch(
     let child = spawned.map_err(|error| match error.raw_os_error() {
         Some(ENROL_FAILED) => LaunchError::NotEnrolled,
         Some(USER_FAILED) => LaunchError::NotTheUser,
+        Some(JOIN_FAILED) => LaunchError::NotInCgroup,
         _ if error.kind() == io::ErrorKind::NotFound => LaunchError::NotFound(name),
         _ => LaunchError::NotStarted(name, error),
     })?;

@@ -5,6 +5,7 @@
 //! ```
 
 pub mod canary;
+mod cgroup;
 mod collector;
 mod content;
 mod doctor;

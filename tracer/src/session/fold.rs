@@ -5,18 +5,19 @@
 
 use std::collections::{BTreeMap, HashMap, HashSet};
 
-use tracer_ebpf::abi::{Means, exec_flag, unread};
+use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
 use super::{attempts::Attempts, errno};
 use crate::{
     model::{
-        ArgvPiece, Bytes, CloseEvent, ConnectEvent, ConnectResultEvent, Event, EventHeader,
-        ExecEvent, ExitEvent, FileVersion, ForkEvent, IntrusionEvent, LocalSendEvent, ProcessKey,
-        RootEvent, nanoseconds,
+        ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
+        DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, FileVersion, ForkEvent,
+        IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent, nanoseconds,
     },
     record::schema::{
-        Argv, Attempt, Close, Connect, ConnectResult, Credentials, Exec, ExecutedFile, Exit, Fork,
-        Intrusion, IntrusionMeans, LocalSend, Outcome, Record, Root, Script, ScriptFile,
+        Argv, Attempt, CgroupMove, Close, Connect, ConnectResult, Credentials, Datagram,
+        DatagramVia, Exec, ExecutedFile, Exit, Fork, Intrusion, IntrusionMeans, LocalSend,
+        OddSocket, Outcome, Record, Root, Script, ScriptFile,
     },
 };
 
@@ -70,7 +71,10 @@ impl Fold {
             | Event::Close(_)
             | Event::Attempt(_)
             | Event::LocalSend(_)
-            | Event::Intrusion(_) => {
+            | Event::Intrusion(_)
+            | Event::Datagram(_)
+            | Event::OddSocket(_)
+            | Event::CgroupMove(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -106,6 +110,9 @@ impl Fold {
             Event::Attempt(event) => return self.attempts.add(*event).map(Record::Attempt),
             Event::LocalSend(event) => local_send(&event),
             Event::Intrusion(event) => intrusion(&event),
+            Event::Datagram(event) => datagram(&event),
+            Event::OddSocket(event) => odd_socket(&event),
+            Event::CgroupMove(event) => cgroup_move(event),
         })
     }
 
@@ -339,5 +346,42 @@ fn intrusion(event: &IntrusionEvent) -> Record {
             Means::TakeDescriptor => IntrusionMeans::TakeDescriptor,
         },
         target: event.target,
+    })
+}
+
+fn datagram(event: &DatagramEvent) -> Record {
+    Record::Datagram(Datagram {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        thread: event.header.tid,
+        cookie: event.cookie,
+        protocol: event.protocol,
+        destination: Some(event.destination),
+        net_ns_inum: event.net_ns_inum,
+        via: match event.via {
+            Via::Connect => DatagramVia::Connect,
+            Via::Send => DatagramVia::Send,
+        },
+        unread: names(&event.header),
+    })
+}
+
+fn odd_socket(event: &OddSocketEvent) -> Record {
+    Record::OddSocket(OddSocket {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        thread: event.header.tid,
+        family: event.family,
+        socket_type: event.socket_type,
+        protocol: event.protocol,
+    })
+}
+
+fn cgroup_move(event: CgroupMoveEvent) -> Record {
+    Record::CgroupMove(CgroupMove {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        to_cgroup_id: event.to_cgroup_id,
+        to_path: (!event.to_path.is_empty()).then_some(event.to_path),
     })
 }

@@ -462,7 +462,10 @@ impl Story {
             | Kind::ConnectResult
             | Kind::Close
             | Kind::LocalSend
-            | Kind::Intrusion => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
+            | Kind::Intrusion
+            | Kind::Datagram
+            | Kind::OddSocket
+            | Kind::CgroupMove => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
         }
     }
 

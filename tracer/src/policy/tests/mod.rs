@@ -252,6 +252,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         known_packages: BTreeMap::new(),
         interpreters: Vec::new(),
         files: None,
+        cgroup: None,
     }
 }
 

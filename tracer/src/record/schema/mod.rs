@@ -135,6 +135,22 @@ pub struct Start {
     /// Absent in recordings from before there was such a watch.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileWatch>,
+    /// Absent in recordings from before the command got one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cgroup: Option<CommandCgroup>,
+}
+
+/// The cgroup (v2) that the command got for itself. Programs attached to it see what the sockets do
+/// that are made in it or below it, and cost other processes nothing.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum CommandCgroup {
+    Own {
+        id: u64,
+        path: Bytes,
+    },
+    /// Why there is none.
+    Absent(String),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]

@@ -1,0 +1,97 @@
+//! `connect4`, `connect6`, `sendmsg4`, `sendmsg6` of the command's cgroup: a socket gets a
+//! destination.
+//!
+//! In the task that asks for it, io_uring included. Asking for the socket's cookie gives it one, so
+//! a TCP connection has its cookie from here on.
+
+use aya_ebpf::{bindings::bpf_sock_addr, macros::cgroup_sock_addr, programs::SockAddrContext};
+use tracer_ebpf::abi::{Datagram, Fault, Flow, Kind, Via, unread};
+
+use crate::kernel::{
+    emit, field,
+    flow::{self, Added},
+    tree,
+};
+
+const IPPROTO_TCP: u16 = 6;
+const IPPROTO_MPTCP: u16 = 262;
+/// What all of these programs return: go on.
+const ALLOW: i32 = 1;
+
+#[cgroup_sock_addr(connect4)]
+fn connect4(ctx: SockAddrContext) -> i32 {
+    on_address(&ctx, v4(&ctx), Via::Connect)
+}
+
+#[cgroup_sock_addr(connect6)]
+fn connect6(ctx: SockAddrContext) -> i32 {
+    on_address(&ctx, v6(&ctx), Via::Connect)
+}
+
+#[cgroup_sock_addr(sendmsg4)]
+fn sendmsg4(ctx: SockAddrContext) -> i32 {
+    on_address(&ctx, v4(&ctx), Via::Send)
+}
+
+#[cgroup_sock_addr(sendmsg6)]
+fn sendmsg6(ctx: SockAddrContext) -> i32 {
+    on_address(&ctx, v6(&ctx), Via::Send)
+}
+
+#[inline(always)]
+fn fields(ctx: &SockAddrContext) -> &bpf_sock_addr {
+    // SAFETY: the kernel hands the programs of these hooks such a context.
+    unsafe { &*ctx.sock_addr }
+}
+
+/// The hooks for IPv4 give this field only.
+#[inline(always)]
+fn v4(ctx: &SockAddrContext) -> [u32; 4] {
+    flow::mapped(flow::whole(&fields(ctx).user_ip4))
+}
+
+/// The hooks for IPv6 give this field only.
+#[inline(always)]
+fn v6(ctx: &SockAddrContext) -> [u32; 4] {
+    let word = |at: usize| flow::whole(&fields(ctx).user_ip6[at]);
+    [word(0), word(1), word(2), word(3)]
+}
+
+#[inline(always)]
+fn on_address(ctx: &SockAddrContext, address: [u32; 4], via: Via) -> i32 {
+    let Some(process) = tree::current(ctx) else { return ALLOW };
+    let protocol = flow::whole(&fields(ctx).protocol) as u16;
+    let port = flow::whole(&fields(ctx).user_port) as u16;
+    let cookie = flow::cookie(ctx);
+    if protocol == IPPROTO_TCP || protocol == IPPROTO_MPTCP {
+        return ALLOW;
+    }
+    let flow = Flow {
+        cookie,
+        address: flow::destination(address),
+        port: u16::from_be(port),
+        protocol,
+        padding: 0,
+    };
+    match flow::add(&flow, &process) {
+        Added::New => {}
+        Added::Known => return ALLOW,
+        Added::NoRoom => {
+            emit::fault(Fault::FlowInsert);
+            return ALLOW;
+        }
+    }
+    // SAFETY: the other fields of the union are its bits.
+    let sock = flow::address_of(flow::whole(unsafe { &fields(ctx).__bindgen_anon_1.sk }));
+    emit::record(Kind::Datagram, |datagram: &mut Datagram| {
+        process.fill_header(&mut datagram.header, Kind::Datagram);
+        datagram.flow = flow;
+        datagram.via = via as u32;
+        let net = sock.and_then(|sock| sock.follow(&field::SOCK_NET));
+        match net.and_then(|net| net.read(&field::NET_INUM)) {
+            Some(inum) => datagram.net_ns_inum = inum,
+            None => datagram.header.unread |= unread::NETWORK,
+        }
+    });
+    ALLOW
+}

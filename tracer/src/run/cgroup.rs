@@ -1,0 +1,232 @@
+//! The cgroup (v2) that the command gets for itself, below tracer's own.
+//!
+//! Programs on sockets are attached to a cgroup; in this one there is nobody else. It goes when
+//! tracing ends, also when tracer fails; only SIGKILL leaves it behind.
+
+use std::{
+    fs::{self, File, OpenOptions},
+    io::{self, Write as _},
+    os::{
+        fd::{AsRawFd as _, OwnedFd},
+        unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+    },
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use crate::{model::Bytes, probe::CgroupTarget, record::schema};
+
+/// A file in which a process that writes "0" to it joins the cgroup.
+const PROCESSES: &str = "cgroup.procs";
+
+/// Removed when dropped.
+#[derive(Debug)]
+pub(super) struct CommandCgroup {
+    path: PathBuf,
+    /// The kernel's number of it, which is the inode number of its directory.
+    id: u64,
+}
+
+/// Lets a process join.
+#[derive(Debug)]
+pub(super) struct Door(File);
+
+impl Door {
+    /// The calling process joins. Async-signal-safe.
+    pub(super) fn enter(&self) -> io::Result<()> {
+        const MYSELF: &[u8] = b"0";
+        // SAFETY: the pointer and the length describe one array.
+        let written =
+            unsafe { libc::write(self.0.as_raw_fd(), MYSELF.as_ptr().cast(), MYSELF.len()) };
+        if written < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+    }
+}
+
+impl CommandCgroup {
+    /// Or why there is none.
+    pub(super) fn make() -> Result<CommandCgroup, String> {
+        let parent = own_directory()?;
+        // Left behind by a tracer that was killed, or of one in another pid namespace.
+        const TAKEN_MAX: u32 = 100;
+        let mut path = PathBuf::new();
+        let mut made = Err(io::Error::from(io::ErrorKind::AlreadyExists));
+        for number in 0..TAKEN_MAX {
+            path = parent.join(format!("tracer-{}-{number}", std::process::id()));
+            made = fs::create_dir(&path);
+            if made.as_ref().err().map(io::Error::kind) != Some(io::ErrorKind::AlreadyExists) {
+                break;
+            }
+        }
+        made.map_err(|error| format!("{} could not be made: {error}", path.display()))?;
+        // From here on it is removed when something fails.
+        let mut cgroup = CommandCgroup { path, id: 0 };
+        let about = |error: io::Error| format!("{}: {error}", cgroup.path.display());
+        let kind = fs::read_to_string(cgroup.path.join("cgroup.type")).map_err(about)?;
+        if kind.trim() != "domain" {
+            return Err(format!(
+                "tracer runs in a threaded cgroup, so {} would be \"{}\" and no process could join it",
+                cgroup.path.display(),
+                kind.trim()
+            ));
+        }
+        cgroup.id = fs::metadata(&cgroup.path).map_err(about)?.ino();
+        Ok(cgroup)
+    }
+
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// To be opened before a fork.
+    pub(super) fn door(&self) -> io::Result<Door> {
+        OpenOptions::new().write(true).open(self.path.join(PROCESSES)).map(Door)
+    }
+
+    fn target(&self) -> io::Result<CgroupTarget> {
+        let directory = OwnedFd::from(File::open(&self.path)?);
+        Ok(CgroupTarget { id: self.id, directory })
+    }
+
+    /// Who is still in it goes to where tracer is, and would have been without it.
+    fn move_out(&self) -> io::Result<()> {
+        let Some(parent) = self.path.parent() else { return Ok(()) };
+        let mut outside = OpenOptions::new().write(true).open(parent.join(PROCESSES))?;
+        for process in fs::read_to_string(self.path.join(PROCESSES))?.lines() {
+            // One that has just ended is no error; for any other, removing fails and says so.
+            let _ = outside.write_all(process.as_bytes());
+        }
+        Ok(())
+    }
+}
+
+impl Drop for CommandCgroup {
+    fn drop(&mut self) {
+        // A process that forks meanwhile, or is just ending, needs another turn.
+        const TURNS: u32 = 100;
+        const TURN: Duration = Duration::from_millis(2);
+        let mut removed = Ok(());
+        for _ in 0..TURNS {
+            let _ = self.move_out();
+            remove_empty(&self.path);
+            removed = fs::remove_dir(&self.path);
+            match &removed {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => std::thread::sleep(TURN),
+                Ok(()) | Err(_) => return,
+            }
+        }
+        if let Err(error) = removed {
+            eprintln!("tracer: the cgroup {} could not be removed: {error}", self.path.display());
+        }
+    }
+}
+
+/// Cgroups that the command made below its own and left empty; of others, the kernel refuses it.
+fn remove_empty(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_empty(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
+/// What programs are attached to.
+pub(super) fn target(cgroup: &Result<CommandCgroup, String>) -> Result<CgroupTarget, String> {
+    let cgroup = cgroup.as_ref().map_err(Clone::clone)?;
+    cgroup.target().map_err(|error| format!("{} cannot be opened: {error}", cgroup.path.display()))
+}
+
+/// For the recording's first line.
+pub(super) fn report(cgroup: &Result<CommandCgroup, String>) -> schema::CommandCgroup {
+    match cgroup {
+        Ok(cgroup) => {
+            schema::CommandCgroup::Own { id: cgroup.id, path: Bytes::from(cgroup.path.as_path()) }
+        }
+        Err(why) => schema::CommandCgroup::Absent(why.clone()),
+    }
+}
+
+/// The directory of the v2 cgroup that tracer is in.
+fn own_directory() -> Result<PathBuf, String> {
+    let read = |path: &str| fs::read(path).map_err(|error| format!("{path}: {error}"));
+    let own = own_path(&read("/proc/self/cgroup")?)
+        .ok_or("this kernel has no v2 cgroups, or tracer is in none of them")?;
+    let mounts = v2_mounts(&read("/proc/self/mountinfo")?);
+    if mounts.is_empty() {
+        return Err("the v2 cgroups are not mounted (file system type cgroup2)".into());
+    }
+    let directories = mounts
+        .iter()
+        .filter_map(|Mount { root, point }| Some(point.join(own.strip_prefix(root).ok()?)));
+    directories.into_iter().find(|directory| directory.join(PROCESSES).exists()).ok_or_else(|| {
+        format!("tracer's own cgroup {} is in no mounted part of the v2 cgroups", own.display())
+    })
+}
+
+/// From `/proc/self/cgroup`: the line of the v2 hierarchy is `0::PATH`.
+fn own_path(cgroups: &[u8]) -> Option<PathBuf> {
+    let mut lines = cgroups.split(|byte| *byte == b'\n');
+    let path = lines.find_map(|line| line.strip_prefix(b"0::"))?;
+    Some(PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())))
+}
+
+#[derive(Debug, PartialEq)]
+struct Mount {
+    /// What of the hierarchy is mounted.
+    root: PathBuf,
+    point: PathBuf,
+}
+
+/// From `/proc/self/mountinfo` (proc(5)).
+fn v2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
+    let mount = |line: &[u8]| {
+        let mut fields = line.split(|byte| *byte == b' ');
+        let root = fields.nth(3)?;
+        let point = fields.next()?;
+        // Optional fields end with a dash; then comes the type.
+        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
+        (fields.next()? == b"cgroup2")
+            .then(|| Mount { root: unescape(root), point: unescape(point) })
+    };
+    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
+}
+
+/// Blanks and the like are written as a backslash and three octal digits.
+fn unescape(field: &[u8]) -> PathBuf {
+    let mut path = Vec::with_capacity(field.len());
+    let mut rest = field;
+    while let [first, after @ ..] = rest {
+        match (first, after) {
+            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', left @ ..]) => {
+                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
+                rest = left;
+            }
+            _ => {
+                path.push(*first);
+                rest = after;
+            }
+        }
+    }
+    PathBuf::from(std::ffi::OsString::from_vec(path))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_v2_line_says_where_tracer_is() {
+        assert_eq!(own_path(b"4:memory:/a\n0::/user.slice/x\n"), Some("/user.slice/x".into()));
+        assert_eq!(own_path(b"4:memory:/a\n"), None, "v1 only");
+    }
+
+    #[test]
+    fn the_mount_of_the_v2_cgroups_is_found() {
+        let info = b"22 1 0:21 / /sys rw shared:1 - sysfs sysfs rw\n\
+            41 31 0:38 / /sys/fs/cgroup/un\\040ified rw,relatime - cgroup2 cgroup2 rw\n\
+            42 31 0:39 / /sys/fs/cgroup/pids rw shared:2 master:3 - cgroup cgroup rw,pids\n";
+        let expected = Mount { root: "/".into(), point: "/sys/fs/cgroup/un ified".into() };
+        assert_eq!(v2_mounts(info), [expected]);
+        assert_eq!(v2_mounts(b"broken\n\n1 2 3"), []);
+    }
+}
