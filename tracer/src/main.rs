@@ -243,6 +243,7 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
             cli::Ring::Argv => options.debug.lose_argv_every = *every,
             cli::Ring::Net => options.debug.lose_net_every = *every,
             cli::Ring::Attempt => options.debug.lose_attempt_every = *every,
+            cli::Ring::Names => options.debug.lose_names_every = *every,
         }
     }
     options

@@ -42,7 +42,8 @@ pub struct FlowTotals {
     pub tid: u32,
     /// Bits of [`super::header_flag`].
     pub flags: u32,
-    pub padding: u32,
+    /// QUIC Initial packets that were looked at.
+    pub initials: u32,
     pub sent_packets: u64,
     /// Payload, without headers.
     pub sent_bytes: u64,

@@ -53,6 +53,8 @@ kinds! {
     OddSocket = 12, "odd-socket";
     /// A process of the tree left the command's cgroup.
     CgroupMove = 13, "cgroup-move";
+    /// Bytes that say which name a socket is about, on their way.
+    Payload = 14, "payload";
 }
 
 /// A kind this build does not know.

@@ -9,6 +9,7 @@ mod exec;
 mod header;
 mod odd_socket;
 mod outside;
+mod payload;
 mod process;
 mod rule;
 mod stats;
@@ -27,6 +28,7 @@ pub use exec::{
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
 pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
+pub use payload::{PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
 pub use process::{Exit, Fork, Root};
 pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};
 pub use stats::{FAULT_COUNT, Fault, FileKey, KIND_COUNT, KindStats, Stats};

@@ -29,6 +29,10 @@ static NET_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 #[map]
 static ATTEMPT_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// Bytes that say names, apart from connections, which they must not crowd out.
+#[map]
+static NAMES_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
 #[map]
 static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 
@@ -42,6 +46,8 @@ static FAIL_ARGV_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 static FAIL_NET_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 #[unsafe(no_mangle)]
 static FAIL_ATTEMPT_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_NAMES_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 
 /// Which ring a kind travels in.
 #[derive(Clone, Copy)]
@@ -50,6 +56,7 @@ enum Ring {
     Argv,
     Net,
     Attempt,
+    Names,
 }
 
 const fn ring_of(kind: Kind) -> Ring {
@@ -68,6 +75,7 @@ const fn ring_of(kind: Kind) -> Ring {
         | Kind::OddSocket
         | Kind::CgroupMove => Ring::Net,
         Kind::Attempt => Ring::Attempt,
+        Kind::Payload => Ring::Names,
     }
 }
 
@@ -79,6 +87,7 @@ impl Ring {
             Ring::Argv => &ARGV_RING,
             Ring::Net => &NET_RING,
             Ring::Attempt => &ATTEMPT_RING,
+            Ring::Names => &NAMES_RING,
         }
     }
 
@@ -89,6 +98,7 @@ impl Ring {
             Ring::Argv => FAIL_ARGV_EVERY.load(),
             Ring::Net => FAIL_NET_EVERY.load(),
             Ring::Attempt => FAIL_ATTEMPT_EVERY.load(),
+            Ring::Names => FAIL_NAMES_EVERY.load(),
         }
     }
 }

@@ -32,11 +32,36 @@ static SOCKETS: HashMap<u64, Opened> = HashMap::with_max_entries(65_536, 0);
 
 #[derive(Clone, Copy)]
 #[repr(C)]
-struct Opened {
-    id: u64,
-    owner: Member,
-    tgid: u32,
-    tid: u32,
+pub(super) struct Opened {
+    pub(super) id: u64,
+    pub(super) owner: Member,
+    pub(super) tgid: u32,
+    pub(super) tid: u32,
+    /// What was sent and what was received, as far as packets show it.
+    pub(super) streams: [Stream; 2],
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy, Default)]
+#[repr(C)]
+pub(super) struct Stream {
+    /// Sequence number of its first byte.
+    pub(super) start: u32,
+    pub(super) state: u32,
+}
+
+/// Of [`Stream`]: where it starts is known; its beginning is over.
+pub(super) const STARTED: u32 = 1;
+pub(super) const PASSED: u32 = 2;
+
+/// The connection of a sock that a tracked process opened. Packets of one connection are handled one
+/// after the other but for rare races, which at worst show a piece twice.
+#[inline(always)]
+pub(super) fn of_sock(address: u64) -> Option<&'static mut Opened> {
+    let opened = SOCKETS.get_ptr_mut(address)?;
+    // SAFETY: the value of a map; an entry that goes meanwhile stays readable, and what is written to
+    // one that is reused can only make a piece of a stream look like it was elsewhere.
+    Some(unsafe { &mut *opened })
 }
 
 /// Who connected where. Apart from [`sock_state`] because the kernel skips a program that is
@@ -75,7 +100,13 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
         return;
     }
     let id = emit::connection_id();
-    let opened = Opened { id, owner: process.member, tgid: process.tgid, tid: process.tid };
+    let opened = Opened {
+        id,
+        owner: process.member,
+        tgid: process.tgid,
+        tid: process.tid,
+        streams: Default::default(),
+    };
     if SOCKETS.insert(sock.0, opened, 0).is_err() {
         emit::fault(Fault::SocketInsert);
     }

@@ -4,16 +4,33 @@
 //! a packet belongs to is found by its socket.
 
 use aya_ebpf::{
+    bindings::__sk_buff,
+    helpers::generated::bpf_skb_load_bytes,
     macros::cgroup_skb,
     programs::{SkBuffContext, sk_buff::SkBuff},
 };
-use tracer_ebpf::abi::Flow;
+use tracer_ebpf::abi::{Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
 
-use crate::kernel::{emit, flow};
+use super::connect::{PASSED, STARTED};
+use crate::kernel::{emit, flow, scratch, tree::Member};
 
+const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_UDP_LITE: u8 = 136;
 const UDP_HEADER_BYTES: u32 = 8;
+const TCP_SYN: u8 = 2;
+const DNS_PORT: u16 = 53;
+/// How much of the beginning of a stream is taken: several times a ClientHello with post-quantum
+/// keys, or the head of a request.
+const OPENING_BYTES: u32 = 8 * 1024;
+/// The same of a stream of DNS messages, which names follow each other in.
+const DNS_STREAM_BYTES: u32 = 16 * 1024;
+const STREAM_PIECES: u32 = DNS_STREAM_BYTES / PAYLOAD_BYTES as u32;
+/// Behind the beginning of a stream, how far until no part of it is expected any more.
+const RETRANSMISSION_BYTES: u32 = 4 * 1024 * 1024;
+/// QUIC Initial packets that are taken of a flow, and of packets that are sent as one.
+const INITIALS_MAX: u32 = 8;
+const INITIALS_AT_ONCE: u32 = 4;
 /// What both programs return: let it pass.
 const PASS: i32 = 1;
 
@@ -69,31 +86,119 @@ impl Network {
 
 #[inline(always)]
 fn on_packet(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
-    let skb = &ctx.skb;
-    let network = Network::of(skb, direction)?;
-    if network.protocol == IPPROTO_UDP || network.protocol == IPPROTO_UDP_LITE {
-        on_datagram(ctx, &network, direction)?;
+    let network = Network::of(&ctx.skb, direction)?;
+    let ports: [u16; 2] = ctx.skb.load(network.bytes as usize).ok()?;
+    let port = u16::from_be(if direction == Direction::Out { ports[1] } else { ports[0] });
+    match network.protocol {
+        IPPROTO_TCP => on_segment(ctx, &network, port, direction),
+        IPPROTO_UDP | IPPROTO_UDP_LITE => on_datagram(ctx, &network, port, direction),
+        _ => None,
+    }
+}
+
+impl Network {
+    #[inline(always)]
+    fn flow(&self, ctx: &SkBuffContext, port: u16) -> Flow {
+        Flow {
+            cookie: flow::cookie(ctx),
+            address: zerocopy::transmute!(self.remote),
+            port,
+            protocol: self.protocol.into(),
+            padding: 0,
+        }
+    }
+}
+
+#[inline(always)]
+fn fields(ctx: &SkBuffContext) -> &__sk_buff {
+    // SAFETY: the kernel hands these programs such a context.
+    unsafe { &*ctx.skb.skb }
+}
+
+/// A piece of a connection that a tracked process opened.
+#[inline(always)]
+fn on_segment(
+    ctx: &SkBuffContext,
+    network: &Network,
+    port: u16,
+    direction: Direction,
+) -> Option<()> {
+    if direction == Direction::In && port != DNS_PORT {
+        return None;
+    }
+    // SAFETY: the other fields of the union are its bits.
+    let sock = flow::whole(unsafe { &fields(ctx).__bindgen_anon_2.sk });
+    let opened = super::connect::of_sock(sock as u64)?;
+    let stream = &mut opened.streams[if direction == Direction::Out { 0 } else { 1 }];
+    if stream.state == PASSED {
+        return None;
+    }
+    // struct tcphdr: ports, sequence, acknowledgment, then length (in words), flags and window.
+    let header: [u32; 4] = ctx.skb.load(network.bytes as usize).ok()?;
+    let mut sequence = u32::from_be(header[1]);
+    let [length, flags, ..] = header[3].to_ne_bytes();
+    if flags & TCP_SYN != 0 {
+        // It takes a sequence number itself, and with Fast Open bytes follow.
+        sequence = sequence.wrapping_add(1);
+        stream.start = sequence;
+        stream.state = STARTED;
+    }
+    let at = network.bytes + u32::from(length >> 4) * 4;
+    let wire_bytes = ctx.skb.len().saturating_sub(at);
+    if wire_bytes == 0 || stream.state != STARTED {
+        return None;
+    }
+    let offset = sequence.wrapping_sub(stream.start);
+    let limit = if port == DNS_PORT { DNS_STREAM_BYTES } else { OPENING_BYTES };
+    if offset >= limit {
+        if offset >= limit + RETRANSMISSION_BYTES {
+            stream.state = PASSED;
+        }
+        return None;
+    }
+    let mut piece = Piece {
+        owner: opened.owner,
+        tgid: opened.tgid,
+        tid: opened.tid,
+        incoming: u32::from(direction == Direction::In),
+        flow: network.flow(ctx, port),
+        connection: opened.id,
+        offset_bytes: offset.into(),
+        at,
+        wire_bytes,
+    };
+    let wanted = wire_bytes.min(limit - offset);
+    let mut done = 0;
+    let mut turn = 0;
+    while turn < STREAM_PIECES {
+        let len = (wanted - done).min(PAYLOAD_BYTES as u32);
+        // The last piece stands for what is not taken, too.
+        piece.wire_bytes = if done + len < wanted { len } else { wire_bytes - done };
+        piece.emit(ctx, len);
+        done += len;
+        if done >= wanted {
+            break;
+        }
+        piece.at += len;
+        piece.offset_bytes += u64::from(len);
+        turn += 1;
     }
     Some(())
 }
 
 #[inline(always)]
-fn on_datagram(ctx: &SkBuffContext, network: &Network, direction: Direction) -> Option<()> {
-    let ports: [u16; 2] = ctx.skb.load(network.bytes as usize).ok()?;
-    let port = if direction == Direction::Out { ports[1] } else { ports[0] };
-    let flow = Flow {
-        cookie: flow::cookie(ctx),
-        address: zerocopy::transmute!(network.remote),
-        port: u16::from_be(port),
-        protocol: network.protocol.into(),
-        padding: 0,
-    };
+fn on_datagram(
+    ctx: &SkBuffContext,
+    network: &Network,
+    port: u16,
+    direction: Direction,
+) -> Option<()> {
+    let flow = network.flow(ctx, port);
     let totals = flow::find(&flow)?;
-    let payload = ctx.skb.len().saturating_sub(network.bytes + UDP_HEADER_BYTES);
-    // SAFETY: the kernel hands these programs such a context.
-    let fields = unsafe { &*ctx.skb.skb };
+    let at = network.bytes + UDP_HEADER_BYTES;
+    let payload = ctx.skb.len().saturating_sub(at);
     // Zero for one packet that is sent as it is.
-    let segments = flow::whole(&fields.gso_segs).max(1);
+    let segments = flow::whole(&fields(ctx).gso_segs).max(1);
     // SAFETY: the value of a map lives as long as the map, and its counters are only added to.
     let totals = unsafe { &mut *totals };
     let (packets, bytes) = match direction {
@@ -102,5 +207,119 @@ fn on_datagram(ctx: &SkBuffContext, network: &Network, direction: Direction) -> 
     };
     emit::add(packets, segments.into());
     emit::add(bytes, payload.into());
+    if payload == 0 {
+        return None;
+    }
+    let mut piece = Piece {
+        owner: Member { start_ns: totals.start_ns, flags: totals.flags, exec_id: 0 },
+        tgid: totals.tgid,
+        tid: totals.tid,
+        incoming: u32::from(direction == Direction::In),
+        flow,
+        connection: 0,
+        offset_bytes: 0,
+        at,
+        wire_bytes: payload,
+    };
+    if port == DNS_PORT {
+        piece.emit(ctx, payload.min(PAYLOAD_BYTES as u32));
+        return Some(());
+    }
+    if direction == Direction::In || totals.initials >= INITIALS_MAX {
+        return None;
+    }
+    // Several datagrams can be sent as one, which the kernel or the device takes apart later.
+    let each = if segments > 1 { flow::whole(&fields(ctx).gso_size) } else { payload };
+    let mut left = payload;
+    let mut turn = 0;
+    while turn < INITIALS_AT_ONCE {
+        let len = left.min(each);
+        if len == 0 || !is_quic_initial(&ctx.skb, piece.at) {
+            break;
+        }
+        totals.initials += 1;
+        piece.wire_bytes = len;
+        piece.emit(ctx, len.min(PAYLOAD_BYTES as u32));
+        piece.at += len;
+        left -= len;
+        turn += 1;
+    }
     Some(())
+}
+
+/// A long header of type Initial (RFC 9000, section 17.2; RFC 9369 gave the types other numbers).
+#[inline(always)]
+fn is_quic_initial(skb: &SkBuff, at: u32) -> bool {
+    const VERSION_2: u32 = 0x6b33_43cf;
+    let (Ok(first), Ok(version)) =
+        (skb.load::<u8>(at as usize), skb.load::<[u8; 4]>(at as usize + 1))
+    else {
+        return false;
+    };
+    let version = u32::from_be_bytes(version);
+    let initial = if version == VERSION_2 { 1 } else { 0 };
+    first & 0xc0 == 0xc0 && version != 0 && first >> 4 & 3 == initial
+}
+
+/// Bytes on their way, and whose they are.
+struct Piece {
+    owner: Member,
+    tgid: u32,
+    tid: u32,
+    incoming: u32,
+    flow: Flow,
+    connection: u64,
+    offset_bytes: u64,
+    /// Where they begin in the packet.
+    at: u32,
+    wire_bytes: u32,
+}
+
+/// A record with room for bytes.
+#[repr(C)]
+struct Room<const BYTES: usize> {
+    payload: Payload,
+    bytes: [u8; BYTES],
+}
+
+impl Piece {
+    #[inline(always)]
+    fn emit(&self, ctx: &SkBuffContext, len: u32) {
+        if len <= PAYLOAD_SMALL_BYTES as u32 {
+            self.emit_in::<PAYLOAD_SMALL_BYTES>(ctx, len);
+        } else {
+            self.emit_in::<PAYLOAD_BYTES>(ctx, len);
+        }
+    }
+
+    #[inline(always)]
+    fn emit_in<const BYTES: usize>(&self, ctx: &SkBuffContext, len: u32) {
+        emit::record_with(Kind::Payload, |slot: *mut Room<BYTES>| {
+            // SAFETY: the ring handed out room for one record, aligned to eight bytes; each field is
+            // written here, of the bytes as many as `len` says.
+            let room = unsafe { &mut *slot };
+            let payload = &mut room.payload;
+            payload.header = Default::default();
+            let header = &mut payload.header;
+            emit::fill_header(header, Kind::Payload, self.tgid, self.tid, &self.owner);
+            payload.flow = self.flow;
+            payload.connection = self.connection;
+            payload.offset_bytes = self.offset_bytes;
+            payload.wire_bytes = self.wire_bytes;
+            payload.incoming = self.incoming;
+            payload.padding = 0;
+            payload.len = 0;
+            let to = room.bytes.as_mut_ptr();
+            let skb = ctx.skb.skb;
+            // Hidden from LLVM, which would check one register and pass on another one.
+            let len = core::hint::black_box(u64::from(len));
+            if !scratch::in_bounds(len, 1, BYTES as u64) {
+                return;
+            }
+            // SAFETY: there is room for BYTES bytes and `len` is no more; the helper checks the source.
+            if unsafe { bpf_skb_load_bytes(skb.cast(), self.at, to.cast(), len as u32) } == 0 {
+                payload.len = len as u32;
+            }
+        });
+    }
 }

@@ -174,6 +174,7 @@ pub enum Ring {
     Argv,
     Net,
     Attempt,
+    Names,
 }
 
 fn lose(text: &str) -> Result<(Ring, u32), String> {

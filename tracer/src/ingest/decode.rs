@@ -11,7 +11,7 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::model::{
     ArgvPiece, AttemptEvent, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
     DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent,
-    LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent,
+    LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, RootEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -82,6 +82,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
             })
         }
         Kind::CgroupMove => Event::CgroupMove(cgroup_move(&fixed(record)?.0)?),
+        Kind::Payload => Event::Payload(Box::new(payload(record)?)),
     })
 }
 
@@ -247,6 +248,21 @@ fn cgroup_move(moved: &abi::CgroupMove) -> Result<CgroupMoveEvent, DecodeError> 
     })
 }
 
+fn payload(record: &[u8]) -> Result<PayloadEvent, DecodeError> {
+    let (payload, rest) = fixed::<abi::Payload>(record)?;
+    Ok(PayloadEvent {
+        header: event_header(&payload.header),
+        cookie: payload.flow.cookie,
+        connection: (payload.connection != 0).then_some(payload.connection),
+        destination: Some(flow_destination(&payload.flow)),
+        protocol: payload.flow.protocol,
+        incoming: payload.incoming != 0,
+        offset_bytes: payload.offset_bytes,
+        wire_bytes: payload.wire_bytes,
+        bytes: prefix(rest, payload.len)?.to_vec(),
+    })
+}
+
 /// The used part of an array.
 fn prefix(bytes: &[u8], len: u32) -> Result<&[u8], DecodeError> {
     bytes
@@ -350,6 +366,18 @@ mod tests {
         record.extend(257u32.to_ne_bytes());
         record.extend([0; 4 + abi::CGROUP_PATH_BYTES]);
         assert_eq!(decode(&record), Err(DecodeError::Lengths { claimed: 257, present: 256 }));
+    }
+
+    #[test]
+    fn payloads_have_as_many_bytes_as_they_say() {
+        let payload =
+            abi::Payload { header: header(Kind::Payload as u32), len: 3, ..Default::default() };
+        let mut record = Vec::from(payload.as_bytes());
+        record.extend(b"ab");
+        assert_eq!(decode(&record), Err(DecodeError::Lengths { claimed: 3, present: 2 }));
+        record.extend(b"c...");
+        let Ok(Event::Payload(event)) = decode(&record) else { panic!("no payload") };
+        assert_eq!((event.bytes.as_slice(), event.connection), (&b"abc"[..], None));
     }
 
     #[test]

@@ -49,6 +49,7 @@ pub enum Event {
     Datagram(DatagramEvent),
     OddSocket(OddSocketEvent),
     CgroupMove(CgroupMoveEvent),
+    Payload(Box<PayloadEvent>),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -245,6 +246,7 @@ impl Event {
             Event::Datagram(event) => &event.header,
             Event::OddSocket(event) => &event.header,
             Event::CgroupMove(event) => &event.header,
+            Event::Payload(event) => &event.header,
         }
     }
 
@@ -264,6 +266,7 @@ impl Event {
             Event::Datagram(_) => Kind::Datagram,
             Event::OddSocket(_) => Kind::OddSocket,
             Event::CgroupMove(_) => Kind::CgroupMove,
+            Event::Payload(_) => Kind::Payload,
         }
     }
 }

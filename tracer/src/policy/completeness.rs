@@ -73,7 +73,8 @@ fn concern(kind: Kind) -> Concern {
         | Kind::Close
         | Kind::Datagram
         | Kind::OddSocket
-        | Kind::CgroupMove => Concern::Connections,
+        | Kind::CgroupMove
+        | Kind::Payload => Concern::Connections,
     }
 }
 
@@ -90,7 +91,7 @@ fn since_schema(kind: Kind) -> u32 {
         | Kind::ConnectResult
         | Kind::Close => 1,
         Kind::Attempt | Kind::LocalSend | Kind::Intrusion => 2,
-        Kind::Datagram | Kind::OddSocket | Kind::CgroupMove => 3,
+        Kind::Datagram | Kind::OddSocket | Kind::CgroupMove | Kind::Payload => 3,
     }
 }
 

@@ -67,6 +67,7 @@ pub struct Debug {
     pub lose_argv_every: u32,
     pub lose_net_every: u32,
     pub lose_attempt_every: u32,
+    pub lose_names_every: u32,
     /// Bytes of each ring of executable mappings; a power of two and a multiple of the page size.
     pub maps_bytes: Option<u32>,
     /// Attach everything but this program.
@@ -151,6 +152,7 @@ pub struct Rings {
     pub argv: RingBuf<MapData>,
     pub net: RingBuf<MapData>,
     pub attempt: RingBuf<MapData>,
+    pub names: RingBuf<MapData>,
 }
 
 impl std::fmt::Debug for Rings {
@@ -192,6 +194,7 @@ impl Loaded {
             ("FAIL_ARGV_EVERY", &debug.lose_argv_every),
             ("FAIL_NET_EVERY", &debug.lose_net_every),
             ("FAIL_ATTEMPT_EVERY", &debug.lose_attempt_every),
+            ("FAIL_NAMES_EVERY", &debug.lose_names_every),
         ] {
             loader.override_global(global, every, true);
         }
@@ -201,7 +204,7 @@ impl Loaded {
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
         loader.btf(None);
-        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING"] {
+        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING", "NAMES_RING"] {
             loader.map_max_entries(ring, options.ring_bytes);
         }
         // The smallest there is, where nothing will write to it.
@@ -342,6 +345,7 @@ impl Loaded {
             argv: ring("ARGV_RING")?,
             net: ring("NET_RING")?,
             attempt: ring("ATTEMPT_RING")?,
+            names: ring("NAMES_RING")?,
         })
     }
 

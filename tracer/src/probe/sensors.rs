@@ -254,13 +254,13 @@ pub const SENSORS: &[Sensor] = &[
     },
     Sensor {
         name: "packets",
-        purpose: "how much is exchanged in datagrams",
+        purpose: "first bytes of connections, DNS messages, and how much is exchanged in datagrams",
         wanted: Wanted::WithCgroup,
-        canary: &[],
+        canary: &[Kind::Payload],
         hooks: &[Hook {
             probes: &[packet("packet_out", "egress"), packet("packet_in", "ingress")],
             since: MINIMUM_KERNEL,
-            cannot_see: "sockets that were made outside the command's cgroup; IPv6 packets with extension headers",
+            cannot_see: "sockets that were made outside the command's cgroup; IPv6 packets with extension headers; first bytes of connections that the tree accepts",
             tax: "",
         }],
     },

@@ -2,7 +2,7 @@
 //!
 //! A probe that is attached and does not fire is the classic silent failure. Before the command
 //! starts and after it has ended, tracer starts itself as a canary, which execs, forks, fails to
-//! exec, connects over loopback, sends a datagram there and a byte to tracer, makes a raw socket and
+//! exec, connects over loopback and sends a byte, sends a datagram there and a byte to tracer, makes a raw socket and
 //! exits; each kind of event must arrive. It has a network namespace of its own
 //! where that is allowed, so it neither needs nor changes the command's network.
 
@@ -104,7 +104,7 @@ fn act() -> io::Result<()> {
     unsafe { libc::execv(NOWHERE.as_ptr(), [NOWHERE.as_ptr(), std::ptr::null()].as_ptr()) };
     io::Write::write_all(&mut outside(), b"!")?;
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
-    TcpStream::connect(listener.local_addr()?)?;
+    io::Write::write_all(&mut TcpStream::connect(listener.local_addr()?)?, b"!")?;
     let receiver = UdpSocket::bind(("127.0.0.1", 0))?;
     UdpSocket::bind(("127.0.0.1", 0))?.send_to(b"!", receiver.local_addr()?)?;
     // Without the right to it, its absence shows where it is expected.

@@ -85,6 +85,7 @@ impl Collector {
         let count = drain.round(rings, &mut sink);
         if count > 0 {
             self.early(false);
+            self.said(false);
             self.attempts(false);
             let finished = self.machine.contents().finished();
             self.contents(finished);
@@ -154,6 +155,12 @@ impl Collector {
         }
     }
 
+    /// What payloads say of names.
+    fn said(&mut self, all: bool) {
+        let said = self.fold.take_said(all);
+        self.accept(said);
+    }
+
     fn attempts(&mut self, all: bool) {
         for attempt in self.fold.take_attempts(all) {
             let record = Record::Attempt(attempt);
@@ -164,6 +171,7 @@ impl Collector {
     /// After the last round: nothing more will introduce a process.
     pub(super) fn settle(&mut self) -> io::Result<()> {
         self.early(true);
+        self.said(true);
         self.attempts(true);
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let mut seen = self.watch.attribute(&self.story, true);

@@ -165,7 +165,9 @@ impl Session {
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
         let mut sources = collector.watch.queues()?;
-        for ring in [rings.process.as_fd(), rings.net.as_fd(), rings.attempt.as_fd()] {
+        for ring in
+            [rings.process.as_fd(), rings.net.as_fd(), rings.attempt.as_fd(), rings.names.as_fd()]
+        {
             sources.push(ring.try_clone_to_owned()?);
         }
         let readiness = sources.into_iter().map(wait_on).collect::<io::Result<_>>()?;

@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
-use super::{attempts::Attempts, errno};
+use super::{attempts::Attempts, errno, payload::Payloads};
 use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
@@ -40,6 +40,9 @@ pub struct Fold {
     argv: HashMap<(ProcessKey, u64), Vec<ArgvPiece>>,
     connections: HashMap<u64, Pending>,
     attempts: Attempts,
+    payloads: Payloads,
+    /// What payloads said.
+    said: Vec<Record>,
     /// Every process that a root or fork event introduced.
     met: HashSet<ProcessKey>,
     /// Net events of processes not met yet.
@@ -74,7 +77,8 @@ impl Fold {
             | Event::Intrusion(_)
             | Event::Datagram(_)
             | Event::OddSocket(_)
-            | Event::CgroupMove(_) => {
+            | Event::CgroupMove(_)
+            | Event::Payload(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -113,12 +117,28 @@ impl Fold {
             Event::Datagram(event) => datagram(&event),
             Event::OddSocket(event) => odd_socket(&event),
             Event::CgroupMove(event) => cgroup_move(event),
+            Event::Payload(event) => {
+                let records = self.payloads.add(*event);
+                self.said.extend(records);
+                return None;
+            }
         })
     }
 
     /// Attempts that are complete; when `all`, also those that may not be.
     pub fn take_attempts(&mut self, all: bool) -> Vec<Attempt> {
         self.attempts.take(all)
+    }
+
+    /// What payloads said since the last call. To be called after each drain; when `all`, also what
+    /// those amount to that are not complete.
+    pub fn take_said(&mut self, all: bool) -> Vec<Record> {
+        let mut said = std::mem::take(&mut self.said);
+        said.extend(self.payloads.round());
+        if all {
+            said.extend(self.payloads.rest());
+        }
+        said
     }
 
     /// Argv pieces that no exec claimed: their exec record was lost.
@@ -220,6 +240,7 @@ impl Fold {
             }
         } else {
             self.connections.remove(&event.id);
+            self.payloads.closed(event.id);
         }
         let outcome = if event.established {
             Outcome::Established
@@ -244,6 +265,7 @@ impl Fold {
     fn close(&mut self, event: &CloseEvent) -> Record {
         let header = &event.header;
         let established = self.connections.remove(&event.id).and_then(|known| known.established_ns);
+        self.payloads.closed(event.id);
         Record::Close(Close {
             t_ns: header.time_ns,
             process: header.process,

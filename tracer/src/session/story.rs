@@ -451,7 +451,7 @@ impl Story {
     /// Events of this kind in the lines; none for a kind that has no lines of its own.
     pub fn recorded(&self, kind: Kind) -> Option<u64> {
         match kind {
-            Kind::ArgvChunk => None,
+            Kind::ArgvChunk | Kind::Payload => None,
             // A line can stand for several.
             Kind::Attempt => Some(self.attempt_tries),
             Kind::Root
