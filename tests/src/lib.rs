@@ -1,6 +1,7 @@
 pub mod bench;
 pub mod browser;
 pub mod evasions;
+pub mod hidden;
 pub mod lab;
 mod programs;
 pub mod scratch;

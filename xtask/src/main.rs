@@ -9,6 +9,7 @@ mod command;
 mod elevate;
 mod env;
 mod evasions;
+mod hidden;
 mod layout;
 mod pictures;
 mod run;
@@ -53,6 +54,9 @@ enum Task {
     Bench(bench::Options),
     /// Set up, build, then print what becomes of each disguise and escape (docs/evasions.md)
     Evasions(evasions::Options),
+    /// Set up, build, then print what is recorded of each hidden connection
+    /// (docs/hidden-connections.md)
+    Hidden(hidden::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -68,6 +72,7 @@ fn main() -> ExitCode {
         | Task::Pictures
         | Task::Bench(_)
         | Task::Evasions(_)
+        | Task::Hidden(_)
         | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
@@ -80,6 +85,7 @@ fn main() -> ExitCode {
         Task::Pictures => pictures::task(&layout),
         Task::Bench(options) => bench::task(&layout, &options),
         Task::Evasions(options) => evasions::task(&layout, &options),
+        Task::Hidden(options) => hidden::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

@@ -13,6 +13,7 @@ mod stage;
 pub mod table;
 mod tracer;
 
+pub(crate) use self::stage::{Cgroups, UNSUPPORTED, odd_programs};
 pub(crate) use self::stage::{debian_tools, tools};
 pub use self::{
     stage::Stage,

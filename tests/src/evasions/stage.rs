@@ -25,7 +25,7 @@ use crate::{
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
 /// With that a row's set-up says that this kernel cannot do the trick.
-const UNSUPPORTED: i32 = 77;
+pub(crate) const UNSUPPORTED: i32 = 77;
 
 /// A row's folder with one program in it. Dropping it removes the folder and what still runs.
 #[derive(Debug)]
@@ -39,7 +39,19 @@ pub struct Stage {
 
 /// Cgroups of one name, in every hierarchy. They go with this.
 #[derive(Debug)]
-struct Cgroups(String);
+pub(crate) struct Cgroups(String);
+
+impl Cgroups {
+    /// None is made yet.
+    pub(crate) fn named(name: String) -> Cgroups {
+        Cgroups(name)
+    }
+
+    /// Of the one in the second version's hierarchy.
+    pub(crate) fn folder(&self) -> PathBuf {
+        cgroup_root().join(&self.0)
+    }
+}
 
 /// The process outside the tree, which ends with this.
 #[derive(Debug)]
@@ -69,7 +81,7 @@ impl Stage {
             ensure_there(need)?;
         }
         let stage = Stage::new(program)?;
-        for name in odd_programs(row) {
+        for name in odd_programs(&[row.before, row.outside, row.traced]) {
             crate::program(&stage.scratch, &name)?;
         }
         let text = |name: &str, text: &str| {
@@ -115,7 +127,7 @@ impl Stage {
             path.push(":");
             path.push(more.unwrap_or_default());
         }
-        let cgroups = Cgroups(format!("tracer-evasion-{}", scratch.mark()));
+        let cgroups = Cgroups::named(format!("tracer-evasion-{}", scratch.mark()));
         let variables = vec![
             ("PATH", path),
             ("PROGRAM", folder.join(kind.name()).into_os_string()),
@@ -124,7 +136,7 @@ impl Stage {
             ("PYTHON", aws_cli()?.join("bin/python3").into_os_string()),
             ("RAN", scratch.file("ran").into_os_string()),
             ("NODE", crate::fixtures().join("node").into_os_string()),
-            ("CGROUP", cgroup_root().join(&cgroups.0).into_os_string()),
+            ("CGROUP", cgroups.folder().into_os_string()),
             ("CGROUP_NAME", cgroups.0.clone().into()),
             (MARK, scratch.mark().into()),
         ];
@@ -220,10 +232,9 @@ impl Drop for Outside {
     }
 }
 
-/// Names of the compiled programs in a row's text.
-fn odd_programs(row: &Row) -> BTreeSet<String> {
-    let words = [row.before, row.outside, row.traced];
-    let found = words.iter().flat_map(|text| text.split("$ODD/").skip(1));
+/// Names of the compiled programs in a row's texts.
+pub(crate) fn odd_programs(texts: &[&str]) -> BTreeSet<String> {
+    let found = texts.iter().flat_map(|text| text.split("$ODD/").skip(1));
     found
         .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect())
         .collect()

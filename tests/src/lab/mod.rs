@@ -144,6 +144,15 @@ pub fn in_private_namespaces<T: Send>(work: impl FnOnce() -> Result<T> + Send) -
     })
 }
 
+/// TCP connections opened in a network namespace so far, from the text of its `/proc/net/snmp`.
+pub fn active_opens_of(snmp: &str) -> Result<u64> {
+    let mut rows = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
+    let (names, values) = rows.next().zip(rows.next()).context("no Tcp rows")?;
+    let (_, value) =
+        names.zip(values).find(|(name, _)| *name == "ActiveOpens").context("no ActiveOpens")?;
+    Ok(value.parse()?)
+}
+
 /// What runs on the thread that moves into the new namespaces.
 fn set_up(root: &Path, workspace: &Path) -> Result<(Namespaces, Server, File)> {
     let outer = fs::read_link("/proc/thread-self/ns/net").context("cannot read /proc")?;

@@ -11,6 +11,7 @@ mod enforce;
 mod evasions;
 mod exec;
 mod harness;
+mod hidden;
 mod identity;
 mod loss;
 mod maps;
@@ -60,6 +61,7 @@ fn main() -> ExitCode {
         ("readme", readme::TESTS),
         ("report", report::TESTS),
         ("evasions", evasions::TESTS),
+        ("hidden", hidden::TESTS),
     ];
     let trial = |name: String, test: Box<dyn FnOnce() -> anyhow::Result<()> + Send>| {
         let why_none = why_none.clone();
@@ -77,7 +79,11 @@ fn main() -> ExitCode {
         let name = row.name.replace(' ', "_");
         trial(format!("evasions::{name}"), Box::new(move || evasions::check(row)))
     });
-    let trials = functions.chain(rows).collect();
+    let hidden = tracer_tests::hidden::rows().map(move |row| {
+        let name = row.name.replace(' ', "_");
+        trial(format!("hidden::{name}"), Box::new(move || hidden::check(row)))
+    });
+    let trials = functions.chain(rows).chain(hidden).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 

@@ -4,11 +4,11 @@ use std::ffi::OsStr;
 
 use anyhow::{Result, ensure};
 use tracer::policy::Ruling;
-use tracer_tests::lab::Lab;
+use tracer_tests::lab::{Lab, active_opens_of};
 
 use crate::{
     Test,
-    harness::{Run, Scratch, active_opens_of, fixtures, on_path, skip},
+    harness::{Run, Scratch, fixtures, on_path, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[

@@ -8,7 +8,7 @@ mod tracer;
 mod tree;
 
 pub(crate) use compare::same_lines;
-pub(crate) use network::{Network, Peer, active_opens_of, in_private_network};
+pub(crate) use network::{Network, Peer, in_private_network};
 pub(crate) use run::Run;
 pub(crate) use scratch::Scratch;
 pub(crate) use tracer::{Output, Tracer, tracer_program, wait_for};

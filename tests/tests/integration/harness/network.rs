@@ -37,7 +37,7 @@ impl Network {
     /// Connections opened in this namespace so far, as the kernel counts them.
     pub(crate) fn active_opens(&self) -> Result<u64> {
         let text = fs::read_to_string("/proc/thread-self/net/snmp")?;
-        active_opens_of(&text)
+        tracer_tests::lab::active_opens_of(&text)
     }
 
     /// Listens on an address, port 0 for any.
@@ -47,15 +47,6 @@ impl Network {
         let address = listener.local_addr()?;
         Ok((listener, address))
     }
-}
-
-/// From the text of `/proc/net/snmp`.
-pub(crate) fn active_opens_of(snmp: &str) -> Result<u64> {
-    let mut rows = snmp.lines().filter(|line| line.starts_with("Tcp:")).map(str::split_whitespace);
-    let (names, values) = rows.next().zip(rows.next()).context("no Tcp rows")?;
-    let (_, value) =
-        names.zip(values).find(|(name, _)| *name == "ActiveOpens").context("no ActiveOpens")?;
-    Ok(value.parse()?)
 }
 
 /// What the other side of a connection does.

@@ -1,0 +1,96 @@
+//! The table as Markdown, as `docs/hidden-connections.md` holds it.
+
+use std::fmt::Write as _;
+
+use anyhow::{Context as _, Result};
+
+use super::{Row, rows};
+
+const BEGIN: &str = "<!-- table: cargo xtask hidden -->\n";
+const END: &str = "<!-- end of table -->\n";
+/// What the cell of a row begins with that this machine cannot do.
+pub const NOT_TRIED: &str = "not tried";
+
+/// A row, and why it was not tried.
+#[derive(Clone, Debug)]
+pub struct Line {
+    pub row: &'static Row,
+    pub not_tried: Option<String>,
+}
+
+impl Line {
+    fn columns(&self) -> [String; 3] {
+        let row = self.row;
+        if let Some(why) = &self.not_tried {
+            return [row.name.into(), format!("{NOT_TRIED}: {why}"), String::new()];
+        }
+        let not_covered = row.not_covered.iter().map(|(sensor, words)| {
+            format!("*not covered*: \"{words}\" (what `{sensor}` cannot see)")
+        });
+        let shown = row.shown.iter().map(|line| (*line).to_owned());
+        let shown: Vec<String> = shown.chain(not_covered).collect();
+        let opens = match row.beyond_opens {
+            None => "the same".into(),
+            Some((1.., why)) => format!("less: {why}"),
+            Some((_, why)) => format!("more: {why}"),
+        };
+        [row.name.into(), shown.join("<br>"), opens]
+    }
+}
+
+pub fn render(lines: &[Line]) -> String {
+    let mut text =
+        String::from("\n| | the recording shows | `TcpActiveOpens` | how |\n|---|---|---|---|\n");
+    for line in lines {
+        let how = line.row.text().replace('|', "\\|");
+        let _ = writeln!(text, "| {} | `` {how} `` |", line.columns().join(" | "));
+    }
+    text
+}
+
+/// The document with another table.
+pub fn replaced(document: &str, table: &str) -> Result<String> {
+    let (before, rest) = document.split_once(BEGIN).context("the document has no table")?;
+    let (_, after) = rest.split_once(END).context("the document's table has no end")?;
+    Ok(format!("{before}{BEGIN}{table}\n{END}{after}"))
+}
+
+/// How the document's table differs from what the rows demand.
+pub fn differences(document: &str) -> Vec<String> {
+    let table = document.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
+    let lines = table.map_or("", |(table, _)| table).lines();
+    let mut shown: Vec<&str> =
+        lines.filter(|line| line.starts_with("| ") && !line.starts_with("| |")).collect();
+    let mut differences = Vec::new();
+    for row in rows() {
+        let demanded = render(&[Line { row, not_tried: None }]);
+        let demanded = demanded.lines().last().unwrap_or_default();
+        // The machine that made the table may have lacked something, as this one may.
+        let untried = format!("| {} | {NOT_TRIED}", row.name);
+        match shown.iter().position(|line| *line == demanded || line.starts_with(&untried)) {
+            Some(at) => drop(shown.remove(at)),
+            None => differences.push(format!("missing: {demanded}")),
+        }
+    }
+    differences.extend(shown.into_iter().map(|line| format!("not so: {line}")));
+    differences
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_says_otherwise_differs() {
+        let line = |row| Line { row, not_tried: None };
+        let mut lines: Vec<Line> = rows().map(line).collect();
+        let document =
+            |lines: &[Line]| replaced(&format!("{BEGIN}{END}"), &render(lines)).expect("a table");
+        assert!(differences(&document(&lines)).is_empty());
+        assert_eq!(differences(&document(&lines[1..])).len(), 1);
+        let other = document(&lines).replacen("established", "refused", 1);
+        assert_eq!(differences(&other).len(), 2);
+        lines[0].not_tried = Some("there is no ring".into());
+        assert!(differences(&document(&lines)).is_empty());
+    }
+}
