@@ -22,6 +22,7 @@ mod readme;
 mod recording;
 mod report;
 mod session;
+mod swarm;
 mod terminal;
 mod thousand;
 mod watch;
@@ -42,6 +43,7 @@ fn main() -> ExitCode {
     let why_none = why_none();
     let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
+        ("swarm", swarm::TESTS),
         ("ordinary", ordinary::TESTS),
         ("enforce", enforce::TESTS),
         ("exec", exec::TESTS),
