@@ -162,6 +162,15 @@ pub(super) const ROWS: &[Row] = &[
         ..AWS_CLI_ONLY
     },
     Row {
+        // No copy of it is known, so what tells is whom it calls.
+        name: "python environment of its own",
+        before: UNKNOWN_ENVIRONMENT,
+        traced: "PYTHONPATH=$PWD/hidden $(readlink -f $PYTHON) other sts get-caller-identity || true",
+        aws_cli: Some(Inconclusive("as a changed copy of aws would have to")),
+        private: true,
+        ..AWS_CLI_ONLY
+    },
+    Row {
         name: "shim of a version manager (pyenv)",
         before: "mkdir -p shims versions/3/bin; mv $PROGRAM versions/3/bin/$NAME\n\
                  printf '#!/usr/bin/env bash\\nexec \"$PWD/versions/3/bin/${0##*/}\" \"$@\"\\n' \
@@ -294,6 +303,18 @@ pub(super) const ROWS: &[Row] = &[
         ..STAND_IN_ONLY
     },
 ];
+
+/// The AWS CLI's modules where nobody looks for them, and a script that calls AWS with them. AWS is
+/// an address of this machine where nobody listens: to try is to call.
+const UNKNOWN_ENVIRONMENT: &str = "from=$($PYTHON -c 'import awscli, os; print(os.path.dirname(os.path.dirname(awscli.__file__)))')\n\
+     mkdir hidden; ln -s $from/* hidden; rm hidden/awscli; cp -r $from/awscli hidden\n\
+     printf '127.0.0.1 localhost\\n127.10.0.2 sts.us-east-1.amazonaws.com\\n' > hosts\n\
+     mount --bind hosts /etc/hosts\n\
+     printf '%s\\n' 'import os, sys, awscli, awscli.clidriver as c' \
+     'print(\"aws-cli/\" + awscli.__version__, flush=True)' \
+     'os.environ.update(AWS_DEFAULT_REGION=\"us-east-1\", AWS_ACCESS_KEY_ID=\"x\", \
+     AWS_SECRET_ACCESS_KEY=\"x\", AWS_MAX_ATTEMPTS=\"1\", AWS_EC2_METADATA_DISABLED=\"true\")' \
+     'sys.exit(c.main())' > other";
 
 /// The program and its libraries in a folder of their own.
 const NEW_ROOT: &str = "mkdir -p root/usr/bin; cp $PROGRAM root/usr/bin\n\
