@@ -248,7 +248,9 @@ fn no_skips(concern: Concern, end: &End) -> Requirement {
 
 fn probe_concern(probe: &str) -> Concern {
     match probe {
-        "connect" | "sock_state" => Concern::Connections,
+        "connect" | "sock_state" | "connect4" | "connect6" | "sendmsg4" | "sendmsg6"
+        | "packet_out" | "packet_in" | "cgroup_move" | "inet_socket" | "other_socket"
+        | "other_socket_send" => Concern::Connections,
         "exec" => Concern::Programs,
         probe if probe.starts_with("attempt_") => Concern::Programs,
         _ => Concern::Both,

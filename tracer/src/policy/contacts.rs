@@ -155,19 +155,26 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
             ((exchange.cookie, exchange.destination), packets)
         })
         .collect();
+    let counted = story
+        .start
+        .sensors
+        .iter()
+        .any(|sensor| sensor.sensor == "packets" && sensor.missing.is_none());
     let datagrams = story.datagrams.iter().filter_map(|datagram| {
         let packets = datagram.destination.and_then(|to| moved.get(&(datagram.cookie, to)));
         // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
-        let silent = datagram.via == DatagramVia::Connect && packets == Some(&0);
+        let silent = datagram.via == DatagramVia::Connect && packets == Some(&0) && counted;
+        // Packets with headers that the counter does not understand are IPv6's.
+        let sure = datagram.destination.is_some_and(|to| to.address.to_canonical().is_ipv4());
         let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
             && dns.contains(&datagram.cookie);
-        (!silent).then(|| Contact {
+        (!silent || !sure).then(|| Contact {
             t_ns: datagram.t_ns,
             process: datagram.process,
             means: if datagram.protocol == UDP { "UDP datagrams" } else { "datagrams" },
             to: datagram.destination,
             naming: names.datagram(datagram),
-            spoken: true,
+            spoken: !silent,
             is_dns,
             hides_name: false,
         })
