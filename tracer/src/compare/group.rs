@@ -9,13 +9,30 @@ use super::{
     session::{Session, empty_histogram},
     stats::{Quantiles, Spread},
 };
-use crate::{policy::Ruling, record::Integrity, report};
+use crate::{catalogue::EndpointClass, policy::Ruling, record::Integrity, report};
 
 /// In how many sessions something was seen, and how often in all of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Seen {
     pub sessions: u64,
     pub times: u64,
+}
+
+impl Seen {
+    fn add(&mut self, times: u64) {
+        self.sessions += 1;
+        self.times += times;
+    }
+}
+
+/// The same of an endpoint, with what stands behind it.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct EndpointSeen {
+    #[serde(flatten)]
+    pub seen: Seen,
+    /// What the catalogue calls it.
+    pub service: Option<String>,
+    pub class: Option<EndpointClass>,
 }
 
 /// A recording whose numbers are in no sum: half of a session would make every mean wrong.
@@ -32,11 +49,15 @@ pub struct Group {
     pub sessions: u64,
     pub unused: Vec<Unused>,
     pub(super) verdicts: BTreeMap<&'static str, u64>,
-    pub(super) endpoints: BTreeMap<String, Seen>,
+    pub(super) endpoints: BTreeMap<String, EndpointSeen>,
+    /// Of each class, the sessions that contacted an endpoint of it, and how often.
+    pub(super) classes: BTreeMap<EndpointClass, Seen>,
+    pub(super) credentials: BTreeMap<String, Seen>,
     pub(super) programs: BTreeMap<String, Seen>,
     pub(super) processes: Spread,
     pub(super) execs: Spread,
     pub(super) connections: Spread,
+    pub(super) datagrams: Spread,
     pub(super) latency: Histogram<u64>,
     /// Of each session: sum of its connect latencies in nanoseconds, and their number.
     pub(super) latency_sums: Vec<(u64, u64)>,
@@ -50,7 +71,11 @@ pub struct GroupSummary {
     pub recordings: u64,
     pub unused: Vec<Unused>,
     pub verdicts: BTreeMap<&'static str, u64>,
-    pub endpoints: BTreeMap<String, Seen>,
+    pub endpoints: BTreeMap<String, EndpointSeen>,
+    /// All classes of the catalogue; those of which there was none are zero.
+    pub classes: BTreeMap<EndpointClass, Seen>,
+    /// Sources of credentials whose files were opened, or that were in an environment.
+    pub credentials: BTreeMap<String, Seen>,
     /// Endpoints that not every session called.
     pub endpoints_in_some_sessions_only: Vec<String>,
     pub programs: BTreeMap<String, Seen>,
@@ -58,6 +83,7 @@ pub struct GroupSummary {
     pub processes_per_session: Spread,
     pub execs_per_session: Spread,
     pub connections_per_session: Spread,
+    pub datagrams_per_session: Spread,
     /// Of established connections. Absent when there was none.
     pub connect_latency_ns: Option<Quantiles>,
 }
@@ -70,6 +96,9 @@ impl Group {
             unused: Vec::new(),
             verdicts: BTreeMap::new(),
             endpoints: BTreeMap::new(),
+            classes: BTreeMap::new(),
+            credentials: BTreeMap::new(),
+            datagrams: Spread::default(),
             programs: BTreeMap::new(),
             processes: Spread::default(),
             execs: Spread::default(),
@@ -88,7 +117,9 @@ impl Group {
         }
         self.sessions += 1;
         *self.verdicts.entry(session.ruling.map_or("no policy", Ruling::name)).or_default() += 1;
-        count(&mut self.endpoints, &session.endpoints);
+        self.count_endpoints(session);
+        count(&mut self.credentials, &session.credentials);
+        self.datagrams.add(session.datagrams);
         count(&mut self.programs, &session.programs);
         self.processes.add(session.processes);
         self.execs.add(session.execs);
@@ -96,6 +127,21 @@ impl Group {
         #[expect(clippy::expect_used, reason = "the sum grows as far as it must")]
         self.latency.add(&session.latency).expect("it resizes itself");
         self.latency_sums.push(session.latency_sum);
+    }
+
+    fn count_endpoints(&mut self, session: &Session) {
+        let mut classes: BTreeMap<EndpointClass, u64> = BTreeMap::new();
+        for (label, reached) in &session.endpoints {
+            let known = self.endpoints.entry(label.clone()).or_default();
+            known.seen.add(reached.times);
+            if let Some((service, class)) = &reached.service {
+                (known.service, known.class) = (Some(service.clone()), Some(*class));
+                *classes.entry(*class).or_default() += reached.times;
+            }
+        }
+        for (class, times) in classes {
+            self.classes.entry(class).or_default().add(times);
+        }
     }
 
     /// Names a recording that counts for nothing.
@@ -110,26 +156,30 @@ impl Group {
             unused: self.unused.clone(),
             verdicts: self.verdicts.clone(),
             endpoints: self.endpoints.clone(),
-            endpoints_in_some_sessions_only: self.in_some(&self.endpoints),
+            endpoints_in_some_sessions_only: self.in_some(&self.endpoints, |one| &one.seen),
+            classes: EndpointClass::ALL
+                .into_iter()
+                .map(|class| (class, self.classes.get(&class).copied().unwrap_or_default()))
+                .collect(),
+            credentials: self.credentials.clone(),
             programs: self.programs.clone(),
-            programs_in_some_sessions_only: self.in_some(&self.programs),
+            programs_in_some_sessions_only: self.in_some(&self.programs, |seen| seen),
             processes_per_session: self.processes,
             execs_per_session: self.execs,
             connections_per_session: self.connections,
+            datagrams_per_session: self.datagrams,
             connect_latency_ns: Quantiles::of(&self.latency, &self.latency_sums),
         }
     }
 
-    fn in_some(&self, all: &BTreeMap<String, Seen>) -> Vec<String> {
-        let some = all.iter().filter(|(_, seen)| seen.sessions < self.sessions);
+    fn in_some<T>(&self, all: &BTreeMap<String, T>, seen: impl Fn(&T) -> &Seen) -> Vec<String> {
+        let some = all.iter().filter(|(_, one)| seen(one).sessions < self.sessions);
         some.map(|(name, _)| name.clone()).collect()
     }
 }
 
 fn count(all: &mut BTreeMap<String, Seen>, session: &BTreeMap<String, u64>) {
     for (name, times) in session {
-        let seen = all.entry(name.clone()).or_default();
-        seen.sessions += 1;
-        seen.times += times;
+        all.entry(name.clone()).or_default().add(*times);
     }
 }

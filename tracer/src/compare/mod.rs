@@ -8,12 +8,13 @@
 //! ```
 //!
 //! A recording is read once, event by event. Of its connections only sums, a histogram and the set
-//! of endpoints are kept; what its verdict needs is dropped before the next one is read. What is
+//! of endpoints are kept, which are named as they pass ([`contacts`]); what its verdict needs is dropped before the next one is read. What is
 //! kept for a group grows with the number of recordings, endpoints and programs, not of events.
 //!
 //! A new kind of call gets a field in [`Session`], its sum in [`Group`], and rows in `tables`.
 
 mod chart;
+mod contacts;
 mod group;
 mod html;
 mod markdown;
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-pub use group::{Group, GroupSummary, Seen, Unused};
+pub use group::{EndpointSeen, Group, GroupSummary, Seen, Unused};
 pub use html::html;
 pub use markdown::markdown;
 pub use session::Session;
@@ -36,7 +37,7 @@ pub use stats::{Difference, Quantiles, Spread};
 pub use text::text;
 
 /// Version of what [`Comparison`] is as JSON.
-pub const COMPARISON: u32 = 1;
+pub const COMPARISON: u32 = 2;
 
 /// What the groups have and have not in common.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -48,6 +49,7 @@ pub struct Comparison {
     /// By group: what no other group has.
     pub endpoints_only_in: BTreeMap<String, Vec<String>>,
     pub programs_only_in: BTreeMap<String, Vec<String>>,
+    pub credentials_only_in: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -77,6 +79,7 @@ impl Comparison {
             latency_differences,
             endpoints_only_in: only_in(groups, |group| &group.endpoints),
             programs_only_in: only_in(groups, |group| &group.programs),
+            credentials_only_in: only_in(groups, |group| &group.credentials),
         }
     }
 
@@ -88,9 +91,9 @@ impl Comparison {
     }
 }
 
-fn only_in(
+fn only_in<T>(
     groups: &[Group],
-    of: impl Fn(&Group) -> &BTreeMap<String, Seen>,
+    of: impl Fn(&Group) -> &BTreeMap<String, T>,
 ) -> BTreeMap<String, Vec<String>> {
     let elsewhere = |own: &Group, name: &String| {
         groups.iter().any(|group| group.name != own.name && of(group).contains_key(name))

@@ -4,11 +4,12 @@ use std::{collections::BTreeMap, path::Path};
 
 use hdrhistogram::Histogram;
 
+use super::contacts::{Contacts, Reached};
 use crate::{
     policy::{self, Ruling},
     record::{
         Integrity, ReadError, Reader,
-        schema::{Connect, ConnectResult, Exec, Outcome, Record},
+        schema::{ConnectResult, Exec, Outcome, Record},
     },
     report,
     session::Story,
@@ -29,8 +30,12 @@ pub struct Session {
     pub processes: u64,
     pub execs: u64,
     pub connections: u64,
-    /// Endpoint and number of connections to it.
-    pub endpoints: BTreeMap<String, u64>,
+    /// Sockets of datagrams and their destinations, in pairs.
+    pub datagrams: u64,
+    /// By name where there is one.
+    pub(super) endpoints: BTreeMap<String, Reached>,
+    /// Sources of credentials that were there, and in how many images or opens.
+    pub credentials: BTreeMap<String, u64>,
     /// Program and number of execs.
     pub programs: BTreeMap<String, u64>,
     /// Nanoseconds from the attempt to an established connection.
@@ -43,18 +48,22 @@ impl Session {
     pub fn read(path: &Path) -> Result<Session, ReadError> {
         let reader = Reader::open(path, false)?;
         let story = Story::for_verdict(reader.start().clone());
+        let mut contacts = Contacts::new(&story.start);
         let mut session = Session {
             integrity: Integrity::CutShort,
             ruling: None,
             processes: 0,
             execs: 0,
             connections: 0,
+            datagrams: 0,
             endpoints: BTreeMap::new(),
+            credentials: BTreeMap::new(),
             programs: BTreeMap::new(),
             latency: empty_histogram(),
             latency_sum: (0, 0),
         };
-        let (story, _) = story.read(reader, |record| session.add(record))?;
+        let (story, _) = story.read(reader, |record| session.add(record, &mut contacts))?;
+        session.endpoints = contacts.finish(story.end.as_ref());
         session.ruling =
             policy::judge(&story, &story.start.policies).map(|verdict| verdict.overall);
         session.processes = story.processes.len() as u64;
@@ -63,11 +72,22 @@ impl Session {
         Ok(session)
     }
 
-    fn add(&mut self, record: &Record) {
+    fn add(&mut self, record: &Record, contacts: &mut Contacts) {
         match record {
             Record::Connect(connect) => {
                 self.connections += 1;
-                *self.endpoints.entry(endpoint(connect)).or_default() += 1;
+                contacts.connect(connect);
+            }
+            Record::Datagram(datagram) => {
+                self.datagrams += 1;
+                contacts.datagram(datagram);
+            }
+            Record::Dns(dns) => contacts.dns(dns),
+            Record::Opening(opening) => contacts.opening(opening),
+            Record::Resolved(resolved) => contacts.resolved(resolved),
+            Record::CredentialFile(file) => {
+                let source = report::clean(file.source.as_bytes());
+                *self.credentials.entry(source).or_default() += 1;
             }
             Record::ConnectResult(result) => self.add_latency(result),
             Record::Exec(exec) => *self.programs.entry(program(exec)).or_default() += 1,
@@ -84,14 +104,9 @@ impl Session {
             | Record::Attempt(_)
             | Record::LocalSend(_)
             | Record::Intrusion(_)
-            | Record::Datagram(_)
             | Record::Exchange(_)
             | Record::OddSocket(_)
             | Record::CgroupMove(_)
-            | Record::Dns(_)
-            | Record::Opening(_)
-            | Record::Resolved(_)
-            | Record::CredentialFile(_)
             | Record::End(_) => {}
         }
     }
@@ -114,11 +129,6 @@ pub(super) fn empty_histogram() -> Histogram<u64> {
     let mut histogram = Histogram::new(DIGITS).expect("a valid number of digits");
     histogram.auto(true);
     histogram
-}
-
-/// What a connection went to. A name of the endpoint belongs in here once there is one.
-fn endpoint(connect: &Connect) -> String {
-    connect.destination.map_or_else(|| "unreadable address".into(), |to| to.to_string())
 }
 
 /// The file that was run: of a script, the script. Fit to be shown.

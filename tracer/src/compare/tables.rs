@@ -1,7 +1,12 @@
 //! The comparison as tables, which every format but JSON shows.
 
-use super::{Comparison, GroupSummary, Spread};
-use crate::report::{clean, duration};
+use std::collections::BTreeMap;
+
+use super::{Comparison, GroupSummary, Seen, Spread};
+use crate::{
+    catalogue::EndpointClass,
+    report::{clean, duration},
+};
 
 /// A head and rows. Cells are fit to be shown.
 #[derive(Debug)]
@@ -24,6 +29,8 @@ pub(super) fn tables(comparison: &Comparison) -> Vec<Table> {
         latency(comparison),
         differences(comparison),
         endpoints(comparison),
+        classes(comparison),
+        credentials(comparison),
         programs(comparison),
     ];
     // All recordings in order is no news; every other empty table is.
@@ -83,6 +90,7 @@ fn per_session(comparison: &Comparison) -> Table {
         };
         [
             row("connections", &group.connections_per_session),
+            row("datagram destinations", &group.datagrams_per_session),
             row("processes started", &group.processes_per_session),
             row("programs run", &group.execs_per_session),
         ]
@@ -146,18 +154,77 @@ fn differences(comparison: &Comparison) -> Table {
 }
 
 fn endpoints(comparison: &Comparison) -> Table {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for group in &comparison.groups {
+        for (endpoint, known) in &group.endpoints {
+            let only = comparison.endpoints_only_in.get(&group.name);
+            let mut row = seen_row(comparison, group, endpoint, &known.seen, only);
+            row.insert(1, known.service.clone().unwrap_or_default());
+            rows.push(row);
+        }
+    }
+    rows.sort_by(|one, other| one[0].cmp(&other[0]));
     Table {
         title: "Endpoints",
         head: &[
             ("endpoint", false),
+            ("service", false),
             ("group", false),
             ("sessions", true),
-            ("connections", true),
+            ("contacts", true),
             ("seen", false),
         ],
-        rows: seen(comparison, |group| &group.endpoints, &comparison.endpoints_only_in),
+        rows,
         none: "no connection was attempted",
-        note: "",
+        note: "By name where something named them. Contacts are connections and destinations of \
+               datagrams.",
+    }
+}
+
+/// With those of which there is none: zero is an answer too.
+fn classes(comparison: &Comparison) -> Table {
+    let mut rows = Vec::new();
+    for class in EndpointClass::ALL {
+        for group in &comparison.groups {
+            let of_class = group.endpoints.values().filter(|known| known.class == Some(class));
+            let seen = group.classes.get(&class).copied().unwrap_or_default();
+            rows.push(vec![
+                class.name().into(),
+                name(&group.name),
+                of_class.count().to_string(),
+                format!("{} of {}", seen.sessions, group.recordings),
+                seen.times.to_string(),
+            ]);
+        }
+    }
+    Table {
+        title: "Classes of endpoints",
+        head: &[
+            ("class", false),
+            ("group", false),
+            ("endpoints", true),
+            ("sessions", true),
+            ("contacts", true),
+        ],
+        rows,
+        none: "",
+        note: "As the catalogue has them. What it does not know is in none of them.",
+    }
+}
+
+fn credentials(comparison: &Comparison) -> Table {
+    Table {
+        title: "Credential sources",
+        head: &[
+            ("source", false),
+            ("group", false),
+            ("sessions", true),
+            ("times", true),
+            ("seen", false),
+        ],
+        rows: seen(comparison, |group| &group.credentials, &comparison.credentials_only_in),
+        none: "no watched source was opened, and none was in an environment",
+        note: "That a source was there does not say that it was used.",
     }
 }
 
@@ -180,31 +247,42 @@ fn programs(comparison: &Comparison) -> Table {
 /// One row for each thing and group, and what is special about the pair.
 fn seen(
     comparison: &Comparison,
-    of: impl Fn(&GroupSummary) -> &std::collections::BTreeMap<String, super::Seen>,
+    of: impl Fn(&GroupSummary) -> &BTreeMap<String, Seen>,
     only_in: &std::collections::BTreeMap<String, Vec<String>>,
 ) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for group in &comparison.groups {
         let only = only_in.get(&group.name);
         for (thing, seen) in of(group) {
-            let mut special = Vec::new();
-            if comparison.groups.len() > 1 && only.is_some_and(|only| only.contains(thing)) {
-                special.push("only in this group");
-            }
-            if seen.sessions < group.recordings {
-                special.push("only in some sessions");
-            }
-            rows.push(vec![
-                thing.clone(),
-                name(&group.name),
-                format!("{} of {}", seen.sessions, group.recordings),
-                seen.times.to_string(),
-                special.join(", "),
-            ]);
+            rows.push(seen_row(comparison, group, thing, seen, only));
         }
     }
     rows.sort_by(|one, other| one[0].cmp(&other[0]));
     rows
+}
+
+fn seen_row(
+    comparison: &Comparison,
+    group: &GroupSummary,
+    thing: &str,
+    seen: &Seen,
+    only: Option<&Vec<String>>,
+) -> Vec<String> {
+    let mut special = Vec::new();
+    let is_here = |only: &Vec<String>| only.iter().any(|name| name == thing);
+    if comparison.groups.len() > 1 && only.is_some_and(is_here) {
+        special.push("only in this group");
+    }
+    if seen.sessions < group.recordings {
+        special.push("only in some sessions");
+    }
+    vec![
+        thing.to_owned(),
+        name(&group.name),
+        format!("{} of {}", seen.sessions, group.recordings),
+        seen.times.to_string(),
+        special.join(", "),
+    ]
 }
 
 /// Whole nanoseconds, with a minus sign where there is one.

@@ -101,7 +101,7 @@ fn hostile_names_are_text_everywhere() {
 fn the_json_says_what_the_tables_say() {
     let comparison = Comparison::of(&[group("a", &["proven"]), group("b", &["violated"])]);
     let value: serde_json::Value = serde_json::from_str(&comparison.json()).unwrap();
-    assert_eq!(value["comparison"], 1);
+    assert_eq!(value["comparison"], 2);
     assert_eq!(value["groups"][0]["recordings"], 1);
     assert_eq!(value["groups"][1]["verdicts"]["violated"], 1);
     assert!(value["groups"][0]["connections_per_session"]["mean"].as_f64().unwrap() > 1.0);

@@ -34,5 +34,7 @@ pub use summary::{
     ClaimSummary, ConnectionSummary, DatagramSummary, DnsSummary, EndpointSummary, ExecSummary,
     FindingSummary, ObservedSummary, ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
 };
+pub(crate) use summary::{Protocols, endpoint_label};
+pub(crate) use tables::service;
 pub use text::{Detail, text};
 pub(crate) use words::{duration, integrity, rfc3339};

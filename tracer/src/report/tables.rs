@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 
 use super::{
+    clean::clean,
     observed::ObservedKind,
     summary::{DnsSummary, EndpointSummary, ProcessSummary, Summary},
     words::{count, duration, name_source},
@@ -142,10 +143,11 @@ fn observed(summary: &Summary, kind: ObservedKind) -> Table {
 }
 
 /// `bedrock-runtime, us-east-1 (api)`
-pub(super) fn service(found: &Classified) -> String {
+pub(crate) fn service(found: &Classified) -> String {
     let region = found.region.as_ref().map(|region| format!(", {region}")).unwrap_or_default();
     let perhaps = if found.guess { "perhaps " } else { "" };
-    format!("{perhaps}{}{region} ({})", found.service, found.class.name())
+    let words = format!("{perhaps}{}{region} ({})", found.service, found.class.name());
+    clean(words.as_bytes())
 }
 
 /// Those of an endpoint with a name; else they are what it is called.

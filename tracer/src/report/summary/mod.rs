@@ -32,6 +32,7 @@ use processes::in_tree_order;
 pub use claims::{ClaimSummary, FindingSummary};
 pub use dns::DnsSummary;
 pub use network::{ConnectionSummary, DatagramSummary, EndpointSummary};
+pub(crate) use network::{Protocols, endpoint_label};
 pub use processes::{ExecSummary, ProcessSummary, ProgramSummary};
 
 /// Version of the object's shape.

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use super::Builder;
 use crate::{
-    catalogue::{Classified, Endpoints},
+    catalogue::Classified,
     model::Endpoint,
     record::schema::{Datagram, DatagramVia, Exchange, FirstBytes},
     report::{clean::clean, words},
@@ -95,10 +95,7 @@ pub struct DatagramSummary {
 impl EndpointSummary {
     /// With the protocol where it is not TCP.
     pub(in crate::report) fn label(&self) -> String {
-        match &*self.protocol {
-            "tcp" => self.shown.clone(),
-            other => format!("{} {other}", self.shown),
-        }
+        with_protocol(&self.shown, &self.protocol)
     }
 
     /// The program sent the name over the connection.
@@ -131,6 +128,32 @@ impl EndpointSummary {
             none if none.is_empty() => self.label(),
             note => format!("{} ({note})", self.label()),
         }
+    }
+}
+
+/// What an endpoint is called wherever it is shown, with the protocol where it is not TCP.
+pub(crate) fn endpoint_label(
+    protocol: &str,
+    name: Option<&str>,
+    destination: Option<Endpoint>,
+) -> String {
+    let name = name.map(|name| clean(name.as_bytes()));
+    with_protocol(&place(name.as_deref(), destination), protocol)
+}
+
+fn with_protocol(shown: &str, protocol: &str) -> String {
+    match protocol {
+        "tcp" => shown.into(),
+        other => format!("{shown} {other}"),
+    }
+}
+
+/// The name or the address, with the port.
+fn place(name: Option<&str>, destination: Option<Endpoint>) -> String {
+    match (name, destination) {
+        (Some(name), Some(to)) => format!("{name}:{}", to.port),
+        (Some(name), None) => name.into(),
+        (None, to) => words::destination(to),
     }
 }
 
@@ -181,14 +204,12 @@ impl Builder<'_> {
             .iter()
             .map(|one| (one, names.datagram(one), protocols.of_datagram(one)))
             .collect();
-        // Rules that are not valid, which only a forged recording has, say nothing.
-        let catalogue = Endpoints::recorded(story.start.endpoints.as_ref()).unwrap_or_default();
         let mut endpoints: BTreeMap<Key, EndpointSummary> = BTreeMap::new();
         for (connection, naming) in &connections {
-            note(&mut endpoints, &catalogue, "tcp", naming, connection.destination);
+            note(&mut endpoints, story, "tcp", naming, connection.destination);
         }
         for (datagram, naming, protocol) in &datagrams {
-            note(&mut endpoints, &catalogue, protocol, naming, datagram.destination);
+            note(&mut endpoints, story, protocol, naming, datagram.destination);
         }
         let places: BTreeMap<Key, usize> =
             endpoints.keys().cloned().enumerate().map(|(place, key)| (key, place)).collect();
@@ -272,14 +293,14 @@ impl Builder<'_> {
 
 fn note(
     endpoints: &mut BTreeMap<Key, EndpointSummary>,
-    catalogue: &Endpoints,
+    story: &Story,
     protocol: &str,
     naming: &Naming,
     destination: Option<Endpoint>,
 ) {
     let key = Key::of(protocol, naming, destination);
     let endpoint =
-        endpoints.entry(key).or_insert_with(|| new(catalogue, protocol, naming, destination));
+        endpoints.entry(key).or_insert_with(|| new(story, protocol, naming, destination));
     endpoint.addresses.extend(destination);
     for other in naming.names.iter().skip(1).map(cleaned) {
         if endpoint.name.as_ref() != Some(&other) && !endpoint.other_names.contains(&other) {
@@ -293,7 +314,7 @@ fn cleaned(named: &Named) -> Named {
 }
 
 fn new(
-    catalogue: &Endpoints,
+    story: &Story,
     protocol: &str,
     naming: &Naming,
     destination: Option<Endpoint>,
@@ -301,17 +322,13 @@ fn new(
     let best = naming.best();
     let name = best.map(cleaned);
     EndpointSummary {
-        shown: match (&name, destination) {
-            (Some(name), Some(to)) => format!("{}:{}", name.name, to.port),
-            (Some(name), None) => name.name.clone(),
-            (None, to) => words::destination(to),
-        },
+        shown: place(name.as_ref().map(|name| name.name.as_str()), destination),
         protocol: protocol.into(),
         name,
         other_names: Vec::new(),
         disagree: naming.disagree,
         encrypted_hello: naming.encrypted_hello,
-        catalogue: classified(catalogue, best, destination),
+        catalogue: story.classify(best.map(|best| best.name.as_str()), destination).map(shown),
         addresses: BTreeSet::new(),
         connections: 0,
         outcomes: BTreeMap::new(),
@@ -325,21 +342,16 @@ fn new(
     }
 }
 
-/// What the recording's catalogue says, fit to be shown.
-fn classified(
-    catalogue: &Endpoints,
-    name: Option<&Named>,
-    destination: Option<Endpoint>,
-) -> Option<Classified> {
-    let found = catalogue.classify(name.map(|best| best.name.as_str()), destination)?;
+/// What the catalogue says, fit to be shown.
+fn shown(found: Classified) -> Classified {
     let shown = |text: &str| clean(text.as_bytes());
-    Some(Classified {
+    Classified {
         service: shown(&found.service),
         provider: shown(&found.provider),
         region: found.region.as_deref().map(shown),
         rule: shown(&found.rule),
         ..found
-    })
+    }
 }
 
 impl EndpointSummary {
@@ -376,12 +388,13 @@ fn add(sum: &mut Option<u64>, more: Option<u64>) {
 }
 
 /// Tells QUIC from other datagrams: by what was seen to be sent.
-struct Protocols {
+#[derive(Debug)]
+pub(crate) struct Protocols {
     quic: BTreeSet<(u64, Option<Endpoint>)>,
 }
 
 impl Protocols {
-    fn of(story: &Story) -> Protocols {
+    pub(crate) fn of(story: &Story) -> Protocols {
         let quic = story.openings.iter().filter_map(|opening| match &opening.what {
             FirstBytes::Tls { quic: true, .. } => Some((opening.cookie, opening.destination)),
             FirstBytes::Tls { .. }
@@ -392,7 +405,7 @@ impl Protocols {
         Protocols { quic: quic.collect() }
     }
 
-    fn of_datagram(&self, datagram: &Datagram) -> String {
+    pub(crate) fn of_datagram(&self, datagram: &Datagram) -> String {
         const UDP: u16 = libc::IPPROTO_UDP as u16;
         const UDP_LITE: u16 = libc::IPPROTO_UDPLITE as u16;
         match datagram.protocol {
