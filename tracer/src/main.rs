@@ -103,7 +103,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         enforce: arguments.enforce,
         ..probe_options(&arguments.debug)
     };
-    let existing = if arguments.force { Existing::Replace } else { Existing::Keep };
+    let existing = Existing::forced(arguments.force);
     let mut output = arguments
         .output
         .as_deref()
@@ -268,7 +268,7 @@ fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
     };
     match file {
         None => put(&text)?,
-        Some(path) => record::create_output(path, Existing::Replace)
+        Some(path) => record::create_output(path, Existing::forced(arguments.force))
             .and_then(|mut file| Ok(file.write_all(text.as_bytes())?))
             .with_context(|| {
                 format!(

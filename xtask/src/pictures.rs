@@ -33,7 +33,7 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         }
         let page = pages.join(recording.file_stem().unwrap_or_default()).with_extension("html");
         let mut tracer = command::program(layout, layout.release("tracer"));
-        tracer.args(["report", "--format", "html", "--output"]).arg(page).arg(recording);
+        tracer.args(["report", "--format", "html", "--force", "--output"]).arg(page).arg(recording);
         command::run_shown(&mut tracer, if_fails)?;
     }
     let mut pictures = command::program(layout, layout.release("tracer-pictures"));

@@ -78,6 +78,14 @@ fn output_file(scratch: &Scratch) -> Result<()> {
         let mode = fs::metadata(&to)?.permissions().mode() & 0o777;
         ensure!(mode == 0o600, "mode {mode:o}");
     }
+    let to = scratch.file("text");
+    let to_name = to.to_string_lossy().into_owned();
+    fs::write(&to, "precious")?;
+    let refused = scratch.tracer(&["report", "-o", &to_name, &recording]).output()?;
+    refused.exits(125)?.says("--force replaces it")?;
+    ensure!(fs::read(&to)? == b"precious", "it was replaced");
+    scratch.tracer(&["report", "--force", "-o", &to_name, &recording]).output()?.exits(0)?;
+    ensure!(fs::read(&to)? == report(scratch, &run.recording, "text")?, "it was not replaced");
     let refused = scratch.tracer(&["report", "-o", "/proc/none", &recording]).output()?;
     refused.exits(125)?.says("cannot write the report /proc/none")?;
     Ok(())

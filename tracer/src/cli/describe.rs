@@ -2,7 +2,7 @@
 
 use std::{io, path::Path};
 
-use clap::{Args, CommandFactory as _};
+use clap::{Args, Command, CommandFactory as _};
 use clap_complete::Shell;
 
 use super::Cli;
@@ -33,8 +33,21 @@ pub struct Man {
 /// The completion script of a shell.
 pub fn completions(shell: Shell) -> Vec<u8> {
     let mut script = Vec::new();
-    clap_complete::generate(shell, &mut Cli::command(), "tracer", &mut script);
+    clap_complete::generate(shell, &mut visible(&Cli::command()), "tracer", &mut script);
     script
+}
+
+/// The same without what is hidden, which the scripts would offer all the same.
+fn visible(command: &Command) -> Command {
+    let mut shown = Command::new(command.get_name().to_owned());
+    shown = shown.args(command.get_arguments().filter(|option| !option.is_hide_set()).cloned());
+    if let Some(version) = command.get_version() {
+        shown = shown.version(version.to_owned());
+    }
+    if let Some(about) = command.get_about() {
+        shown = shown.about(about.clone());
+    }
+    shown.subcommands(command.get_subcommands().filter(|own| !own.is_hide_set()).map(visible))
 }
 
 /// Writes one page for tracer and one for each command, and gives their paths.
@@ -71,6 +84,7 @@ mod tests {
             for word in ["verify", "report", "policy", "linger"] {
                 assert!(script.contains(word), "{shell}: no {word}");
             }
+            assert!(!script.contains("debug-"), "{shell}: hidden options are offered");
         }
     }
 

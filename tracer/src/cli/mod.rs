@@ -212,6 +212,9 @@ pub struct Report {
     /// Write it here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
+    /// Replace what is in the output file
+    #[arg(long, requires = "output")]
+    pub force: bool,
     /// A recording; `-` is standard input
     #[arg(value_name = "RECORDING")]
     pub recording: PathBuf,

@@ -60,7 +60,7 @@ fn show(arguments: &cli::Compare, comparison: &Comparison) -> anyhow::Result<()>
         CompareFormat::Json => comparison.json(),
     };
     let Some(path) = file else { return crate::put(&text) };
-    let existing = if arguments.force { Existing::Replace } else { Existing::Keep };
+    let existing = Existing::forced(arguments.force);
     record::create_output(path, existing)
         .and_then(|mut file| Ok(file.write_all(text.as_bytes())?))
         .with_context(|| format!("cannot write the comparison {}", path.display()))

@@ -35,7 +35,7 @@ pub(crate) fn sign(arguments: &cli::Sign) -> anyhow::Result<u8> {
     let verdict = policy::judge(&story, &story.start.policies);
     let statement = Statement::new(&name(recording), sha256, &story, verdict.as_ref());
     let path = evidence::beside(recording);
-    let existing = if arguments.force { Existing::Replace } else { Existing::Keep };
+    let existing = Existing::forced(arguments.force);
     record::create_output(&path, existing)
         .and_then(|mut file| Ok(file.write_all(evidence::sign(&statement, &key).as_bytes())?))
         .with_context(|| format!("cannot write the signed statement {}", path.display()))?;

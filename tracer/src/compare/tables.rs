@@ -248,7 +248,7 @@ fn programs(comparison: &Comparison) -> Table {
 fn seen(
     comparison: &Comparison,
     of: impl Fn(&GroupSummary) -> &BTreeMap<String, Seen>,
-    only_in: &std::collections::BTreeMap<String, Vec<String>>,
+    only_in: &BTreeMap<String, Vec<String>>,
 ) -> Vec<Vec<String>> {
     let mut rows: Vec<Vec<String>> = Vec::new();
     for group in &comparison.groups {

@@ -15,6 +15,13 @@ pub enum Existing {
     Replace,
 }
 
+impl Existing {
+    /// By whether the user asked for it to be replaced.
+    pub fn forced(force: bool) -> Existing {
+        if force { Existing::Replace } else { Existing::Keep }
+    }
+}
+
 /// Why a file was not opened for writing.
 #[derive(Debug, thiserror::Error)]
 pub enum OutputError {
