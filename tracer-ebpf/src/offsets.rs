@@ -59,6 +59,8 @@ macro_rules! kernel_fields {
             CRED_EGID: "cred" "egid";
             MM_ARG_START: "mm_struct" "arg_start";
             MM_ARG_END: "mm_struct" "arg_end";
+            MM_ENV_START: "mm_struct" "env_start";
+            MM_ENV_END: "mm_struct" "env_end";
             MM_FLAGS: "mm_struct" "flags";
             BINPRM_FILENAME: "linux_binprm" "filename";
             BINPRM_INTERP: "linux_binprm" "interp";
@@ -82,6 +84,7 @@ macro_rules! kernel_fields {
             INODE_NUMBER: "inode" "i_ino";
             INODE_SUPER: "inode" "i_sb";
             INODE_MODE: "inode" "i_mode";
+            INODE_DEVICE: "inode" "i_rdev";
             INODE_LINKS: "inode" "i_nlink";
             INODE_SIZE: "inode" "i_size";
             INODE_MTIME_S: "inode" "i_mtime_sec", "inode" "__i_mtime.tv_sec", "inode" "i_mtime.tv_sec";

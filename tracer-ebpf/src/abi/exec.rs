@@ -16,6 +16,11 @@ pub const ARGV_CHUNK_BYTES: usize = 4096;
 /// in fs/exec.c), so this many chunks hold any argv.
 pub const ARGV_CHUNKS_MAX: u32 = 6 * 1024 * 1024 / ARGV_CHUNK_BYTES as u32;
 
+/// How many environment variables the collector can ask about: one bit of a word each.
+pub const VARIABLES_MAX: u32 = u64::BITS;
+/// Longest name of such a variable, in bytes.
+pub const VARIABLE_NAME_MAX: usize = 62;
+
 /// Bits of [`Exec::exec_flags`].
 pub mod exec_flag {
     /// The executed file is an anonymous memory file (`memfd_create`).
@@ -53,6 +58,19 @@ pub struct ExecFile {
     pub links: u32,
 }
 
+/// What a descriptor is open on; zeroes when it is closed.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Stdio {
+    pub key: FileKey,
+    /// As `stat(2)` has it: the kind of file and its permissions.
+    pub mode: u32,
+    /// Of a device file, which one it is, in the encoding of [`FileKey::device`].
+    pub device: u32,
+}
+
 /// [`super::Kind::Exec`]. Followed by `filename_len + interp_len + path_len + cwd_len +
 /// script_path_len + argv_inline_len` bytes, in that order.
 ///
@@ -66,6 +84,11 @@ pub struct Exec {
     /// Zeroes unless [`exec_flag::SCRIPT`].
     pub script: ExecFile,
     pub cgroup_id: u64,
+    /// Standard input and output of the new image.
+    pub stdio: [Stdio; 2],
+    /// Variables of its environment that have a value, of those the collector asked about: one bit
+    /// each, by the number that the collector gave it. Values stay where they are.
+    pub environment: u64,
     /// `mm->arg_end - mm->arg_start`: all of argv, NULs included.
     pub argv_len: u64,
     pub exec_flags: u32,

@@ -92,6 +92,10 @@ pub mod unread {
     pub const EXEC_COUNT: u32 = 1 << 16;
     /// The network namespace.
     pub const NETWORK: u32 = 1 << 17;
+    /// The names of environment variables: some may be missing.
+    pub const ENVIRONMENT: u32 = 1 << 18;
+    /// Standard input and output.
+    pub const STDIO: u32 = 1 << 19;
 
     /// The name of each bit, as recordings spell it.
     pub const NAMES: &[(u32, &str)] = &[
@@ -113,6 +117,8 @@ pub mod unread {
         (SCRIPT, "script"),
         (EXEC_COUNT, "exec-count"),
         (NETWORK, "network"),
+        (ENVIRONMENT, "environment"),
+        (STDIO, "stdio"),
     ];
 }
 

@@ -23,7 +23,7 @@ pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddres
 pub use datagram::{Datagram, Flow, FlowTotals, Via};
 pub use exec::{
     ARGV_CHUNK_BYTES, ARGV_CHUNKS_MAX, ARGV_INLINE_MAX, ArgvChunk, Exec, ExecFile, NAME_MAX_BYTES,
-    PATH_PARTS_MAX, exec_flag,
+    PATH_PARTS_MAX, Stdio, VARIABLE_NAME_MAX, VARIABLES_MAX, exec_flag,
 };
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
 pub use odd_socket::OddSocket;

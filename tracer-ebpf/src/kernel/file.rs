@@ -1,6 +1,6 @@
 //! Fields of an open file and its inode.
 
-use tracer_ebpf::abi::ExecFile;
+use tracer_ebpf::abi::{ExecFile, Stdio};
 
 use super::field::{self, KernelPtr};
 
@@ -41,6 +41,17 @@ impl File {
         file.ctime_ns = inode.read::<u32>(&field::INODE_CTIME_NS)? & !CTIME_QUERIED;
         file.mode = u32::from(inode.read::<u16>(&field::INODE_MODE)?);
         file.links = inode.read(&field::INODE_LINKS)?;
+        Some(())
+    }
+
+    /// What it is, for a descriptor; `None` when a read failed.
+    #[inline(always)]
+    pub(crate) fn describe_stdio(self, stdio: &mut Stdio) -> Option<()> {
+        let inode = self.inode()?;
+        stdio.key.device = inode.follow(&field::INODE_SUPER)?.read(&field::SUPER_DEVICE)?;
+        stdio.key.inode = inode.read(&field::INODE_NUMBER)?;
+        stdio.mode = u32::from(inode.read::<u16>(&field::INODE_MODE)?);
+        stdio.device = inode.read(&field::INODE_DEVICE)?;
         Some(())
     }
 

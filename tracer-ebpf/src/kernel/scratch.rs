@@ -31,6 +31,8 @@ pub(crate) struct Scratch {
     pub(crate) naming: super::enforce::Naming,
     /// State of a running argv copy.
     pub(crate) argv: ArgvCopy,
+    /// State of a running search of the environment.
+    pub(crate) environment: super::environment::Search,
     /// Bytes appended.
     len: u64,
     /// The record: its fixed part, then, right behind it, what was appended.

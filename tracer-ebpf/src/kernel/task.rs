@@ -52,6 +52,19 @@ impl Task {
         Task(self.0.follow(&field::TASK_REAL_PARENT)?).tgid()
     }
 
+    /// What is open under this descriptor; null when it is closed.
+    #[inline(always)]
+    pub(crate) fn open_file(self, descriptor: u64) -> Option<KernelPtr> {
+        const POINTER_BYTES: u64 = 8;
+        let table = self.0.follow(&field::TASK_FILES)?.follow(&field::FILES_TABLE)?;
+        let slots: u32 = table.read(&field::TABLE_SLOTS)?;
+        if descriptor >= u64::from(slots) {
+            return Some(KernelPtr(0));
+        }
+        let files = table.follow(&field::TABLE_FILES)?;
+        KernelPtr(files.0 + descriptor * POINTER_BYTES).load().map(KernelPtr)
+    }
+
     /// Valid for a group leader: a thread has a pid of its own.
     #[inline(always)]
     pub(crate) fn namespace_pid(self) -> Option<NamespacePid> {

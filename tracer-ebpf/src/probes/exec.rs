@@ -16,7 +16,7 @@ use tracer_ebpf::abi::{
 };
 
 use crate::kernel::{
-    emit, enforce,
+    emit, enforce, environment,
     field::{self, KernelPtr},
     file::File,
     path::{self, Walked},
@@ -62,12 +62,14 @@ fn put_together(
     // SAFETY: the helper has no precondition.
     scratch.exec.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
     read_ids(&mut scratch.exec, task);
+    read_stdio(&mut scratch.exec, task);
     read_file(&mut scratch.exec, file, process);
     append_names(scratch, bprm);
     append_file_path(file)?;
     append_cwd(task)?;
     append_script(task, bprm)?;
     append_argv(task, bprm)?;
+    environment::read(task)?;
     if !process.is_canary() {
         enforce::judge()?;
     }
@@ -96,6 +98,25 @@ fn read_credentials(exec: &mut Exec, task: Task) -> Option<()> {
     exec.euid = cred.read(&field::CRED_EUID)?;
     exec.gid = cred.read(&field::CRED_GID)?;
     exec.egid = cred.read(&field::CRED_EGID)?;
+    Some(())
+}
+
+#[inline(always)]
+fn read_stdio(exec: &mut Exec, task: Task) {
+    if read_descriptors(exec, task).is_none() {
+        exec.header.unread |= unread::STDIO;
+    }
+}
+
+#[inline(always)]
+fn read_descriptors(exec: &mut Exec, task: Task) -> Option<()> {
+    let [input, output] = &mut exec.stdio;
+    for (descriptor, stdio) in [(0, input), (1, output)] {
+        let file = task.open_file(descriptor)?;
+        if !file.is_null() {
+            File(file).describe_stdio(stdio)?;
+        }
+    }
     Some(())
 }
 

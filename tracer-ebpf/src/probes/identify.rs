@@ -12,11 +12,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::ExecFile;
 
-use crate::kernel::{
-    field::{self, KernelPtr},
-    file::File,
-    task::Task,
-};
+use crate::kernel::{file::File, task::Task};
 
 #[map]
 static IDENTIFIED: Array<ExecFile> = Array::with_max_entries(1, 0);
@@ -32,15 +28,8 @@ fn identify(ctx: RawTracePointContext) -> i32 {
 
 #[inline(always)]
 fn describe(descriptor: u64) -> Option<()> {
-    const POINTER_BYTES: u64 = 8;
-    let table = Task::current().0.follow(&field::TASK_FILES)?.follow(&field::FILES_TABLE)?;
-    let slots: u32 = table.read(&field::TABLE_SLOTS)?;
-    if descriptor >= u64::from(slots) {
-        return None;
-    }
-    let files = table.follow(&field::TABLE_FILES)?;
-    let file: u64 = KernelPtr(files.0 + descriptor * POINTER_BYTES).load()?;
+    let file = Task::current().open_file(descriptor)?;
     let answer = IDENTIFIED.get_ptr_mut(0)?;
     // SAFETY: a map value lives as long as the map, and only the collector's one thread uses it.
-    File(KernelPtr(file)).describe(unsafe { &mut *answer })
+    File(file).describe(unsafe { &mut *answer })
 }

@@ -7,7 +7,10 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{Catalogue, EndpointRule, HandOffKind, HandOffPoint, Program, Target};
+use super::{
+    Catalogue, CredentialHelper, CredentialSource, EndpointRule, HandOffKind, HandOffPoint,
+    McpServer, Program, Target, credentials,
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum CatalogueError {
@@ -32,6 +35,12 @@ pub(super) struct File {
     pub(super) endpoint_forms: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub(super) endpoint: Vec<EndpointRule>,
+    #[serde(default)]
+    pub(super) credential_source: Vec<CredentialSource>,
+    #[serde(default)]
+    pub(super) credential_helper: Vec<CredentialHelper>,
+    #[serde(default)]
+    pub(super) mcp_server: Vec<McpServer>,
 }
 
 impl Catalogue {
@@ -77,6 +86,31 @@ fn check(file: &File) -> Result<(), String> {
             return Err("a hand-off has an empty `name`".into());
         }
         check_hand_off(point).map_err(|detail| format!("hand-off `{name}`: {detail}"))?;
+    }
+    for source in &file.credential_source {
+        let named = |detail: String| format!("credential-source `{}`: {detail}", source.name);
+        credentials::check_source(source).map_err(named)?;
+        source.files.iter().try_for_each(|path| plain_path(path)).map_err(named)?;
+    }
+    for helper in &file.credential_helper {
+        if helper.name.is_empty() || helper.name.contains('/') {
+            return Err(format!("credential-helper: `{}` is no name of a program", helper.name));
+        }
+    }
+    for server in &file.mcp_server {
+        let bad = server.words.iter().find(|word| glob::Pattern::new(word).is_err());
+        if let Some(word) = bad.or_else(|| server.words.iter().find(|word| word.is_empty())) {
+            return Err(format!("mcp-server `{}`: `{word}` is no pattern", server.name));
+        }
+    }
+    Ok(())
+}
+
+/// A path that need not exist yet, so it cannot be a pattern.
+fn plain_path(path: &str) -> Result<(), String> {
+    pattern("files", path)?;
+    if path.contains(['*', '?', '[']) {
+        return Err(format!("`{path}` in `files` must be a plain path, and there are no patterns"));
     }
     Ok(())
 }

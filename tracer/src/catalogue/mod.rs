@@ -1,10 +1,11 @@
 //! The catalogue: what a program's name in a policy stands for, which places outside the tree take
 //! work, and what stands behind names and addresses.
 //!
-//! The embedded part is data (`programs.toml`, `handoffs.toml`, `endpoints.toml`), and files of the same form extend
-//! it. Whatever a verdict needs of it is written into the recording, so that judging again does not
-//! depend on the catalogue of another version.
+//! The embedded part is data (the TOML files beside this one), and files of the same form extend it.
+//! Whatever a verdict needs of it is written into the recording, so that judging again does not depend
+//! on the catalogue of another version.
 
+mod credentials;
 mod endpoints;
 mod file;
 mod interpreters;
@@ -17,7 +18,11 @@ use std::{borrow::Cow, sync::LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
-pub use endpoints::{Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
+pub use credentials::{
+    CredentialHelper, CredentialSource, McpServer, SourceKind, credential_variables,
+};
+pub use endpoints::{
+    Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use names::{HostName, NamePattern};
@@ -112,6 +117,10 @@ pub struct Catalogue {
     programs: Vec<Program>,
     pub hand_offs: Vec<HandOffPoint>,
     pub endpoints: Endpoints,
+    /// In the order in which a provider's SDKs ask them.
+    pub credential_sources: Vec<CredentialSource>,
+    pub credential_helpers: Vec<CredentialHelper>,
+    pub mcp_servers: Vec<McpServer>,
 }
 
 impl Catalogue {
@@ -127,6 +136,8 @@ impl Catalogue {
                 (include_str!("programs.toml"), "programs.toml"),
                 (include_str!("handoffs.toml"), "handoffs.toml"),
                 (include_str!("endpoints.toml"), "endpoints.toml"),
+                (include_str!("credentials.toml"), "credentials.toml"),
+                (include_str!("mcp.toml"), "mcp.toml"),
             ] {
                 catalogue.extend(file::parse(text, name).expect("embedded")).expect("embedded");
             }
@@ -235,7 +246,10 @@ impl Catalogue {
         }
         // A hand-off may have several entries: folders and sockets.
         self.hand_offs.extend(file.hand_off);
-        Ok(())
+        self.credential_sources.extend(file.credential_source);
+        self.credential_helpers.extend(file.credential_helper);
+        self.mcp_servers.extend(file.mcp_server);
+        credentials::check_count(&self.credential_sources)
     }
 }
 

@@ -158,6 +158,8 @@ fn exec(record: &[u8]) -> Result<ExecEvent, DecodeError> {
         cwd: leaf_first_path(cwd),
         script: exec.script,
         script_path: leaf_first_path(script_path),
+        environment: exec.environment,
+        stdio: exec.stdio,
     })
 }
 

@@ -3,7 +3,7 @@
 //! A match over [`Event`] has no wildcard arm anywhere: a new kind fails to compile until every
 //! stage handles it.
 
-use tracer_ebpf::abi::{ExecFile, Kind, Means, Via, header_flag};
+use tracer_ebpf::abi::{ExecFile, Kind, Means, Stdio, Via, header_flag};
 
 use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
 
@@ -96,6 +96,10 @@ pub struct ExecEvent {
     /// Zeroes and empty unless the file is a script.
     pub script: ExecFile,
     pub script_path: Bytes,
+    /// Environment variables that are set, by the numbers that they were asked about with.
+    pub environment: u64,
+    /// Standard input and output.
+    pub stdio: [Stdio; 2],
 }
 
 impl ExecEvent {

@@ -559,6 +559,21 @@ impl Attached {
         Ok(())
     }
 
+    /// Has execs say which of these environment variables are set; each by its place in the list.
+    pub fn look_for(&mut self, variables: &[String]) -> Result<(), LoadError> {
+        let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
+        let map = self
+            .loaded
+            .ebpf
+            .take_map("VARIABLES")
+            .ok_or_else(|| LoadError::Object("the object has no map `VARIABLES`".into()))?;
+        let mut numbers = HashMap::<_, u64, u32>::try_from(map).map_err(object)?;
+        for (number, name) in (0u32..).zip(variables) {
+            numbers.insert(name_hash(name.as_bytes()), number, 0).map_err(object)?;
+        }
+        Ok(())
+    }
+
     /// Instructions the verifier walked, by program that is attached or run on demand.
     pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
         let programs = self.programs.iter().chain(UNATTACHED);

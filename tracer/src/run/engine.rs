@@ -112,8 +112,11 @@ pub async fn run(settings: Settings) -> Result<Finished, RunError> {
         let (files, names) = policy::rules(&start);
         attached.forbid(&files, &names)?;
     }
+    let variables = settings.catalogue.credential_variables();
+    attached.look_for(&variables)?;
     let writer = settings.output.map(Writer::new);
-    let collector = Collector::new(rings, machine, watch, start, writer);
+    let mut collector = Collector::new(rings, machine, watch, start, writer);
+    collector.fold.variables = variables;
     let mut session = Session::new(collector, attached, signals)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
@@ -391,6 +394,7 @@ impl Session {
                 .collect(),
             survivors: collector.story.alive.iter().copied().collect(),
             files: Some(collector.watch.events()),
+            credentials: Some(collector.watch.credentials.events()),
             maps: collector.maps_watched(),
             hosts: collector.hosts(),
             verdict: None,
@@ -569,5 +573,7 @@ fn start_record(
         interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),
         cgroup: Some(cgroup::report(cgroup)),
+        credentials: Some(watch.credentials.report()),
+        mcp_servers: settings.catalogue.mcp_servers.clone(),
     })
 }

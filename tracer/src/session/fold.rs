@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 
 use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
-use super::{attempts::Attempts, errno, payload::Payloads};
+use super::{attempts::Attempts, errno, payload::Payloads, stdio::stdio};
 use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
@@ -47,6 +47,9 @@ pub struct Fold {
     met: HashSet<ProcessKey>,
     /// Net events of processes not met yet.
     early: Vec<Event>,
+    /// Environment variables that execs are asked about, by their numbers; none were asked about when
+    /// it is empty.
+    pub variables: Vec<String>,
     /// Canary events, by kind: counted, not recorded.
     pub canary_events: BTreeMap<&'static str, u64>,
     /// The first process enrolled that is no canary.
@@ -184,11 +187,20 @@ impl Fold {
                 unread::CREDENTIALS,
                 Credentials { uid: event.uid, euid: event.euid, gid: event.gid, egid: event.egid },
             ),
+            environment: self.environment(event.environment),
+            stdio: known(&header, unread::STDIO, stdio(&event.stdio)),
             cgroup_id: event.cgroup_id,
             ns_pid: known(&header, unread::NS_PID, event.ns_pid),
             pid_ns_inum: known(&header, unread::NS_PID, event.pid_ns_inum),
             unread: names(&header),
         }))
+    }
+
+    /// The names behind the bits of the kernel side.
+    fn environment(&self, bits: u64) -> Option<Vec<String>> {
+        let set = |(number, _): &(u32, &String)| bits & 1u64.checked_shl(*number).unwrap_or(0) != 0;
+        let names = (0u32..).zip(&self.variables).filter(set).map(|(_, name)| name.clone());
+        (!self.variables.is_empty()).then(|| names.collect())
     }
 
     /// Puts argv together from the record and its pieces; complete only if every byte is there.

@@ -5,17 +5,23 @@
 
 mod attempts;
 mod by_pid;
+mod credentials;
 mod errno;
 mod fold;
 mod images;
 mod names;
 mod outside;
 mod payload;
+mod stdio;
 mod story;
 #[cfg(test)]
 mod tests;
 
 pub use by_pid::ByPid;
+pub use credentials::{
+    CredentialUse, Helper, Origin, Step, StepWhat, credential_process_digests, credential_uses,
+    helper,
+};
 pub use fold::{Fold, Machine};
 pub use images::{Image, ImageEvent, Images};
 pub use names::{NameSource, Named, Names, Naming};

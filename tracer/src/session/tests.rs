@@ -54,6 +54,8 @@ fn exec(argv: &[u8]) -> ExecEvent {
         cwd: "/".into(),
         script: ExecFile::default(),
         script_path: Bytes::default(),
+        environment: 0,
+        stdio: [tracer_ebpf::abi::Stdio::default(); 2],
     }
 }
 

@@ -13,12 +13,15 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    catalogue::{self, Catalogue, EndpointRules, Program},
+    catalogue::{self, Catalogue, EndpointRules, McpServer, Program},
     model::{Bytes, Device, FileId, FileVersion, ProcessKey},
     policy::{Policy, Verdict},
 };
 
-pub use credentials::{CredentialAccess, CredentialFile};
+pub use credentials::{
+    CredentialAccess, CredentialEvents, CredentialFile, CredentialGap, CredentialPlace,
+    CredentialWatch, Descriptor, DescriptorKind, Stdio,
+};
 pub use net::{
     CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
     Exchange, FirstBytes, HostsEntry, OddSocket, Opening, Outcome, Resolved,
@@ -138,6 +141,11 @@ pub struct Start {
     /// Absent in recordings from before the command got one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub cgroup: Option<CommandCgroup>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialWatch>,
+    /// How servers of the Model Context Protocol are told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub mcp_servers: Vec<McpServer>,
 }
 
 /// The cgroup (v2) that the command got for itself. Programs attached to it see what the sockets do
@@ -332,6 +340,13 @@ pub struct Exec {
     #[serde(default, skip_serializing_if = "is_false")]
     pub killed: bool,
     pub credentials: Option<Credentials>,
+    /// Environment variables that are set to something, of those that the first line names as
+    /// sources of credentials. Their values are never read. Absent when they were not looked for;
+    /// with `environment` in `unread`, more may have been set.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub environment: Option<Vec<String>>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stdio: Option<Stdio>,
     pub cgroup_id: u64,
     pub ns_pid: Option<u32>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -633,6 +648,8 @@ pub struct End {
     /// Of the watch of files, when there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub files: Option<FileEvents>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub credentials: Option<CredentialEvents>,
     /// Absent where executable mappings were not to be watched.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub maps: Option<MapsWatched>,

@@ -23,6 +23,13 @@ pub(super) const CHANGE: u64 = libc::FAN_MODIFY | libc::FAN_CLOSE_WRITE;
 pub(super) const CHANGE_IN: u64 =
     CHANGE | libc::FAN_CREATE | libc::FAN_MOVED_TO | libc::FAN_EVENT_ON_CHILD | libc::FAN_ONDIR;
 
+/// To open a file or to write it.
+pub(super) const USE: u64 = libc::FAN_OPEN | libc::FAN_CLOSE_WRITE;
+/// The same for files of a folder.
+pub(super) const USE_CHILD: u64 = USE | libc::FAN_EVENT_ON_CHILD;
+/// To make something in a folder, or to move it there.
+pub(super) const APPEAR_IN: u64 = libc::FAN_CREATE | libc::FAN_MOVED_TO | libc::FAN_ONDIR;
+
 /// An event queue and its marks.
 #[derive(Debug)]
 pub(super) struct Fanotify {

@@ -5,6 +5,7 @@
 //! process's exit has everything that process did. Events name a process by its pid alone, which
 //! the story resolves; what no process of the tree can have done is dropped.
 
+mod credentials;
 mod fanotify;
 mod marks;
 mod sightings;
@@ -18,6 +19,7 @@ use std::{
 };
 
 use self::{
+    credentials::CredentialFiles,
     fanotify::{Damage, Fanotify, RawEvent},
     marks::{Marks, StatId},
     sightings::{Sighting, Sightings, Subject},
@@ -53,6 +55,8 @@ pub(super) struct Watch {
     changes: Option<Fanotify>,
     marks: Marks,
     sightings: Sightings,
+    /// Files that hold credentials.
+    pub(super) credentials: CredentialFiles,
     /// When the queues were empty for the last time.
     emptied_ns: u64,
     events: FileEvents,
@@ -72,6 +76,7 @@ impl Watch {
             changes: changes.ok(),
             marks,
             sightings: Sightings::new(global_pids),
+            credentials: CredentialFiles::new(wanted.catalogue, wanted.home, global_pids),
             emptied_ns: 0,
             events: FileEvents::default(),
         }
@@ -100,7 +105,10 @@ impl Watch {
 
     /// Descriptors to wait on.
     pub(super) fn queues(&self) -> io::Result<Vec<OwnedFd>> {
-        self.opens.iter().chain(&self.changes).map(fanotify::waiting_on).collect()
+        let own = self.opens.iter().chain(&self.changes).map(fanotify::waiting_on);
+        let mut queues = own.collect::<io::Result<Vec<OwnedFd>>>()?;
+        queues.extend(self.credentials.queues()?);
+        Ok(queues)
     }
 
     /// Reads what is queued. To be called before the rings are drained: then the processes of what
@@ -110,6 +118,7 @@ impl Watch {
         identifier: &Identifier,
         clock: fn() -> io::Result<u64>,
     ) -> io::Result<()> {
+        self.credentials.collect(identifier, clock)?;
         let before_ns = clock()?;
         let Watch { opens, changes, marks, events, .. } = self;
         let mut found: Vec<(u32, Subject)> = Vec::new();
@@ -186,7 +195,9 @@ impl Watch {
     /// Records of what processes of the story did. When `last`, nothing more will be known of the
     /// others, which are dropped.
     pub(super) fn attribute(&mut self, story: &Story, last: bool) -> Vec<Record> {
-        self.sightings.attribute(story, &self.marks.points, last)
+        let mut records = self.sightings.attribute(story, &self.marks.points, last);
+        records.extend(self.credentials.attribute(story, last));
+        records
     }
 
     /// Hand-offs of which no event tells: what came into being or was replaced as a whole.

@@ -7,7 +7,7 @@ use crate::{
     model::{Bytes, FileId, ProcessKey},
     record::{
         Record,
-        schema::{HandOff, Opened, OpenedWhat},
+        schema::{CredentialAccess, CredentialFile, HandOff, Opened, OpenedWhat},
     },
     session::Story,
 };
@@ -32,20 +32,28 @@ pub(super) enum Subject {
         point: usize,
         via: Bytes,
     },
+    Credential {
+        source: String,
+        access: CredentialAccess,
+        file: Option<FileId>,
+        path: Bytes,
+    },
 }
 
 /// What makes two sightings of one process the same.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-enum Same {
+pub(super) enum Same {
     Open(StatId, bool),
     Change(Bytes),
+    Credential(Bytes, CredentialAccess),
 }
 
 impl Subject {
-    fn same(&self) -> Same {
+    pub(super) fn same(&self) -> Same {
         match self {
             Subject::Open { stat, to_execute, .. } => Same::Open(*stat, *to_execute),
             Subject::Change { via, .. } => Same::Change(via.clone()),
+            Subject::Credential { path, access, .. } => Same::Credential(path.clone(), *access),
         }
     }
 }
@@ -62,7 +70,7 @@ pub(super) struct Sighting {
 impl Sighting {
     fn order(&self) -> (u64, u32, &Bytes) {
         let name = match &self.subject {
-            Subject::Open { path, .. } => path,
+            Subject::Open { path, .. } | Subject::Credential { path, .. } => path,
             Subject::Change { via, .. } => via,
         };
         (self.until_ns, self.pid, name)
@@ -165,6 +173,18 @@ fn record(sighting: &Sighting, process: Option<ProcessKey>, points: &[Point]) ->
                 programs,
                 to_execute,
                 inherited,
+                file,
+                path,
+            })
+        }
+        Subject::Credential { source, access, file, path } => {
+            Record::CredentialFile(CredentialFile {
+                t_ns: until_ns,
+                after_ns,
+                process,
+                pid,
+                source,
+                access,
                 file,
                 path,
             })
