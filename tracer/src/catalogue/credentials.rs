@@ -87,6 +87,10 @@ pub struct McpServer {
 impl McpServer {
     /// The server's name when this word of a command line stands for it.
     pub fn called(&self, word: &str) -> Option<String> {
+        // A whole command in one word is what a shell is given; what it runs has words of its own.
+        if word.contains(char::is_whitespace) {
+            return None;
+        }
         let leaf = word.trim_end_matches('/');
         let leaf = leaf.rsplit_once('/').map_or(leaf, |(_, leaf)| leaf);
         let found = |text: &str| {
@@ -107,8 +111,13 @@ fn without_version(word: &str) -> &str {
 
 /// What the last `*` of a pattern stands for in this text; the text itself when there is none.
 fn middle(pattern: &str, text: &str) -> Option<String> {
+    const OPTIONS: glob::MatchOptions = glob::MatchOptions {
+        case_sensitive: true,
+        require_literal_separator: true,
+        require_literal_leading_dot: false,
+    };
     let glob = glob::Pattern::new(pattern).ok()?;
-    if !glob.matches(text) {
+    if !glob.matches_with(text, OPTIONS) {
         return None;
     }
     let Some((before, after)) = pattern.rsplit_once('*') else { return Some(text.to_owned()) };

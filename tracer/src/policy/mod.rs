@@ -26,5 +26,5 @@ pub use file::{
     Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load,
 };
 #[cfg(test)]
-pub(crate) use tests::{good_end as test_end, start as test_start};
+pub(crate) use tests::{exec as test_exec, good_end as test_end, start as test_start};
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, asks_for_contacts, judge, rules};

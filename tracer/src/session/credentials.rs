@@ -340,9 +340,9 @@ impl Process<'_> {
             }
         }
         let before = |step: &&Step| step.t_ns <= t_ns;
-        let helper = steps.iter().filter(before).find_map(|step| match &step.what {
-            StepWhat::Started { child, helper: Some(helper) } => Some((*child, helper)),
-            _ => None,
+        let helper = steps.iter().filter(before).find_map(|step| {
+            let StepWhat::Started { child, helper } = &step.what else { return None };
+            Some((*child, helper.as_ref()?))
         });
         let first = seen.first().filter(|(_, kind, _)| *kind == SourceKind::Environment).copied();
         if let Some((process, helper)) = helper

@@ -9,6 +9,7 @@ mod credentials;
 mod errno;
 mod fold;
 mod images;
+mod mcp;
 mod names;
 mod outside;
 mod payload;
@@ -24,6 +25,7 @@ pub use credentials::{
 };
 pub use fold::{Fold, Machine};
 pub use images::{Image, ImageEvent, Images};
+pub use mcp::{McpTransport, McpUse, mcp_servers};
 pub use names::{NameSource, Named, Names, Naming};
 pub use outside::hand_offs;
 pub use payload::Payloads;

@@ -23,7 +23,7 @@ pub(in crate::policy) fn file(inode: u64) -> FileId {
     FileId { device: Device::new(8, 1), inode }
 }
 
-pub(in crate::policy) fn exec(
+pub(crate) fn exec(
     process: ProcessKey,
     path: &str,
     inode: u64,
