@@ -21,8 +21,7 @@ use serde::{Deserialize, Serialize};
 pub use credentials::{
     CredentialHelper, CredentialSource, McpServer, SourceKind, credential_variables,
 };
-pub use endpoints::{
-    Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
+pub use endpoints::{Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use names::{HostName, NamePattern};

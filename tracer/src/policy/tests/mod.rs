@@ -23,12 +23,7 @@ pub(in crate::policy) fn file(inode: u64) -> FileId {
     FileId { device: Device::new(8, 1), inode }
 }
 
-pub(crate) fn exec(
-    process: ProcessKey,
-    path: &str,
-    inode: u64,
-    argv: &[&str],
-) -> Record {
+pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -> Record {
     Record::Exec(Box::new(Exec {
         t_ns: 5,
         process,
