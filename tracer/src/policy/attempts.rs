@@ -64,7 +64,9 @@ fn tried(story: &Story, claim: &Claim, attempt: &Attempt) -> Option<String> {
             let name = attempt.filenames.first().map_or("something".into(), |name| name.lossy());
             (!listed).then(|| format!("{name}, which is not listed"))
         }
-        ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => None,
+        ClaimKind::ConnectsOnlyTo
+        | ClaimKind::NeverConnectsTo
+        | ClaimKind::CredentialsInProcess => None,
     }
 }
 

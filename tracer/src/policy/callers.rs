@@ -93,7 +93,7 @@ fn is_user(story: &Story, claim: &Claim, exec: &Exec) -> bool {
 }
 
 /// Whether the exec is the command's own: the same file and, of an interpreter, the same script.
-fn is_command(story: &Story, exec: &Exec) -> bool {
+pub(super) fn is_command(story: &Story, exec: &Exec) -> bool {
     let Some(own) = story.execs_in_order().next() else { return false };
     let is_same = || {
         let identity = identity(own, story);

@@ -49,6 +49,8 @@ pub enum ClaimKind {
     ConnectsOnlyTo,
     /// No process of the tree contacts any of `endpoints`, nor tries to.
     NeverConnectsTo,
+    /// Every process that calls AWS resolved its credentials itself; `programs` handed it none.
+    CredentialsInProcess,
 }
 
 /// What a claim is about.
@@ -56,6 +58,8 @@ pub enum ClaimKind {
 pub enum Subject {
     Programs,
     Connections,
+    /// Both: what ran, and what was called.
+    Credentials,
 }
 
 impl ClaimKind {
@@ -63,6 +67,7 @@ impl ClaimKind {
         match self {
             ClaimKind::NeverRuns | ClaimKind::RunsOnly => Subject::Programs,
             ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => Subject::Connections,
+            ClaimKind::CredentialsInProcess => Subject::Credentials,
         }
     }
 
@@ -73,6 +78,7 @@ impl ClaimKind {
             ClaimKind::RunsOnly => "runs-only",
             ClaimKind::ConnectsOnlyTo => "connects-only-to",
             ClaimKind::NeverConnectsTo => "never-connects-to",
+            ClaimKind::CredentialsInProcess => "credentials-in-process",
         }
     }
 }
@@ -141,6 +147,12 @@ impl Claim {
             (ClaimKind::RunsOnly, true) => format!("runs only {programs}, nor tries anything else"),
             (ClaimKind::ConnectsOnlyTo, _) => format!("connects only to {endpoints}"),
             (ClaimKind::NeverConnectsTo, _) => format!("never connects to {endpoints}"),
+            (ClaimKind::CredentialsInProcess, _) if programs.is_empty() => {
+                "credentials for AWS are resolved in the process that uses them".into()
+            }
+            (ClaimKind::CredentialsInProcess, _) => format!(
+                "credentials for AWS are resolved in the process that uses them; {programs} may run"
+            ),
         }
     }
 
@@ -182,11 +194,15 @@ impl Claim {
             ("elsewhere", !self.elsewhere.is_empty()),
             ("dns", self.dns != DnsRule::default()),
         ];
+        let of_credentials = [("programs", true)];
+        let of_others = [&of_programs[1..], &of_connections].concat();
         let (wanted, own, others) = match self.kind.subject() {
             Subject::Programs => ("programs", of_programs.as_slice(), of_connections.as_slice()),
             Subject::Connections => {
                 ("endpoints", of_connections.as_slice(), of_programs.as_slice())
             }
+            // Nothing need be named.
+            Subject::Credentials => ("programs", of_credentials.as_slice(), of_others.as_slice()),
         };
         let kind = self.kind.name();
         if let Some((key, _)) = others.iter().find(|(_, given)| *given) {

@@ -35,7 +35,7 @@ pub(super) fn judge(
             ClaimKind::NeverConnectsTo if asks_for_names => asked.never_at(contact),
             ClaimKind::ConnectsOnlyTo => asked.only_to(contact),
             ClaimKind::NeverConnectsTo => asked.never_to(contact),
-            ClaimKind::NeverRuns | ClaimKind::RunsOnly => None,
+            ClaimKind::NeverRuns | ClaimKind::RunsOnly | ClaimKind::CredentialsInProcess => None,
         };
         let Some(finding) = finding else { continue };
         match index.entry((contact.process, finding)) {

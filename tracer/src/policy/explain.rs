@@ -45,7 +45,7 @@ fn meaning(claim: &Claim, catalogue: &Catalogue) -> Vec<String> {
         ));
     }
     match (claim.kind, claim.dns) {
-        (ClaimKind::NeverRuns | ClaimKind::RunsOnly, _) => {}
+        (ClaimKind::NeverRuns | ClaimKind::RunsOnly | ClaimKind::CredentialsInProcess, _) => {}
         (ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo, DnsRule::Judge) => {
             lines.push("DNS servers are endpoints like any other (`dns = \"judge\"`)".into());
         }
@@ -238,7 +238,7 @@ fn opinion(claim: &Claim, asked: &Question, catalogue: &Catalogue) -> Option<Str
     let surely = "the process says that name (SNI, HTTP Host) and found the address under it (DNS, \
                   resolver, hosts file)";
     match claim.kind {
-        ClaimKind::RunsOnly => None,
+        ClaimKind::RunsOnly | ClaimKind::CredentialsInProcess => None,
         ClaimKind::NeverRuns => match strongest(&calls(claim, catalogue)) {
             Fit::No => None,
             Fit::Guess(_) | Fit::Yes(_) if asked.address.is_some() => None,

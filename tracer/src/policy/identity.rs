@@ -157,7 +157,7 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
         );
     }
     match claim.kind {
-        ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => None,
+        ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo | ClaimKind::CredentialsInProcess => None,
         // The inode decides, as long as its content stays what it was.
         ClaimKind::RunsOnly => {
             let id = script.flatten().map_or(file.id(), |script| script.id);

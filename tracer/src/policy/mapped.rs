@@ -21,7 +21,10 @@ pub(super) fn reasons(story: &Story, claim: &Claim) -> Vec<String> {
     match claim.kind {
         ClaimKind::NeverRuns => {}
         // What runs there was executed, or is code of a program that may run.
-        ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => {
+        ClaimKind::RunsOnly
+        | ClaimKind::ConnectsOnlyTo
+        | ClaimKind::NeverConnectsTo
+        | ClaimKind::CredentialsInProcess => {
             return Vec::new();
         }
     }

@@ -9,6 +9,7 @@ mod claim;
 mod completeness;
 mod connections;
 mod contacts;
+mod credentials;
 mod explain;
 mod file;
 mod identity;

@@ -22,7 +22,10 @@ pub(super) fn reasons(story: &Story, policy: &Policy, claim: &Claim) -> Vec<Stri
     reasons.extend(gaps(story, policy, claim));
     match claim.kind {
         ClaimKind::NeverRuns => reasons.extend(opens(story, claim)),
-        ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => {}
+        ClaimKind::RunsOnly
+        | ClaimKind::ConnectsOnlyTo
+        | ClaimKind::NeverConnectsTo
+        | ClaimKind::CredentialsInProcess => {}
     }
     reasons
 }
@@ -47,7 +50,10 @@ fn gaps(story: &Story, policy: &Policy, claim: &Claim) -> Vec<String> {
         // Opens say nothing about a claim over what is executed, or over connections.
         (
             Watched::Program(_),
-            ClaimKind::RunsOnly | ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo,
+            ClaimKind::RunsOnly
+            | ClaimKind::ConnectsOnlyTo
+            | ClaimKind::NeverConnectsTo
+            | ClaimKind::CredentialsInProcess,
         ) => false,
         (Watched::HandOff(name), _) => !policy.allow_hand_offs.contains(name),
     };

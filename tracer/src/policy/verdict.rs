@@ -9,6 +9,7 @@ use super::{
     Claim, ClaimKind, Policy, Requirement, Subject, SurvivorRule, attempts, callers, completeness,
     connections,
     contacts::{Contact, contacts},
+    credentials,
     identity::{Match, copies, hands_over, is_copy, runs, unidentified},
     mapped, opened,
 };
@@ -120,8 +121,7 @@ pub(super) fn judge_with(
 /// Whether a verdict by these policies needs to know whom the tree contacted.
 pub fn asks_for_contacts(start: &Start, policies: &[Policy]) -> bool {
     let mut claims = policies.iter().flat_map(|policy| &policy.claims);
-    claims
-        .any(|claim| claim.kind.subject() == Subject::Connections || callers::applies(start, claim))
+    claims.any(|claim| claim.kind.subject() != Subject::Programs || callers::applies(start, claim))
 }
 
 /// What every claim is judged by.
@@ -144,6 +144,7 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
     match claim.kind.subject() {
         Subject::Programs => judge_execs(story, claim, &mut verdict),
         Subject::Connections => connections::judge(story, claim, contacts, &mut verdict),
+        Subject::Credentials => credentials::judge(story, claim, contacts, &mut verdict),
     }
     verdict.reasons.extend(hand_offs(story, policy));
     verdict.reasons.extend(opened::reasons(story, policy, claim));
@@ -158,6 +159,7 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
             line.carries_programs() || (line.tells_lost_connections() && losses_count)
         }
         Subject::Connections => line.carries_connections(),
+        Subject::Credentials => line.carries_programs() || line.carries_connections(),
     };
     verdict.reasons.extend(
         statement
@@ -181,7 +183,9 @@ fn judge_execs(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
         let found = match claim.kind {
             ClaimKind::NeverRuns => forbidden(story, claim, exec),
             ClaimKind::RunsOnly => not_listed(story, claim, exec).map(Finding::Violates),
-            ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo => None,
+            ClaimKind::ConnectsOnlyTo
+            | ClaimKind::NeverConnectsTo
+            | ClaimKind::CredentialsInProcess => None,
         };
         if let Some(Finding::Violates(detail)) = found {
             let detail = if exec.killed {

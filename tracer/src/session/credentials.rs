@@ -30,6 +30,14 @@ pub struct CredentialUse {
     pub origin: Origin,
 }
 
+impl CredentialUse {
+    /// When it called the provider's own endpoints: the first time and, if there was another, the last.
+    pub fn contacts(&self) -> impl Iterator<Item = u64> {
+        let contact = |step: &&Step| matches!(step.what, StepWhat::Contact { .. });
+        self.steps.iter().filter(contact).map(|step| step.t_ns)
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Step {
     pub t_ns: u64,
@@ -196,19 +204,6 @@ fn calls(story: &Story, watch: &CredentialWatch) -> Vec<Call> {
     calls
 }
 
-/// The images a process ran until some time, and those of the process that made it, as long as it ran
-/// none of its own.
-fn image_at(story: &Story, process: ProcessKey, t_ns: u64) -> Option<&Exec> {
-    let (mut at, mut until_ns) = (Some(process), t_ns);
-    while let Some(process) = at.and_then(|at| story.processes.get(&at)) {
-        if let Some(exec) = process.execs.iter().rev().find(|exec| exec.t_ns <= until_ns) {
-            return Some(exec);
-        }
-        (at, until_ns) = (process.creator, process.born_ns);
-    }
-    None
-}
-
 /// Whether `process` is `ancestor` or comes from it.
 fn comes_from(story: &Story, process: ProcessKey, ancestor: ProcessKey) -> bool {
     let mut at = Some(process);
@@ -251,7 +246,7 @@ impl Process<'_> {
         let exact = |t_ns, what| Step { t_ns, after_ns: None, what };
         let mut steps = Vec::new();
         let own = self.story.processes.get(&self.process);
-        let inherited = own.and_then(|own| image_at(self.story, self.process, own.born_ns));
+        let inherited = own.and_then(|own| self.story.image(self.process, own.born_ns));
         let execs = own.map_or(&[][..], |own| &own.execs).iter();
         for exec in inherited.into_iter().chain(execs).filter(|exec| exec.t_ns <= until_ns) {
             if let Some(names) = self.variables(exec) {
@@ -315,7 +310,7 @@ impl Process<'_> {
     /// What can have been used for a contact at `t_ns`.
     fn origin(&self, t_ns: u64, steps: &[Step]) -> Origin {
         let environment =
-            image_at(self.story, self.process, t_ns).and_then(|exec| self.variables(exec));
+            self.story.image(self.process, t_ns).and_then(|exec| self.variables(exec));
         let is_set = |name: &String| environment.iter().flatten().any(|own| own == name);
         let overridden: BTreeSet<&String> = self
             .sources()
