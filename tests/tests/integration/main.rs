@@ -7,6 +7,7 @@
 mod attempts;
 mod connect;
 mod contract;
+mod credentials;
 mod enforce;
 mod evasions;
 mod exec;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("contract", contract::TESTS),
         ("terminal", terminal::TESTS),
         ("session", session::TESTS),
+        ("credentials", credentials::TESTS),
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),

@@ -82,9 +82,20 @@ pub struct McpServer {
     pub name: String,
     /// Patterns of a word of the command line.
     pub words: Vec<String>,
+    /// File names of programs that start what one of their arguments says. Of other programs only the
+    /// name counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub launchers: Vec<String>,
 }
 
 impl McpServer {
+    /// Whether the arguments of a program of this name say what it starts.
+    pub fn is_launcher(&self, program: &str) -> bool {
+        let name = program.rsplit_once('/').map_or(program, |(_, name)| name);
+        let matches = |own: &String| glob::Pattern::new(own).is_ok_and(|own| own.matches(name));
+        self.launchers.iter().any(matches)
+    }
+
     /// The server's name when this word of a command line stands for it.
     pub fn called(&self, word: &str) -> Option<String> {
         // A whole command in one word is what a shell is given; what it runs has words of its own.

@@ -98,7 +98,11 @@ fn check(file: &File) -> Result<(), String> {
         }
     }
     for server in &file.mcp_server {
-        let bad = server.words.iter().find(|word| glob::Pattern::new(word).is_err());
+        let bad = server
+            .words
+            .iter()
+            .chain(&server.launchers)
+            .find(|word| glob::Pattern::new(word).is_err());
         if let Some(word) = bad.or_else(|| server.words.iter().find(|word| word.is_empty())) {
             return Err(format!("mcp-server `{}`: `{word}` is no pattern", server.name));
         }

@@ -67,9 +67,18 @@ fn channels(exec: &Exec) -> Option<(Channel, Channel)> {
 
 /// The server that a command line stands for.
 fn called(servers: &[McpServer], exec: &Exec) -> Option<String> {
-    let words = exec.argv.args.iter().map(|arg| arg.lossy());
-    let mut words = words.filter(|word| !word.starts_with('-'));
-    words.find_map(|word| servers.iter().find_map(|server| server.called(&word)))
+    let words: Vec<_> = exec.argv.args.iter().map(|arg| arg.lossy()).collect();
+    let (first, rest) = words.split_first()?;
+    let own = exec.script.as_ref().and_then(|script| Some(script.file.as_ref()?.path.lossy()));
+    let names = [Some(first), own.as_ref()].into_iter().flatten();
+    let of = |server: &McpServer| {
+        let named = names.clone().find_map(|name| server.called(name));
+        let mut arguments = rest.iter().filter(|word| !word.starts_with('-'));
+        named.or_else(|| {
+            server.is_launcher(first).then(|| arguments.find_map(|word| server.called(word)))?
+        })
+    };
+    servers.iter().find_map(of)
 }
 
 fn subprocesses(story: &Story) -> Vec<McpUse> {
