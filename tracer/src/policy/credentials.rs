@@ -2,11 +2,11 @@
 //!
 //! It rests on two things: for each process that called AWS, a source of credentials was seen that it
 //! could use itself; and before its last call nothing else ran that could have handed it credentials.
-//! Whatever a program prints can be credentials, so every other program counts that the claim's
-//! `programs` does not name. What hands over credentials for certain (the `credential_process` of a
+//! Whatever a program prints, or gives to what it starts, can be credentials, so every other program
+//! counts that the claim's `programs` does not name. What hands over credentials for certain (the `credential_process` of a
 //! configuration, a CLI that is asked for them) violates it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::{
     Claim, ClaimVerdict, Violation,
@@ -17,7 +17,7 @@ use super::{
 use crate::{
     model::ProcessKey,
     record::schema::{CredentialGap, Exec},
-    session::{CredentialUse, Origin, Story, credential_uses},
+    session::{CredentialUse, Origin, Story, credential_uses, helper},
 };
 
 /// The provider that the claim is about.
@@ -66,18 +66,19 @@ fn first_call(one: &CredentialUse) -> u64 {
     one.contacts().next().unwrap_or(0)
 }
 
-/// Programs that ran before the last call and are no image of the process or of what it comes from.
+/// Programs that ran before the last call, other than the one that called.
 fn others(story: &Story, claim: &Claim, one: &CredentialUse) -> Vec<String> {
-    let mut above = BTreeSet::new();
-    let mut at = Some(one.process);
-    while let Some(key) = at {
-        above.insert(key);
-        at = story.processes.get(&key).and_then(|process| process.creator);
-    }
+    let own: Vec<&Exec> =
+        one.contacts().filter_map(|t_ns| story.image(one.process, t_ns)).collect();
     let last_ns = one.contacts().last().unwrap_or(u64::MAX);
     let mut found: BTreeMap<String, (ProcessKey, usize)> = BTreeMap::new();
     for exec in story.execs_in_order() {
-        if exec.t_ns > last_ns || above.contains(&exec.process) || is_listed(story, claim, exec) {
+        let is_own = own.iter().any(|own| std::ptr::eq(*own, exec));
+        let asked = || {
+            let watch = story.start.credentials.as_ref();
+            watch.is_some_and(|watch| helper(&story.start, watch, exec).is_some())
+        };
+        if exec.t_ns > last_ns || is_own || (is_listed(story, claim, exec) && !asked()) {
             continue;
         }
         let path = exec.file.as_ref().and_then(|file| file.path.as_ref());

@@ -61,7 +61,7 @@ pub enum StepWhat {
     File { source: String, access: CredentialAccess, path: Bytes },
     /// It asked a service that hands out or checks credentials.
     Service { service: String, established: bool },
-    /// A program was started by it or by what it had started.
+    /// A program was started by it or by what it had started; or it was itself started by a helper.
     Started {
         child: ProcessKey,
         #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -264,14 +264,13 @@ impl Process<'_> {
                 steps.push(Step { t_ns: file.t_ns, after_ns: Some(file.after_ns), what });
             }
         }
-        let since_ns = own.and_then(|own| own.execs.last()).map_or(0, |exec| exec.t_ns);
-        for exec in self.story.execs_in_order() {
-            let between = exec.t_ns >= since_ns && exec.t_ns <= until_ns;
-            if between
-                && exec.process != self.process
-                && comes_from(self.story, exec.process, self.process)
-            {
-                let helper = helper(&self.story.start, self.watch, exec);
+        for exec in self.story.execs_in_order().filter(|exec| exec.t_ns <= until_ns) {
+            let helper = helper(&self.story.start, self.watch, exec);
+            let below =
+                exec.process != self.process && comes_from(self.story, exec.process, self.process);
+            // A helper can also start the process that is to use what it has got.
+            let above = helper.is_some() && comes_from(self.story, self.process, exec.process);
+            if below || above {
                 let what = StepWhat::Started { child: exec.process, helper };
                 steps.push(exact(exec.t_ns, what));
             }
@@ -340,8 +339,11 @@ impl Process<'_> {
             Some((*child, helper.as_ref()?))
         });
         let first = seen.first().filter(|(_, kind, _)| *kind == SourceKind::Environment).copied();
+        // What ran below may have been asked for something else, where there are keys already.
         if let Some((process, helper)) = helper
-            && (first.is_none() || *helper == Helper::CredentialProcess)
+            && (first.is_none()
+                || *helper == Helper::CredentialProcess
+                || comes_from(self.story, self.process, process))
         {
             return Origin::Helper { process, helper: helper.clone() };
         }

@@ -4,6 +4,7 @@ mod attempts;
 mod callers;
 mod completeness;
 mod connections;
+mod credentials;
 mod programs;
 
 use std::collections::BTreeMap;
