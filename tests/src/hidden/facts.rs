@@ -47,17 +47,10 @@ impl Recording {
         sensors.filter(|row| row["sensor"] == sensor).find_map(|row| row["cannot_see"].as_str())
     }
 
-    /// Violations and reasons of the verdict.
-    pub(super) fn reasons(&self) -> Vec<String> {
+    /// The verdict's claim of this policy.
+    pub(super) fn claim(&self, policy: &str) -> Option<&Value> {
         let claims = self.of("end").filter_map(|end| end["verdict"]["claims"].as_array()).flatten();
-        claims
-            .flat_map(|claim| {
-                let violations = claim["violations"].as_array().into_iter().flatten();
-                let reasons = claim["reasons"].as_array().into_iter().flatten();
-                violations.map(|violation| &violation["detail"]).chain(reasons)
-            })
-            .filter_map(|text| text.as_str().map(str::to_owned))
-            .collect()
+        claims.into_iter().find(|claim| claim["policy"] == policy)
     }
 
     pub(super) fn facts(&self) -> Vec<String> {

@@ -23,6 +23,8 @@ pub fn rows() -> impl Iterator<Item = &'static Row> {
     tcp::ROWS.iter().chain(other::ROWS)
 }
 
+pub use crate::evasions::Ruling;
+
 /// One way.
 #[derive(Clone, Copy, Debug)]
 pub struct Row {
@@ -44,6 +46,8 @@ pub struct Row {
     /// TCP connections that are recorded, minus those that the kernel counts as opened
     /// (`TcpActiveOpens`), and why they are not as many.
     pub beyond_opens: Option<(i64, &'static str)>,
+    /// What a claim that the tree connects to nobody here ends as.
+    pub claim: Ruling,
     /// What the traced command exits with.
     pub exit: i32,
 }
@@ -59,6 +63,7 @@ impl Row {
         shown: &[],
         not_covered: &[],
         beyond_opens: None,
+        claim: Ruling::Violated,
         exit: 0,
     };
 

@@ -19,10 +19,10 @@ pub struct Line {
 }
 
 impl Line {
-    fn columns(&self) -> [String; 3] {
+    fn columns(&self) -> [String; 4] {
         let row = self.row;
         if let Some(why) = &self.not_tried {
-            return [row.name.into(), format!("{NOT_TRIED}: {why}"), String::new()];
+            return [row.name.into(), format!("{NOT_TRIED}: {why}"), String::new(), String::new()];
         }
         let not_covered = row.not_covered.iter().map(|(sensor, words)| {
             format!("*not covered*: \"{words}\" (what `{sensor}` cannot see)")
@@ -34,13 +34,14 @@ impl Line {
             Some((1.., why)) => format!("less: {why}"),
             Some((_, why)) => format!("more: {why}"),
         };
-        [row.name.into(), shown.join("<br>"), opens]
+        [row.name.into(), shown.join("<br>"), opens, row.claim.name().into()]
     }
 }
 
 pub fn render(lines: &[Line]) -> String {
-    let mut text =
-        String::from("\n| | the recording shows | `TcpActiveOpens` | how |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "\n| | the recording shows | `TcpActiveOpens` | claim | how |\n|---|---|---|---|---|\n",
+    );
     for line in lines {
         let how = line.row.text().replace('|', "\\|");
         let _ = writeln!(text, "| {} | `` {how} `` |", line.columns().join(" | "));

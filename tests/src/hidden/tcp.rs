@@ -1,6 +1,6 @@
 //! TCP.
 
-use super::Row;
+use super::{Row, Ruling};
 
 const NEVER_SENT: &str =
     "the kernel counts a connection when its SYN is sent, and this one's never is";
@@ -131,6 +131,7 @@ pub(super) const ROWS: &[Row] = &[
         traced: "$ODD/dial 192.0.2.1 443 1 0 0",
         not_covered: &[("connect", "connections that have no route")],
         exit: libc::ENETUNREACH,
+        claim: Ruling::Proven,
         ..Row::PLAIN
     },
     Row {
@@ -178,6 +179,7 @@ pub(super) const ROWS: &[Row] = &[
         not_covered: &[("connect", "inherited or received from another process")],
         // The caller's own, which the namespace counts too.
         beyond_opens: Some((-1, "the caller connected it before tracing began")),
+        claim: Ruling::Inconclusive,
         ..Row::PLAIN
     },
     Row {
@@ -185,6 +187,8 @@ pub(super) const ROWS: &[Row] = &[
         outside: "$ODD/give-socket 127.0.0.1 443",
         traced: "$ODD/take-socket",
         not_covered: &[("connect", "inherited or received from another process")],
+        // Not right: see the document.
+        claim: Ruling::Proven,
         ..Row::PLAIN
     },
     Row {
@@ -193,6 +197,7 @@ pub(super) const ROWS: &[Row] = &[
         traced: "$ODD/hand-work proxy '$ODD/dial 127.0.0.1 443 1 0 0'",
         shown: &["to a process outside over proxy, by hand-work"],
         beyond_opens: Some((-1, "the proxy's own connection is not the tree's")),
+        claim: Ruling::Inconclusive,
         ..Row::PLAIN
     },
     Row {

@@ -9,6 +9,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 
 use super::{Peers, Row, facts::Recording};
 use crate::{
@@ -21,6 +22,24 @@ use crate::{
 /// No row takes nearly that long; a hang shall not hang the suite.
 const LONGEST: Duration = Duration::from_secs(60);
 
+/// A policy by which the tree may connect to an address that no row has.
+const NOBODY: &str = "connects-to-nobody";
+const NOBODY_TEXT: &str = r#"
+name = "connects-to-nobody"
+
+[[claim]]
+kind = "connects-only-to"
+endpoints = ["192.0.2.99"]
+"#;
+
+/// Descriptors of whoever runs this are none of the row's business. 255 is the script that bash reads.
+const CLOSE_OTHERS: &str = r#"
+for file in /proc/$$/fd/*; do
+    number=${file##*/}
+    if [ "$number" -gt 2 ] && [ "$number" -ne 255 ]; then eval "exec $number>&-"; fi
+done
+"#;
+
 /// What a row came down to.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -31,8 +50,8 @@ pub struct Trial {
     pub opened: u64,
     /// What the sensors of the row's `not_covered` cannot see; none where there is no such sensor.
     pub cannot_see: Vec<Option<String>>,
-    /// Violations and reasons.
-    pub reasons: Vec<String>,
+    /// What the claim that the tree connects to nobody ended as, with its violations and reasons.
+    pub claim: Option<Value>,
     pub lost: u64,
     pub exit: Option<i32>,
 }
@@ -74,7 +93,7 @@ pub fn trial(tracer: &Path, row: &Row) -> Result<Trial> {
             recorded: recording.connects() as u64,
             opened,
             cannot_see: cannot_see.map(|words| words.map(str::to_owned)).collect(),
-            reasons: recording.reasons(),
+            claim: recording.claim(NOBODY).cloned(),
             lost: recording.lost(),
             exit,
         })
@@ -104,6 +123,8 @@ impl Trial {
             self.recorded,
             self.opened
         );
+        let claim = self.claim.as_ref().context("there is no verdict")?;
+        ensure!(claim["ruling"] == row.claim.name(), "not {}: {claim}", row.claim.name());
         Ok(())
     }
 }
@@ -170,8 +191,10 @@ impl Stage {
     fn trace(&self, tracer: &Path, row: &Row) -> Result<(Option<i32>, String)> {
         // As its own program, so that no shell is in the tree unless the row has one.
         let traced = self.scratch.write("trick", &format!("set -eu\n{}\n", row.traced.trim()))?;
-        let mut command = self.shell("caller", row.caller)?;
-        command.arg(tracer).args(["run", "--policy", "no-aws-cli", "--exit-code", "command"]);
+        let mut command = self.shell("caller", &format!("{CLOSE_OTHERS}\n{}", row.caller))?;
+        let nobody = self.scratch.write("nobody.toml", NOBODY_TEXT)?;
+        command.arg(tracer).args(["run", "--policy", "no-aws-cli", "--policy"]).arg(nobody);
+        command.args(["--exit-code", "command"]);
         command.args(["--linger=2", "--output", "recording.jsonl", "--", "sh"]).arg(traced);
         let said = self.scratch.file("said");
         command.stdout(Stdio::null()).stderr(File::create(&said)?);

@@ -31,6 +31,7 @@ mod tests;
 
 use std::ffi::{OsStr, OsString};
 use std::fs::File;
+use std::net::Ipv4Addr;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -59,6 +60,10 @@ pub struct Lab {
 #[derive(Debug, serde::Deserialize)]
 struct Host {
     name: String,
+    address: Ipv4Addr,
+    /// Only the file of hosts has it, and not the name server.
+    #[serde(default)]
+    file: bool,
 }
 
 impl Lab {
@@ -166,7 +171,7 @@ fn set_up(root: &Path, workspace: &Path) -> Result<(Namespaces, Server, File)> {
         .and_then(|text| Ok(serde_json::from_slice(&text)?))
         .with_context(|| format!("cannot read {}", hosts.display()))?;
     home::write(root)?;
-    namespaces::bind_over_etc(root)?;
+    namespaces::bind_over_etc(root, &hosts)?;
     let names = hosts.into_iter().map(|host| host.name).collect();
     authority::write(root, names)?;
     let (server, log) = Server::start(&fixture, root, &outer)?;

@@ -11,6 +11,8 @@ use rustix::mount::{MountFlags, MountPropagationFlags, mount, mount_bind, mount_
 use rustix::process::{Pid, Signal, getppid, set_parent_process_death_signal};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags, move_into_link_name_space};
 
+use super::Host;
+
 /// The loopback address of the name server, as resolv.conf gives it.
 pub(super) const NAMESERVER: &str = "127.0.0.1";
 
@@ -86,13 +88,16 @@ pub(super) fn mount_private_tmpfs(root: &Path) -> Result<()> {
 }
 
 /// Writes the lab's own resolver configuration and puts it over the machine's.
-pub(super) fn bind_over_etc(root: &Path) -> Result<()> {
+pub(super) fn bind_over_etc(root: &Path, known: &[Host]) -> Result<()> {
     let folder = root.join("etc");
     fs::create_dir(&folder).context("cannot make the lab's etc")?;
     let machine = fs::read_to_string("/etc/nsswitch.conf").unwrap_or_default();
+    let in_file = known.iter().filter(|host| host.file);
+    let lines = in_file.map(|host| format!("{} {}\n", host.address, host.name));
+    let hosts = "127.0.0.1 localhost\n::1 localhost\n".to_owned() + &lines.collect::<String>();
     let files = [
         ("resolv.conf", format!("nameserver {NAMESERVER}\n")),
-        ("hosts", "127.0.0.1 localhost\n::1 localhost\n".to_owned()),
+        ("hosts", hosts),
         ("nsswitch.conf", only_files_and_dns(&machine)),
     ];
     for (name, text) in files {

@@ -12,10 +12,12 @@ mod enforce;
 mod evasions;
 mod exec;
 mod harness;
+mod hello;
 mod hidden;
 mod identity;
 mod loss;
 mod maps;
+mod names;
 mod node;
 mod ordinary;
 mod outside;
@@ -56,6 +58,7 @@ fn main() -> ExitCode {
         ("terminal", terminal::TESTS),
         ("session", session::TESTS),
         ("credentials", credentials::TESTS),
+        ("names", names::TESTS),
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),

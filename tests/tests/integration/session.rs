@@ -9,6 +9,7 @@ use tracer_tests::lab::{Lab, active_opens_of};
 use crate::{
     Test,
     harness::{Run, Scratch, fixtures, on_path, skip},
+    names::same_as_the_log,
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -49,6 +50,7 @@ pub(crate) fn session(scratch: &Scratch, arguments: &[&str], options: &[&str]) -
             "{recorded} connections recorded, {opened} opened: {:?}",
             run.connection_lines()
         );
+        same_as_the_log(&run, &lab.requests()?, |request| Some(request.host.clone()))?;
     }
     Ok(run)
 }

@@ -1,7 +1,8 @@
 //! Programs of Debian's that the table of evasions is tried with: disguises that need one, and other
-//! tools that shall see through them. Unpacked and not installed.
+//! tools that shall see through them; and `hey`, which calls servers and is written in Go. Unpacked and
+//! not installed.
 //!
-//! Rows that need one are skipped without it, so a machine that cannot get them still tests the rest.
+//! Tests that need one are skipped without it, so a machine that cannot get them still tests the rest.
 
 use std::{
     fs,
@@ -18,17 +19,18 @@ use super::{
 use crate::{command::IfFails, layout::Layout};
 
 /// Program and package.
-const PROGRAMS: [(&str, &str); 5] = [
+const PROGRAMS: [(&str, &str); 6] = [
     ("busybox", "busybox"),
     ("execsnoop", "libbpf-tools"),
+    ("hey", "hey"),
     ("runc", "runc"),
     ("strace", "strace"),
     ("tmux", "tmux"),
 ];
 
 const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
-    it_means: "disguises by busybox, runc or tmux are not tried unless these are on PATH, and strace \
-               and execsnoop are not compared with",
+    it_means: "disguises by busybox, runc or tmux, and names that Go looks up (hey), are not tried \
+               unless these are on PATH, and strace and execsnoop are not compared with",
     remedy: "use a Debian 12 (with its security updates) or later, or install these programs",
 };
 
