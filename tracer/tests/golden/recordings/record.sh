@@ -2,16 +2,18 @@
 # Records the sessions of the newest schema version, into v<N>. Folders of older versions stay as they
 # are: tracer no longer writes them, and has to read them. Needs root and `cargo xtask build`.
 #
-# Everything happens in mount and UTS namespaces of its own, so that no recording names this machine.
+# Everything happens in mount, network and UTS namespaces of its own, so that no recording names this
+# machine.
 set -euo pipefail
 folder=$(cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")" && pwd)
 tracer=$(cd "$folder/../../../.." && pwd)/target/release/tracer
 
 if [ "${1:-}" != inside ]; then
-    exec unshare --mount --uts --propagation private "${BASH_SOURCE[0]}" inside
+    exec unshare --mount --net --uts --propagation private "${BASH_SOURCE[0]}" inside
 fi
 
 hostname example
+ip link set lo up
 copy=$(mktemp)
 cp "$tracer" "$copy"
 trap 'rm -f "$copy"' EXIT
@@ -20,6 +22,8 @@ mkdir -p /opt/demo/bin
 cp "$copy" /opt/tracer
 chmod 755 /opt/tracer
 cd /opt/demo
+printf '127.0.0.1 localhost\n' > hosts
+mount --bind hosts /etc/hosts
 printf '#!/bin/sh\necho aws-cli/2.0.0\n' > bin/aws
 chmod 755 bin/aws
 own=(env -i PATH=/opt/demo/bin:/usr/bin:/bin HOME=/opt/demo LANG=C.UTF-8)
@@ -36,12 +40,13 @@ record() {
     cat "$name.jsonl" > "$folder/v$version/$name.jsonl"
 }
 
-# Pipes, a script, a failed exec and a refused connection.
+# Pipes, a script, a failed exec, a refused connection and a datagram.
 cat > work.sh <<'END'
 #!/bin/bash
 ls / | sort | wc -l
 /opt/demo/not-there || true
 (exec 3<> /dev/tcp/127.0.0.1/9) || true
+(echo hello > /dev/udp/127.0.0.1/9) || true
 sh -c 'exit 3' || true
 END
 chmod 755 work.sh
