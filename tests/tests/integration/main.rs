@@ -21,6 +21,7 @@ mod names;
 mod node;
 mod ordinary;
 mod outside;
+mod policies;
 mod readme;
 mod recording;
 mod report;
@@ -62,6 +63,7 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
+        ("policies", policies::TESTS),
         ("maps", maps::TESTS),
         ("watch", watch::TESTS),
         ("wrappers", wrappers::TESTS),

@@ -49,10 +49,9 @@ impl Requirement {
         self.concern.includes(Concern::Connections)
     }
 
-    /// Whether it is about connections that were made and are not recorded.
+    /// Whether it is about connections that were made, and are not recorded or lack their names.
     pub(super) fn tells_lost_connections(&self) -> bool {
-        self.concern == Concern::Connections
-            && (self.name.starts_with("no-loss-") || self.name.starts_with("no-skips-"))
+        matches!(self.name.as_str(), "no-loss-connect" | "no-loss-payload" | "no-skips-connections")
     }
 
     /// Whether a claim over programs needs it.

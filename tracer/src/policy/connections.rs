@@ -156,7 +156,8 @@ impl<'a> Asked<'a> {
             return None;
         }
         let what = contact.words();
-        let violates = || Some(Finding::Violates(format!("{what}, which is not listed")));
+        let violates =
+            || Some(Finding::Violates(format!("{}, which is not listed", contact.deed())));
         let unclear = |why: &str| Some(Finding::Unclear(format!("{what}: {why}")));
         if contact.to.is_none() {
             return unclear("without its address it cannot be told whether that is listed");
@@ -238,7 +239,7 @@ fn forbidden(contact: &Contact, fit: Fit) -> Option<Finding> {
     match fit {
         Fit::No => None,
         Fit::Guess(rule) | Fit::Yes(rule) => {
-            let what = contact.words();
+            let what = contact.deed();
             Some(Finding::Violates(format!("{what}, which is forbidden (it matches {rule})")))
         }
     }

@@ -76,6 +76,12 @@ impl Contact {
         }
     }
 
+    /// The same as what a process did.
+    pub(super) fn deed(&self) -> String {
+        let verb = if self.means == TCP { "asked for a" } else { "sent" };
+        format!("{verb} {}", self.words())
+    }
+
     /// For messages: what it was, to whom, and what says so.
     pub(super) fn words(&self) -> String {
         let mut text = self.means.to_owned();
@@ -139,7 +145,7 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
         Contact {
             t_ns: connection.attempted_ns,
             process: connection.process,
-            means: "TCP connection",
+            means: TCP,
             to: connection.destination,
             naming: names.connection(connection),
             spoken: was_spoken(connection),
@@ -184,6 +190,7 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
     contacts
 }
 
+const TCP: &str = "TCP connection";
 const DNS_PORT: u16 = 53;
 const UDP: u16 = 17;
 
