@@ -132,7 +132,8 @@ impl Names {
         let mut resolved: Vec<_> = story.resolved.iter().collect();
         resolved.sort_by_key(|resolved| resolved.t_ns);
         for resolved in resolved {
-            let name = Arc::from(plain(&resolved.name));
+            // An address in place of a name names nothing.
+            let Some(name) = host(&resolved.name) else { continue };
             for address in &resolved.addresses {
                 let told = Told {
                     t_ns: resolved.t_ns,
@@ -205,11 +206,11 @@ impl Names {
     fn add_opening(&mut self, opening: &Opening) {
         let said = match &opening.what {
             FirstBytes::Tls { sni, encrypted_hello, .. } => Said {
-                name: sni.as_deref().and_then(|name| spoken(name, NameSource::Sni)),
+                name: sni.as_deref().and_then(host).map(|name| (name, NameSource::Sni)),
                 encrypted_hello: *encrypted_hello,
             },
-            FirstBytes::Http { host, .. } => Said {
-                name: host.as_deref().and_then(|name| spoken(name, NameSource::HttpHost)),
+            FirstBytes::Http { host: name, .. } => Said {
+                name: name.as_deref().and_then(host).map(|name| (name, NameSource::HttpHost)),
                 encrypted_hello: false,
             },
             FirstBytes::Other | FirstBytes::Unread { .. } => return,
@@ -328,11 +329,11 @@ fn plain(name: &str) -> String {
     name.strip_suffix('.').unwrap_or(name).to_ascii_lowercase()
 }
 
-/// A name that a client said; an address is none.
-fn spoken(name: &str, source: NameSource) -> Option<(Arc<str>, NameSource)> {
+/// A name of a host; an address is none.
+fn host(name: &str) -> Option<Arc<str>> {
     let name = plain(name);
     let is_address = name.starts_with('[') || name.parse::<IpAddr>().is_ok();
-    (!is_address && !name.is_empty()).then(|| (Arc::from(name), source))
+    (!is_address && !name.is_empty()).then(|| Arc::from(name))
 }
 
 #[cfg(test)]

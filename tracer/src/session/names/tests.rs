@@ -162,6 +162,15 @@ fn sources_are_in_order() {
 #[test]
 fn nothing_is_named_by_nothing() {
     let mut story = Teller::new();
+    let resolved = Resolved {
+        t_ns: story.t_ns,
+        process: ROOT,
+        thread: 9,
+        name: ADDRESS.into(),
+        addresses: vec![ADDRESS.parse().unwrap()],
+        error: None,
+    };
+    story.add(Record::Resolved(resolved));
     story.connects(ROOT, ADDRESS).check(&[], false);
     story.says(FirstBytes::Other).check(&[], false);
     story.says(host("10.0.0.1")).says(host("[::1]")).check(&[], false);
