@@ -183,10 +183,10 @@ impl CredentialFiles {
             if pid == std::process::id() {
                 continue;
             }
-            if let Some(subject) = self.subject(event, identifier)
-                && seen.insert((pid, subject.same()))
-            {
-                self.sightings.add(Sighting { pid, after_ns, until_ns, subject });
+            for subject in self.subjects(event, identifier) {
+                if seen.insert((pid, subject.same())) {
+                    self.sightings.add(Sighting { pid, after_ns, until_ns, subject });
+                }
             }
         }
         self.emptied_ns = before_ns;
@@ -194,30 +194,41 @@ impl CredentialFiles {
     }
 
     /// What an event says about a place; nothing when it is about another file of its folder.
-    fn subject(&mut self, event: RawEvent, identifier: &Identifier) -> Option<Subject> {
-        if let Some(file) = &event.file {
-            let Ok(metadata) = file.metadata() else {
-                self.events.lost += 1;
-                return None;
-            };
-            let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
-            let index = self.by_file.get(&StatId::from(&metadata)).copied();
-            let index = index.or_else(|| self.place_of(path.as_deref()?))?;
-            let place = self.places.get(index)?;
-            let access = if event.mask & libc::FAN_CLOSE_WRITE != 0 {
-                CredentialAccess::Changed
-            } else {
-                CredentialAccess::Opened
-            };
-            return Some(Subject::Credential {
-                source: place.source.clone(),
-                access,
-                file: identifier.version_of(file).map(|version| version.id),
-                path: path.as_deref().map(Bytes::from).unwrap_or_default(),
-            });
+    fn subjects(&mut self, event: RawEvent, identifier: &Identifier) -> Vec<Subject> {
+        match &event.file {
+            Some(file) => self.used(file, event.mask, identifier),
+            None => event.entry.and_then(|entry| self.appeared(entry)).into_iter().collect(),
         }
-        let (folder, name) = event.entry?;
-        let entry = (folder, name);
+    }
+
+    /// What was done with a file. The kernel merges what one process did with it before the queue was
+    /// read, so one event can be both.
+    fn used(&mut self, file: &File, mask: u64, identifier: &Identifier) -> Vec<Subject> {
+        let Ok(metadata) = file.metadata() else {
+            self.events.lost += 1;
+            return Vec::new();
+        };
+        let path = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
+        let index = self.by_file.get(&StatId::from(&metadata)).copied();
+        let index = index.or_else(|| self.place_of(path.as_deref()?));
+        let Some(place) = index.and_then(|index| self.places.get(index)) else { return Vec::new() };
+        [
+            (libc::FAN_OPEN, CredentialAccess::Opened),
+            (libc::FAN_CLOSE_WRITE, CredentialAccess::Changed),
+        ]
+        .into_iter()
+        .filter(|(bit, _)| mask & bit != 0)
+        .map(|(_, access)| Subject::Credential {
+            source: place.source.clone(),
+            access,
+            file: identifier.version_of(file).map(|version| version.id),
+            path: path.as_deref().map(Bytes::from).unwrap_or_default(),
+        })
+        .collect()
+    }
+
+    /// What was made or moved into a folder.
+    fn appeared(&mut self, entry: (Handle, Bytes)) -> Option<Subject> {
         if let Some(indexes) = self.awaited.remove(&entry) {
             return self.came_into_being(&indexes);
         }
