@@ -5,6 +5,7 @@
 //! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat.
 
 mod attempts;
+mod compare;
 mod connect;
 mod contract;
 mod credentials;
@@ -69,6 +70,7 @@ fn main() -> ExitCode {
         ("wrappers", wrappers::TESTS),
         ("readme", readme::TESTS),
         ("report", report::TESTS),
+        ("compare", compare::TESTS),
         ("evasions", evasions::TESTS),
         ("hidden", hidden::TESTS),
     ];

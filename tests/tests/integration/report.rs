@@ -31,7 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("page_of_ten_thousand_processes", page_of_ten_thousand_processes),
 ];
 
-const WIDTHS: [u32; 3] = [360, 820, 1440];
+pub(crate) const WIDTHS: [u32; 3] = [360, 820, 1440];
 
 fn report(scratch: &Scratch, recording: &Path, format: &str) -> Result<Vec<u8>> {
     let recording = recording.to_string_lossy().into_owned();
@@ -91,12 +91,12 @@ fn output_file(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-fn golden(name: &str) -> PathBuf {
+pub(crate) fn golden(name: &str) -> PathBuf {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/tests/golden/reports");
     folder.join(format!("{name}.jsonl"))
 }
 
-fn browser(scratch: &Scratch) -> Result<Browser> {
+pub(crate) fn browser(scratch: &Scratch) -> Result<Browser> {
     match browser::find() {
         Some(program) => Browser::start(&program, &scratch.folder("browser")?),
         None => skip("there is no Chromium; `cargo xtask setup` unpacks one on Debian"),
@@ -112,7 +112,7 @@ fn page(scratch: &Scratch, recording: &Path) -> Result<PathBuf> {
     Ok(file)
 }
 
-fn sound(browser: &Browser) -> Result<()> {
+pub(crate) fn sound(browser: &Browser) -> Result<()> {
     ensure!(browser.problems().is_empty(), "{}", browser.problems().join("\n"));
     Ok(())
 }
