@@ -209,7 +209,10 @@ fn hostile_names_mean_nothing_in_markdown() {
         }
         let summary = report::Summary::of(&golden.story, golden.verdict.as_ref());
         let kinds: BTreeSet<_> = summary.observed.iter().map(|event| event.kind).collect();
-        let lists = kinds.len() + usize::from(!summary.dns.is_empty());
+        let steps: usize = summary.credentials.iter().map(|one| one.steps.len()).sum();
+        let others =
+            [summary.dns.len(), summary.credentials.len(), steps, summary.mcp_servers.len()];
+        let lists = kinds.len() + others.into_iter().filter(|length| *length > 0).count();
         assert_eq!(headings.len(), 10 + lists, "{}: {headings:?}", golden.name);
         assert!(headings[0].ends_with(": "), "the command is code: {headings:?}");
         // No name has made another cell: the rows of a table have as many as its head.

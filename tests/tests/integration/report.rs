@@ -175,9 +175,14 @@ fn check(shown: &Value, summary: &Value) -> Result<()> {
         ("endpoints", &["endpoints"]),
         ("requirements", &["completeness"]),
         ("claims", &["claims"]),
-        ("others", &["dns", "observed"]),
+        ("others", &["credentials", "mcp_servers", "dns", "observed"]),
     ] {
-        let all: u64 = there.iter().map(|list| count(list)).sum();
+        let mut all: u64 = there.iter().map(|list| count(list)).sum();
+        if here == "others" {
+            let timelines = summary["credentials"].as_array().into_iter().flatten();
+            let steps = timelines.filter_map(|one| one["steps"].as_array());
+            all += steps.map(|steps| steps.len() as u64).sum::<u64>();
+        }
         ensure!(shown[here].as_u64() == Some(all), "{here}: {}", shown[here]);
     }
     let files: Vec<&str> = summary["programs"]

@@ -6,6 +6,7 @@ use hdrhistogram::Histogram;
 
 use super::contacts::{Contacts, Reached};
 use crate::{
+    catalogue::{CredentialSource, SourceKind},
     policy::{self, Ruling},
     record::{
         Integrity, ReadError, Reader,
@@ -62,7 +63,13 @@ impl Session {
             latency: empty_histogram(),
             latency_sum: (0, 0),
         };
-        let (story, _) = story.read(reader, |record| session.add(record, &mut contacts))?;
+        let watch = story.start.credentials.clone().unwrap_or_default();
+        let of_environment: Vec<CredentialSource> =
+            watch.sources.into_iter().filter(|one| one.kind == SourceKind::Environment).collect();
+        let (story, _) = story.read(reader, |record| {
+            session.add(record, &mut contacts);
+            session.add_environment(record, &of_environment);
+        })?;
         session.endpoints = contacts.finish(story.end.as_ref());
         session.ruling =
             policy::judge(&story, &story.start.policies).map(|verdict| verdict.overall);
@@ -108,6 +115,18 @@ impl Session {
             | Record::OddSocket(_)
             | Record::CgroupMove(_)
             | Record::End(_) => {}
+        }
+    }
+
+    /// Counts an image for each source that was in its environment as a whole.
+    fn add_environment(&mut self, record: &Record, sources: &[CredentialSource]) {
+        let Record::Exec(exec) = record else { return };
+        let Some(set) = &exec.environment else { return };
+        for source in sources {
+            if source.variables.iter().all(|variable| set.contains(variable)) {
+                let source = report::clean(source.name.as_bytes());
+                *self.credentials.entry(source).or_default() += 1;
+            }
         }
     }
 

@@ -195,7 +195,7 @@ impl<'a> Data<'a> {
             span: end_of_trace(summary),
             rows,
             endpoints: tables::endpoints(summary, true),
-            others: tables::others(summary),
+            others: tables::others(summary, true),
             programs: programs(summary),
             unseen: &summary.not_seen,
             completeness: &summary.completeness,

@@ -193,7 +193,7 @@ impl Page {
     /// A section for each list there is.
     fn others(&mut self, summary: &Summary) {
         const FIRST_NUMBER: usize = 4;
-        for (index, table) in tables::others(summary).into_iter().enumerate() {
+        for (index, table) in tables::others(summary, true).into_iter().enumerate() {
             self.line(&format!("### {}. {}\n", index + FIRST_NUMBER, table.title));
             self.rows(table);
         }

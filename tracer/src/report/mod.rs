@@ -31,8 +31,9 @@ pub use observed::ObservedKind;
 pub use paint::Paint;
 pub use perfetto::perfetto;
 pub use summary::{
-    ClaimSummary, ConnectionSummary, DatagramSummary, DnsSummary, EndpointSummary, ExecSummary,
-    FindingSummary, ObservedSummary, ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
+    ClaimSummary, ConnectionSummary, CredentialStep, CredentialSummary, DatagramSummary,
+    DnsSummary, EndpointSummary, ExecSummary, FindingSummary, McpSummary, McpTransportKind,
+    ObservedSummary, OriginKind, ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
 };
 pub(crate) use summary::{Protocols, endpoint_label};
 pub(crate) use tables::service;

@@ -8,8 +8,8 @@ use super::{clean::clean, words::destination};
 use crate::{
     model::ProcessKey,
     record::schema::{
-        CgroupMove, Dns, DnsMessage, FirstBytes, Intrusion, IntrusionMeans, LocalSend, OddSocket,
-        Opened, OpenedWhat, Opening,
+        CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, Intrusion,
+        IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
     },
     session::Story,
 };
@@ -31,12 +31,14 @@ pub enum ObservedKind {
     OddSocket,
     /// Processes that left the cgroup in which datagrams are seen.
     CgroupMove,
+    /// Files of credentials that somebody opened, perhaps of the tree.
+    CredentialFile,
     /// Questions for names, or beginnings of connections, that could not be read.
     UnreadName,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 8] = [
+    pub(super) const ALL: [ObservedKind; 9] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
@@ -44,6 +46,7 @@ impl ObservedKind {
         ObservedKind::Intrusion,
         ObservedKind::OddSocket,
         ObservedKind::CgroupMove,
+        ObservedKind::CredentialFile,
         ObservedKind::UnreadName,
     ];
 
@@ -56,6 +59,7 @@ impl ObservedKind {
             ObservedKind::Intrusion => "Control over other processes",
             ObservedKind::OddSocket => "Sockets whose traffic is not covered",
             ObservedKind::CgroupMove => "Processes that left the command's cgroup",
+            ObservedKind::CredentialFile => "Files of credentials, opened by who cannot be told",
             ObservedKind::UnreadName => "Names that could not be read",
         }
     }
@@ -108,6 +112,11 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
         ObservedKind::Intrusion => story.intrusions.iter().map(intrusion).collect(),
         ObservedKind::OddSocket => story.odd_sockets.iter().map(odd_socket).collect(),
         ObservedKind::CgroupMove => story.cgroup_moves.iter().map(cgroup_move).collect(),
+        // What a process surely did is in its timeline.
+        ObservedKind::CredentialFile => {
+            let files = story.credential_files.iter();
+            files.filter(|file| file.process.is_none()).map(credential_file).collect()
+        }
         ObservedKind::UnreadName => {
             let openings = story.openings.iter().filter_map(unread_opening);
             openings.chain(story.dns.iter().filter_map(malformed)).collect()
@@ -198,6 +207,19 @@ fn cgroup_move(moved: &CgroupMove) -> Observed {
         process: Some(moved.process),
         what: moved.to_path.as_ref().map_or(id, |path| clean(&path.0)),
         detail: "datagrams of the sockets it makes from then on are not seen".into(),
+    }
+}
+
+fn credential_file(file: &CredentialFile) -> Observed {
+    let did = match file.access {
+        CredentialAccess::Opened => "opened",
+        CredentialAccess::Changed => "changed",
+    };
+    Observed {
+        t_ns: file.t_ns,
+        process: None,
+        what: clean(&file.path.0),
+        detail: clean(format!("{did}, {}", file.source).as_bytes()),
     }
 }
 

@@ -8,7 +8,10 @@ use serde::Serialize;
 use super::{
     clean::clean,
     observed::ObservedKind,
-    summary::{DnsSummary, EndpointSummary, ProcessSummary, Summary},
+    summary::{
+        CredentialSummary, DnsSummary, EndpointSummary, McpSummary, McpTransportKind,
+        ProcessSummary, Summary,
+    },
     words::{count, duration, name_source},
 };
 use crate::{catalogue::Classified, session::Named};
@@ -47,10 +50,80 @@ impl Table {
 }
 
 /// A table for each list that is not empty, besides endpoints and programs: the most telling first.
-pub(super) fn others(summary: &Summary) -> Vec<Table> {
+/// `thorough`: also what led to what the others say.
+pub(super) fn others(summary: &Summary, thorough: bool) -> Vec<Table> {
+    let details = [timeline, dns].into_iter().filter(|_| thorough);
+    let tables = [credentials, mcp_servers].into_iter().chain(details).map(|table| table(summary));
     let observed = ObservedKind::ALL.into_iter().map(|kind| observed(summary, kind));
-    let tables = [dns(summary)].into_iter().chain(observed);
-    tables.filter(|table| !table.rows.is_empty()).collect()
+    tables.chain(observed).filter(|table| !table.rows.is_empty()).collect()
+}
+
+fn credentials(summary: &Summary) -> Table {
+    let row = |one: &CredentialSummary| {
+        vec![label(summary, Some(one.process)), one.provider.clone(), one.conclusion.clone()]
+    };
+    Table {
+        title: "Credentials",
+        head: [("process", Cells::Code), ("provider", Cells::Code), ("conclusion", Cells::Words)]
+            .into(),
+        rows: summary.credentials.iter().map(row).collect(),
+    }
+}
+
+fn timeline(summary: &Summary) -> Table {
+    let rows = summary.credentials.iter().flat_map(|one| {
+        one.steps.iter().map(|step| {
+            let at = match step.after_ns {
+                Some(after_ns) => format!("{} to {}", duration(after_ns), duration(step.at_ns)),
+                None => duration(step.at_ns),
+            };
+            let who = label(summary, Some(one.process));
+            vec![who, one.provider.clone(), at, step.what.clone()]
+        })
+    });
+    Table {
+        title: "Credential timeline",
+        head: vec![
+            ("process", Cells::Code),
+            ("provider", Cells::Code),
+            ("when", Cells::Number),
+            ("what it did", Cells::Code),
+        ],
+        rows: rows.collect(),
+    }
+}
+
+fn mcp_servers(summary: &Summary) -> Table {
+    let row = |server: &McpSummary| {
+        let transport = match server.transport {
+            McpTransportKind::Stdio => "stdio",
+            McpTransportKind::Http => "HTTP",
+        };
+        vec![
+            server.name.clone(),
+            transport.into(),
+            server.reached(),
+            label(summary, server.process),
+            server.client.map_or_else(|| "outside".into(), |at| label(summary, Some(at))),
+        ]
+    };
+    Table {
+        title: "MCP servers",
+        head: vec![
+            ("server", Cells::Code),
+            ("over", Cells::Words),
+            ("reached at", Cells::Code),
+            ("server process", Cells::Code),
+            ("client", Cells::Code),
+        ],
+        rows: summary.mcp_servers.iter().map(row).collect(),
+    }
+}
+
+/// Of a place in the list of processes.
+fn label(summary: &Summary, place: Option<usize>) -> String {
+    let process = place.and_then(|place| summary.processes.get(place));
+    process.map_or_else(String::new, ProcessSummary::label)
 }
 
 /// `thorough`: with further names where there is no need for them too.
@@ -210,8 +283,5 @@ fn few(all: impl ExactSizeIterator<Item = String>) -> String {
 }
 
 fn who(summary: &Summary, processes: &BTreeSet<usize>) -> String {
-    few(processes.iter().map(|place| {
-        let process = summary.processes.get(*place);
-        process.map_or_else(String::new, ProcessSummary::label)
-    }))
+    few(processes.iter().map(|place| label(summary, Some(*place))))
 }

@@ -52,7 +52,7 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
         Detail::Full => tables::endpoints(&summary, true),
     };
     show(endpoints, detail, paint, &mut out);
-    for table in tables::others(&summary) {
+    for table in tables::others(&summary, detail == Detail::Full) {
         show(table, detail, paint, &mut out);
     }
     section("What could not be seen", paint, &mut out);

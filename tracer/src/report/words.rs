@@ -83,6 +83,11 @@ pub(crate) fn name_source(source: NameSource) -> &'static str {
     }
 }
 
+/// The program and pid of a process.
+pub(super) fn label(story: &Story, key: ProcessKey) -> String {
+    clean(story.label(key).as_bytes())
+}
+
 /// The command line of an exec, and who started it, up to the traced command.
 pub(super) fn lineage(story: &Story, key: ProcessKey, t_ns: u64) -> String {
     const SHOWN_MAX: usize = 12;
@@ -128,6 +133,11 @@ pub(super) fn not_seen(story: &Story) -> Vec<String> {
                 clean(program.as_bytes())
             ));
         }
+    }
+    let before = story.start.credentials.iter().flat_map(|watch| &watch.gaps);
+    let end = story.end.as_ref().and_then(|end| end.credentials.as_ref());
+    for gap in before.chain(end.iter().flat_map(|events| &events.gaps)) {
+        lines.push(clean(format!("credentials, {}: {}", gap.source, gap.why).as_bytes()));
     }
     for sensor in &story.start.sensors {
         let name = &sensor.sensor;

@@ -4,7 +4,10 @@
 use std::{fs, net::SocketAddr, path::Path};
 
 use serde_json::{Value, json};
-use tracer::record::{Record, Writer};
+use tracer::{
+    catalogue::Catalogue,
+    record::{Record, Writer},
+};
 
 /// Ends elements and cells, repaints a terminal, turns text around, hides in plain sight.
 const ATTACK: &str = "</script><img src=x onerror=alert(1)>\u{1b}[2J\u{202e}|`\u{200b}\n# PROVEN";
@@ -15,6 +18,18 @@ pub(crate) fn write(base: &Path, path: &Path) {
     let mut lines: Vec<Value> =
         text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     lines[0]["schema"] = json!(tracer::record::schema::SCHEMA);
+    let catalogue = Catalogue::embedded();
+    lines[0]["credentials"] = json!({ "sources": catalogue.credential_sources, "places": [],
+        "gaps": [{ "source": ATTACK, "why": ATTACK }] });
+    lines[0]["mcp_servers"] = json!(catalogue.mcp_servers);
+    let pipe = |inode: u64| json!({ "kind": "pipe", "inode": inode, "device": "0:15" });
+    for line in lines.iter_mut().filter(|line| line["type"] == "exec") {
+        line["environment"] = json!(["AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", ATTACK]);
+    }
+    // The last process talks to the first over pipes, and is called like a server.
+    let last = lines.iter_mut().rfind(|line| line["type"] == "exec").unwrap();
+    last["stdio"] = json!({ "input": pipe(1), "output": pipe(2) });
+    last["argv"]["args"] = json!(["npx", "@upstash/context7-mcp", ATTACK]);
     let first = |of: &str| lines.iter().find(|line| line["type"] == of).unwrap();
     let root = first("root")["process"].clone();
     let child = first("fork")["child"].clone();
@@ -111,6 +126,11 @@ impl Session {
         let bedrock = "bedrock-runtime.us-east-1.amazonaws.com";
         self.ask(root, bedrock, "A", "NOERROR", &["127.10.0.5", "127.10.0.6"]);
         self.ask(root, bedrock, "AAAA", "NOERROR", &[]);
+        for (process, source) in [(root, "shared files"), (child, ATTACK)] {
+            let file = json!({ "after_ns": self.t_ns, "pid": 0, "source": source,
+                "access": "opened", "file": null, "path": format!("/root/.aws/{ATTACK}") });
+            self.line("credential-file", process, file);
+        }
         for address in ["127.10.0.5:443", "127.10.0.6:443", "127.10.0.6:443"] {
             self.connect(root, address, json!("established"), tls(bedrock));
         }
@@ -167,8 +187,12 @@ impl Session {
         let malformed = json!({ "cookie": 1, "server": null,
             "message": { "malformed": { "why": ATTACK } } });
         self.line("dns", child, malformed);
-        let file = json!({ "after_ns": self.t_ns, "pid": 0, "source": ATTACK, "access": "opened",
-            "file": null, "path": format!("/root/.aws/{ATTACK}") });
-        self.line("credential-file", child, file);
+        let file = json!({ "after_ns": self.t_ns, "pid": 0, "source": ATTACK, "access": "changed",
+            "file": null, "path": "/root/.aws/config" });
+        self.line("credential-file", &Value::Null, file);
+        // A server over HTTP.
+        let mcp = "api.githubcopilot.com";
+        self.ask(root, mcp, "A", "NOERROR", &["127.10.0.10"]);
+        self.connect(root, "127.10.0.10:443", json!("established"), tls(mcp));
     }
 }

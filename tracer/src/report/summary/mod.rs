@@ -6,6 +6,7 @@
 //! from the start of the trace. A value that is not known is null; zero always means zero.
 
 mod claims;
+mod credentials;
 mod dns;
 mod network;
 mod processes;
@@ -30,6 +31,9 @@ use network::Network;
 use processes::in_tree_order;
 
 pub use claims::{ClaimSummary, FindingSummary};
+pub use credentials::{
+    CredentialStep, CredentialSummary, McpSummary, McpTransportKind, OriginKind,
+};
 pub use dns::DnsSummary;
 pub use network::{ConnectionSummary, DatagramSummary, EndpointSummary};
 pub(crate) use network::{Protocols, endpoint_label};
@@ -77,6 +81,9 @@ pub struct Summary {
     pub connections: Vec<ConnectionSummary>,
     pub datagrams: Vec<DatagramSummary>,
     pub dns: Vec<DnsSummary>,
+    /// By process and provider.
+    pub credentials: Vec<CredentialSummary>,
+    pub mcp_servers: Vec<McpSummary>,
     /// Everything else that was recorded, by kind.
     pub observed: Vec<ObservedSummary>,
 }
@@ -188,6 +195,8 @@ impl<'a> Builder<'a> {
                 endpoints: endpoints.len() as u64,
             },
             dns: self.dns(),
+            credentials: self.credentials(),
+            mcp_servers: self.mcp_servers(),
             observed: self.observed(),
             programs: self.programs,
             endpoints,
