@@ -44,11 +44,18 @@ fn alike(text: &str) -> Vec<String> {
                 return format!("{before}→ {}", destination.split(' ').next().unwrap_or_default());
             }
             // Columns are as wide as what is in them.
-            if line.starts_with("  endpoint ") {
-                return line.split_whitespace().collect::<Vec<_>>().join(" ");
-            }
-            if section == "Endpoints" {
-                return line.split_whitespace().next().unwrap_or_default().to_owned();
+            let mut columns = line.split_whitespace();
+            match section {
+                "Endpoints" if line.starts_with("  endpoint ") => {
+                    return columns.collect::<Vec<_>>().join(" ");
+                }
+                "Endpoints" => return columns.next().unwrap_or_default().to_owned(),
+                "Credentials" | "MCP servers" => {
+                    let without_numbers =
+                        columns.filter(|word| word.trim_end_matches(')').parse::<u32>().is_err());
+                    return without_numbers.collect::<Vec<_>>().join(" ");
+                }
+                _ => {}
             }
             let mut alike: Vec<String> = Vec::new();
             for (at, word) in words.iter().enumerate() {

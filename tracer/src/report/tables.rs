@@ -110,7 +110,7 @@ fn mcp_servers(summary: &Summary) -> Table {
     Table {
         title: "MCP servers",
         head: vec![
-            ("server", Cells::Code),
+            ("name", Cells::Code),
             ("over", Cells::Words),
             ("reached at", Cells::Code),
             ("server process", Cells::Code),
