@@ -51,8 +51,10 @@ fn alike(text: &str) -> Vec<String> {
                 }
                 "Endpoints" => return columns.next().unwrap_or_default().to_owned(),
                 "Credentials" | "MCP servers" => {
-                    let without_numbers =
-                        columns.filter(|word| word.trim_end_matches(')').parse::<u32>().is_err());
+                    let without_numbers = columns.filter(|word| {
+                        !word.starts_with("connection")
+                            && word.trim_end_matches(')').parse::<u32>().is_err()
+                    });
                     return without_numbers.collect::<Vec<_>>().join(" ");
                 }
                 _ => {}
