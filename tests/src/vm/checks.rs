@@ -20,7 +20,7 @@ use super::{
     },
     odd, outside, pids,
     recording::expect,
-    say,
+    say, sockets,
     traced::{Traced, tracer},
 };
 
@@ -39,6 +39,10 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("connect-v4", connect_v4),
     ("connect-v6", connect_v6),
     ("connect-refused", connect_refused),
+    ("datagrams", sockets::datagrams),
+    ("leaves-cgroup", sockets::leaves_cgroup),
+    ("odd-sockets", sockets::odd_sockets),
+    ("http-host", sockets::http_host),
     ("forced-loss", forced_loss),
     ("script", script),
     ("memfd", memfd),

@@ -9,6 +9,7 @@ pub mod odd;
 mod outside;
 mod pids;
 mod recording;
+mod sockets;
 mod traced;
 
 use std::io::{self, Write as _};

@@ -4,7 +4,7 @@ use std::{
     ffi::{CString, c_char, c_int},
     fs::{self, File, OpenOptions},
     io::{self, Read as _, Write as _},
-    net::TcpStream,
+    net::{TcpStream, UdpSocket},
     os::{
         fd::{AsRawFd as _, FromRawFd as _},
         unix::{fs::OpenOptionsExt as _, net::UnixStream, process::CommandExt as _},
@@ -38,6 +38,25 @@ fn act(deed: &str, arguments: &[String]) -> Result<u8> {
         ("signal", [signal]) => signal_itself(signal.parse()?)?,
         ("connect", [address, send, receive]) => {
             connect(address, send.parse()?, receive.parse()?)?;
+        }
+        ("datagrams", [address, count, bytes]) => {
+            let socket = UdpSocket::bind(("0.0.0.0", 0))?;
+            for _ in 0..count.parse::<u32>()? {
+                socket.send_to(&vec![b'x'; bytes.parse()?], address)?;
+            }
+        }
+        ("say-over-tcp", [address, words]) => {
+            TcpStream::connect(*address)?.write_all(words.as_bytes())?;
+        }
+        ("raw-socket", []) => {
+            // SAFETY: no memory is involved.
+            let socket = unsafe { libc::socket(libc::AF_INET, libc::SOCK_RAW, libc::IPPROTO_ICMP) };
+            ensure!(socket >= 0, "socket: {}", io::Error::last_os_error());
+        }
+        ("packet-socket", []) => {
+            // SAFETY: no memory is involved.
+            let socket = unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) };
+            ensure!(socket >= 0, "socket: {}", io::Error::last_os_error());
         }
         ("connect-refused", [address]) => {
             ensure!(TcpStream::connect(*address).is_err(), "{address} answered");

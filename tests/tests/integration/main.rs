@@ -9,6 +9,7 @@ mod compare;
 mod connect;
 mod contract;
 mod credentials;
+mod datagrams;
 mod enforce;
 mod evasions;
 mod exec;
@@ -54,6 +55,7 @@ fn main() -> ExitCode {
         ("exec", exec::TESTS),
         ("node", node::TESTS),
         ("connect", connect::TESTS),
+        ("datagrams", datagrams::TESTS),
         ("loss", loss::TESTS),
         ("recording", recording::TESTS),
         ("contract", contract::TESTS),

@@ -5,7 +5,8 @@
 
 use aya_ebpf::{
     bindings::__sk_buff,
-    helpers::generated::bpf_skb_load_bytes,
+    cty::c_void,
+    helpers::generated::{bpf_loop, bpf_skb_load_bytes},
     macros::cgroup_skb,
     programs::{SkBuffContext, sk_buff::SkBuff},
 };
@@ -25,7 +26,6 @@ const DNS_PORT: u16 = 53;
 const OPENING_BYTES: u32 = 8 * 1024;
 /// The same of a stream of DNS messages, which names follow each other in.
 const DNS_STREAM_BYTES: u32 = 16 * 1024;
-const STREAM_PIECES: u32 = DNS_STREAM_BYTES / PAYLOAD_BYTES as u32;
 /// Behind the beginning of a stream, how far until no part of it is expected any more.
 const RETRANSMISSION_BYTES: u32 = 4 * 1024 * 1024;
 /// QUIC Initial packets that are taken of a flow, and of packets that are sent as one.
@@ -156,7 +156,9 @@ fn on_segment(
         }
         return None;
     }
-    let mut piece = Piece {
+    let taken = wire_bytes.min(limit - offset);
+    let pieces = Pieces {
+        skb: ctx.skb.skb,
         owner: opened.owner,
         tgid: opened.tgid,
         tid: opened.tid,
@@ -165,24 +167,12 @@ fn on_segment(
         connection: opened.id,
         offset_bytes: offset.into(),
         at,
+        each: PAYLOAD_BYTES as u32,
+        taken,
         wire_bytes,
+        initials: core::ptr::null_mut(),
     };
-    let wanted = wire_bytes.min(limit - offset);
-    let mut done = 0;
-    let mut turn = 0;
-    while turn < STREAM_PIECES {
-        let len = (wanted - done).min(PAYLOAD_BYTES as u32);
-        // The last piece stands for what is not taken, too.
-        piece.wire_bytes = if done + len < wanted { len } else { wire_bytes - done };
-        piece.emit(ctx, len);
-        done += len;
-        if done >= wanted {
-            break;
-        }
-        piece.at += len;
-        piece.offset_bytes += u64::from(len);
-        turn += 1;
-    }
+    pieces.emit(taken.div_ceil(PAYLOAD_BYTES as u32));
     Some(())
 }
 
@@ -210,7 +200,8 @@ fn on_datagram(
     if payload == 0 {
         return None;
     }
-    let mut piece = Piece {
+    let mut pieces = Pieces {
+        skb: ctx.skb.skb,
         owner: Member { start_ns: totals.start_ns, flags: totals.flags, exec_id: 0 },
         tgid: totals.tgid,
         tid: totals.tid,
@@ -219,30 +210,20 @@ fn on_datagram(
         connection: 0,
         offset_bytes: 0,
         at,
+        each: payload,
+        taken: payload,
         wire_bytes: payload,
+        initials: core::ptr::null_mut(),
     };
     if port == DNS_PORT {
-        piece.emit(ctx, payload.min(PAYLOAD_BYTES as u32));
-        return Some(());
-    }
-    if direction == Direction::In || totals.initials >= INITIALS_MAX {
-        return None;
-    }
-    // Several datagrams can be sent as one, which the kernel or the device takes apart later.
-    let each = if segments > 1 { flow::whole(&fields(ctx).gso_size) } else { payload };
-    let mut left = payload;
-    let mut turn = 0;
-    while turn < INITIALS_AT_ONCE {
-        let len = left.min(each);
-        if len == 0 || !is_quic_initial(&ctx.skb, piece.at) {
-            break;
+        pieces.emit(1);
+    } else if direction == Direction::Out && totals.initials < INITIALS_MAX {
+        // Several datagrams can be sent as one, which the kernel or the device takes apart later.
+        if segments > 1 {
+            pieces.each = flow::whole(&fields(ctx).gso_size);
         }
-        totals.initials += 1;
-        piece.wire_bytes = len;
-        piece.emit(ctx, len.min(PAYLOAD_BYTES as u32));
-        piece.at += len;
-        left -= len;
-        turn += 1;
+        pieces.initials = &raw mut totals.initials;
+        pieces.emit(segments.min(INITIALS_AT_ONCE));
     }
     Some(())
 }
@@ -261,18 +242,27 @@ fn is_quic_initial(skb: &SkBuff, at: u32) -> bool {
     first & 0xc0 == 0xc0 && version != 0 && first >> 4 & 3 == initial
 }
 
-/// Bytes on their way, and whose they are.
-struct Piece {
+/// Bytes on their way in pieces of one size, and whose they are. Nothing in it changes while they are
+/// emitted: what is asked of a piece follows from its number, so the verifier walks one of them.
+struct Pieces {
+    skb: *mut __sk_buff,
     owner: Member,
     tgid: u32,
     tid: u32,
     incoming: u32,
     flow: Flow,
     connection: u64,
+    /// Where the first piece belongs in the stream.
     offset_bytes: u64,
-    /// Where they begin in the packet.
+    /// Where the first piece begins in the packet.
     at: u32,
+    each: u32,
+    /// Bytes of the packet that are taken.
+    taken: u32,
+    /// Bytes of the packet; the last piece stands for those that are not taken, too.
     wire_bytes: u32,
+    /// Unless null, only QUIC Initial packets are taken, and counted here.
+    initials: *mut u32,
 }
 
 /// A record with room for bytes.
@@ -282,44 +272,74 @@ struct Room<const BYTES: usize> {
     bytes: [u8; BYTES],
 }
 
-impl Piece {
+impl Pieces {
     #[inline(always)]
-    fn emit(&self, ctx: &SkBuffContext, len: u32) {
+    fn emit(&self, count: u32) {
+        let pieces = (&raw const *self).cast_mut().cast();
+        // SAFETY: `piece` has the signature bpf_loop calls and reads its context as what it is.
+        unsafe { bpf_loop(count, piece as *const () as *mut c_void, pieces, 0) };
+    }
+
+    #[inline(always)]
+    fn emit_one(&self, done: u32, len: u32) {
         if len <= PAYLOAD_SMALL_BYTES as u32 {
-            self.emit_in::<PAYLOAD_SMALL_BYTES>(ctx, len);
+            self.emit_in::<PAYLOAD_SMALL_BYTES>(done, len);
         } else {
-            self.emit_in::<PAYLOAD_BYTES>(ctx, len);
+            self.emit_in::<PAYLOAD_BYTES>(done, len);
         }
     }
 
     #[inline(always)]
-    fn emit_in<const BYTES: usize>(&self, ctx: &SkBuffContext, len: u32) {
+    fn emit_in<const BYTES: usize>(&self, done: u32, len: u32) {
         emit::record_with(Kind::Payload, |slot: *mut Room<BYTES>| {
             // SAFETY: the ring handed out room for one record, aligned to eight bytes; each field is
             // written here, of the bytes as many as `len` says.
             let room = unsafe { &mut *slot };
             let payload = &mut room.payload;
-            payload.header = Default::default();
+            payload.header.unread = 0;
             let header = &mut payload.header;
             emit::fill_header(header, Kind::Payload, self.tgid, self.tid, &self.owner);
             payload.flow = self.flow;
             payload.connection = self.connection;
-            payload.offset_bytes = self.offset_bytes;
-            payload.wire_bytes = self.wire_bytes;
+            payload.offset_bytes = self.offset_bytes + u64::from(done);
+            payload.wire_bytes =
+                if done + len < self.taken { len } else { self.wire_bytes.saturating_sub(done) };
             payload.incoming = self.incoming;
             payload.padding = 0;
             payload.len = 0;
             let to = room.bytes.as_mut_ptr();
-            let skb = ctx.skb.skb;
             // Hidden from LLVM, which would check one register and pass on another one.
-            let len = core::hint::black_box(u64::from(len));
+            let len = core::hint::black_box(u64::from(len.min(BYTES as u32)));
             if !scratch::in_bounds(len, 1, BYTES as u64) {
                 return;
             }
+            let from = self.at + done;
             // SAFETY: there is room for BYTES bytes and `len` is no more; the helper checks the source.
-            if unsafe { bpf_skb_load_bytes(skb.cast(), self.at, to.cast(), len as u32) } == 0 {
+            if unsafe { bpf_skb_load_bytes(self.skb.cast(), from, to.cast(), len as u32) } == 0 {
                 payload.len = len as u32;
             }
         });
     }
+}
+
+/// Emits one of [`Pieces`]. Returns 1 when it was the last.
+unsafe extern "C" fn piece(number: u64, pieces: *mut c_void) -> i64 {
+    const GO_ON: i64 = 0;
+    const STOP: i64 = 1;
+    // SAFETY: what `Pieces::emit` gave bpf_loop, which calls this before it returns.
+    let pieces = unsafe { &*pieces.cast::<Pieces>() };
+    let done = number as u32 * pieces.each;
+    let len = pieces.taken.saturating_sub(done).min(pieces.each);
+    if len == 0 {
+        return STOP;
+    }
+    if !pieces.initials.is_null() {
+        if !is_quic_initial(&SkBuff::new(pieces.skb), pieces.at + done) {
+            return STOP;
+        }
+        // SAFETY: a field of a map's value, which lives as long as the map.
+        unsafe { *pieces.initials += 1 };
+    }
+    pieces.emit_one(done, len);
+    GO_ON
 }

@@ -1,0 +1,212 @@
+//! Sockets other than TCP's, the first bytes of connections, and the command's cgroup.
+
+use std::{
+    fs,
+    net::{TcpListener, UdpSocket},
+    path::PathBuf,
+    process::Command,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tracer::record::schema::{CommandCgroup, DatagramVia, FirstBytes};
+
+use crate::{
+    Test,
+    harness::{Run, Scratch, in_private_network, program},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("repeats_are_one_row", repeats_are_one_row),
+    ("mapped_addresses", mapped_addresses),
+    ("raw_sockets_once", raw_sockets_once),
+    ("own_cgroup", own_cgroup),
+    ("survivors_move_out", survivors_move_out),
+    ("leaving_the_cgroup", leaving_the_cgroup),
+    ("a_cgroup_below_is_no_other", a_cgroup_below_is_no_other),
+    ("without_cgroups", without_cgroups),
+    ("host_in_pieces", host_in_pieces),
+    ("lost_payloads", lost_payloads),
+];
+
+fn datagrams(scratch: &Scratch, listen: &str, dial: &str, extra: &[&str]) -> Result<Run> {
+    let fixture = program(scratch, "datagrams")?;
+    in_private_network(|_| {
+        let receiver = UdpSocket::bind(listen)?;
+        let port = receiver.local_addr()?.port().to_string();
+        let mut command = vec![fixture.clone().into_os_string(), dial.into(), port.into()];
+        command.extend(extra.iter().map(Into::into));
+        scratch.run(command).record()
+    })
+}
+
+/// The one row, and what was counted for it.
+fn one_row(run: &Run, address: &str, via: DatagramVia, sent: (u64, u64)) -> Result<()> {
+    run.exits(0)?;
+    let ([datagram], [exchange]) = (run.story.datagrams.as_slice(), run.story.exchanges.as_slice())
+    else {
+        bail!("{:?} {:?}", run.story.datagrams, run.story.exchanges)
+    };
+    let destination = datagram.destination.context("no destination")?;
+    ensure!(destination.address.to_string() == address, "{destination}");
+    ensure!(datagram.via == via && datagram.protocol == 17, "{datagram:?}");
+    ensure!(
+        Some(datagram.process) == run.story.root() && datagram.net_ns_inum != 0,
+        "{datagram:?}"
+    );
+    ensure!(
+        exchange.destination == destination && exchange.cookie == datagram.cookie,
+        "{exchange:?}"
+    );
+    ensure!((exchange.sent_packets, exchange.sent_bytes) == sent, "{exchange:?}");
+    Ok(())
+}
+
+fn repeats_are_one_row(scratch: &Scratch) -> Result<()> {
+    let run = datagrams(scratch, "127.0.0.1:0", "127.0.0.1", &["1000", "7"])?;
+    one_row(&run, "127.0.0.1", DatagramVia::Send, (1000, 7000))?;
+    let run = datagrams(scratch, "[::1]:0", "::1", &["3", "7", "connect"])?;
+    one_row(&run, "::1", DatagramVia::Connect, (3, 21))?;
+    let run = datagrams(scratch, "127.0.0.1:0", "127.0.0.1", &["0", "0", "connect"])?;
+    one_row(&run, "127.0.0.1", DatagramVia::Connect, (0, 0))
+}
+
+fn mapped_addresses(scratch: &Scratch) -> Result<()> {
+    for (connect, via) in [(None, DatagramVia::Send), (Some("connect"), DatagramVia::Connect)] {
+        let extra: Vec<&str> = ["2", "5"].into_iter().chain(connect).collect();
+        let run = datagrams(scratch, "127.0.0.1:0", "::ffff:127.0.0.1", &extra)?;
+        one_row(&run, "127.0.0.1", via, (2, 10))?;
+    }
+    Ok(())
+}
+
+fn raw_sockets_once(scratch: &Scratch) -> Result<()> {
+    let fixture = program(scratch, "raw-socket")?;
+    let run = scratch.run([fixture.as_os_str(), "3".as_ref()]).record()?;
+    run.exits(0)?;
+    let [socket] = run.story.odd_sockets.as_slice() else { bail!("{:?}", run.story.odd_sockets) };
+    let numbers = (i32::from(socket.family), i32::from(socket.socket_type), socket.protocol);
+    ensure!(numbers == (libc::AF_INET, libc::SOCK_RAW, 1), "{socket:?}");
+    Ok(())
+}
+
+/// Where the command's cgroup was, and where tracer is.
+fn cgroup(run: &Run) -> Result<PathBuf> {
+    match &run.story.start.cgroup {
+        Some(CommandCgroup::Own { path, .. }) => Ok(path.as_path().to_owned()),
+        other => bail!("it got no cgroup: {other:?}"),
+    }
+}
+
+fn own_cgroup(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run(["cat", "/proc/self/cgroup"]).record()?;
+    run.exits(0)?;
+    let path = cgroup(&run)?;
+    let name = path.file_name().context("it is the root")?.to_string_lossy().into_owned();
+    let said = String::from_utf8_lossy(&run.output.stdout).into_owned();
+    let own = said.lines().find(|line| line.starts_with("0::")).unwrap_or_default();
+    ensure!(own.ends_with(&name), "{own} is not in {name}");
+    ensure!(!path.exists(), "{} is still there", path.display());
+    ensure!(run.story.cgroup_moves.is_empty(), "{:?}", run.story.cgroup_moves);
+    Ok(())
+}
+
+fn survivors_move_out(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run(["sh", "-c", "sleep 60 &"]).option("--linger=0").record()?;
+    run.exits(0)?;
+    let path = cgroup(&run)?;
+    let [survivor] = run.end()?.survivors.as_slice() else { bail!("{:?}", run.end()?.survivors) };
+    let now = fs::read_to_string(format!("/proc/{}/cgroup", survivor.pid))?;
+    let own = fs::read_to_string("/proc/self/cgroup")?;
+    let v2 = |text: &str| text.lines().find(|line| line.starts_with("0::")).map(str::to_owned);
+    ensure!(v2(&now) == v2(&own), "the survivor is in {now}");
+    ensure!(!path.exists(), "{} is still there", path.display());
+    Ok(())
+}
+
+/// A shell's words for the folder of its own cgroup.
+const HERE: &str = "here=$(grep ' - cgroup2 ' /proc/self/mountinfo | head -n 1 | cut -d' ' -f5)\
+                    $(grep ^0:: /proc/self/cgroup | cut -d: -f3)";
+
+fn leaving_the_cgroup(scratch: &Scratch) -> Result<()> {
+    let script = format!("{HERE}; echo 0 > $here/../cgroup.procs");
+    let run = scratch.run(["sh", "-c", &script]).record()?;
+    run.exits(0)?;
+    let [moved] = run.story.cgroup_moves.as_slice() else { bail!("{:?}", run.story.cgroup_moves) };
+    ensure!(Some(moved.process) == run.story.root(), "{moved:?}");
+    ensure!(moved.to_path.is_some() && moved.to_cgroup_id != 0, "{moved:?}");
+    ensure!(!cgroup(&run)?.exists(), "it is still there");
+    Ok(())
+}
+
+fn a_cgroup_below_is_no_other(scratch: &Scratch) -> Result<()> {
+    let fixture = program(scratch, "datagrams")?;
+    let script = format!(
+        "{HERE}; mkdir $here/inner; echo 0 > $here/inner/cgroup.procs; \
+         exec {} 127.0.0.1 9 1 3",
+        fixture.display()
+    );
+    let run = scratch.run(["sh", "-c", &script]).record()?;
+    run.exits(0)?;
+    ensure!(run.story.cgroup_moves.is_empty(), "{:?}", run.story.cgroup_moves);
+    one_row(&run, "127.0.0.1", DatagramVia::Send, (1, 3))?;
+    ensure!(!cgroup(&run)?.exists(), "it is still there");
+    Ok(())
+}
+
+/// A machine whose v2 cgroups are not mounted.
+fn without_cgroups(scratch: &Scratch) -> Result<()> {
+    const UNMOUNT: &str = "grep ' - cgroup2 ' /proc/self/mountinfo | cut -d' ' -f5 | \
+                           while read -r at; do umount \"$at\"; done; exec \"$0\" \"$@\"";
+    let unshared = |tracer: &std::path::Path| {
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation=private", "sh", "-c", UNMOUNT]).arg(tracer);
+        command
+    };
+    let run = scratch.run(["true"]).by(unshared).record()?;
+    run.exits(0)?;
+    let Some(CommandCgroup::Absent(why)) = &run.story.start.cgroup else {
+        bail!("{:?}", run.story.start.cgroup)
+    };
+    ensure!(why.contains("not mounted"), "{why}");
+    for name in ["datagrams", "packets", "cgroup-moves", "odd-sockets"] {
+        let sensors = &run.story.start.sensors;
+        let sensor = sensors.iter().find(|sensor| sensor.sensor == name).context(name)?;
+        let missing = sensor.missing.as_deref().context("it is not missing")?;
+        ensure!(missing.contains(why.as_str()), "{name}: {missing}");
+    }
+    Ok(())
+}
+
+/// A request whose name comes in the second of two pieces.
+fn host_in_pieces(scratch: &Scratch) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let script = format!(
+        "exec 3<>/dev/tcp/127.0.0.1/{port}; printf 'GET / HTTP/1.1\\r\\nHo' >&3; sleep 0.1; \
+         printf 'st: pieces.example\\r\\n\\r\\n' >&3"
+    );
+    let run = scratch.run(["bash", "-c", &script]).record()?;
+    run.exits(0)?;
+    let [opening] = run.story.openings.as_slice() else { bail!("{:?}", run.story.openings) };
+    let host = match &opening.what {
+        FirstBytes::Http { host, .. } => host.as_deref(),
+        other => bail!("{other:?}"),
+    };
+    ensure!(host == Some("pieces.example"), "{opening:?}");
+    ensure!(opening.connection == Some(run.only_connection()?.id), "{opening:?}");
+    Ok(())
+}
+
+/// Every third record of the ring of names is lost, and each is counted.
+fn lost_payloads(scratch: &Scratch) -> Result<()> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let port = listener.local_addr()?.port();
+    let script = format!(
+        "for i in $(seq 40); do exec 3<>/dev/tcp/127.0.0.1/{port}; echo $i >&3; exec 3>&-; done"
+    );
+    let run = scratch.run(["bash", "-c", &script]).option("--debug-lose=names=7").record()?;
+    let counted = run.counted("payload")?;
+    ensure!(counted.lost > 0 && counted.produced == counted.read + counted.lost, "{counted:?}");
+    ensure!(counted.produced >= 40, "{counted:?}");
+    Ok(())
+}
