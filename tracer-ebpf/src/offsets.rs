@@ -105,8 +105,10 @@ macro_rules! kernel_fields {
             SOCK_ERROR: "sock" "sk_err";
             SOCK_PROTOCOL: "sock" "sk_protocol";
             SOCK_TYPE: "sock" "sk_type";
+            SOCK_CGROUP: "sock" "sk_cgrp_data.cgroup";
             SOCK_FLAGS: "sock" "__sk_common.skc_flags";
             NET_INUM: "net" "ns.inum";
+            TCP_SEGMENTS_SENT: "tcp_sock" "segs_out";
             TCP_BYTES_SENT: "tcp_sock" "bytes_sent";
             TCP_BYTES_RETRANSMITTED: "tcp_sock" "bytes_retrans";
             TCP_BYTES_RECEIVED: "tcp_sock" "bytes_received";

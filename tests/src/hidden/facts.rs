@@ -89,6 +89,11 @@ impl Recording {
                 "socket of family {}, type {}, protocol {}",
                 line["family"], line["socket-type"], line["protocol"]
             ),
+            "foreign-send" => {
+                let to = &line["destination"];
+                let to = if to.is_null() { "anywhere".into() } else { endpoint(to) };
+                format!("protocol {} {to} over a socket made elsewhere", line["protocol"])
+            }
             "cgroup-move" => "out of the cgroup".into(),
             "hand-off" => {
                 let via = line["via"].as_str().unwrap_or_default();

@@ -54,9 +54,7 @@ pub(super) const ROWS: &[Row] = &[
         name: "UDP socket passed by a process outside (SCM_RIGHTS)",
         outside: "$ODD/give-socket 127.0.0.1 443 udp",
         traced: "$ODD/take-socket",
-        not_covered: &[("datagrams", "received from another process")],
-        // Not right: see the document.
-        claim: Ruling::Proven,
+        shown: &["protocol 17 127.0.0.1:443 over a socket made elsewhere, by take-socket"],
         ..Row::PLAIN
     },
     // In another cgroup than the command's.
@@ -71,7 +69,10 @@ pub(super) const ROWS: &[Row] = &[
         name: "UDP from another cgroup",
         before: "mkdir -p $CGROUP",
         traced: "echo 0 > $CGROUP/cgroup.procs; exec $ODD/dial-udp sendto 127.0.0.1 443",
-        shown: &["out of the cgroup, by dial-udp"],
+        shown: &[
+            "out of the cgroup, by dial-udp",
+            "protocol 17 anywhere over a socket made elsewhere, by dial-udp",
+        ],
         not_covered: &[("datagrams", "of a process that left it")],
         claim: Ruling::Inconclusive,
         ..Row::PLAIN
@@ -80,7 +81,10 @@ pub(super) const ROWS: &[Row] = &[
         name: "UDP from another cgroup, by clone3",
         before: "mkdir -p $CGROUP",
         traced: "$ODD/clone3-exec $CGROUP $ODD/dial-udp sendto 127.0.0.1 443",
-        shown: &["out of the cgroup, by dial-udp"],
+        shown: &[
+            "out of the cgroup, by dial-udp",
+            "protocol 17 anywhere over a socket made elsewhere, by dial-udp",
+        ],
         not_covered: &[("datagrams", "of a process that left it")],
         claim: Ruling::Inconclusive,
         ..Row::PLAIN

@@ -62,8 +62,8 @@ pub(super) const ROWS: &[Row] = &[
         name: "TCP Fast Open by connect, closed before the first write",
         traced: "$ODD/dial-deferred 127.0.0.1 443 abandon",
         shown: &[
-            "TCP 127.0.0.1:443 abandoned, by dial-deferred",
             "TCP 127.0.0.1:443 established, by dial-deferred",
+            "TCP 127.0.0.1:443 unsent, by dial-deferred",
         ],
         beyond_opens: Some((1, NEVER_SENT)),
         ..Row::PLAIN
@@ -119,8 +119,8 @@ pub(super) const ROWS: &[Row] = &[
         name: "failed: the local port is in use for the same peer",
         traced: "$ODD/dial-taken 127.0.0.1 443",
         shown: &[
-            "TCP 127.0.0.1:443 abandoned, by dial-taken",
             "TCP 127.0.0.1:443 established, by dial-taken",
+            "TCP 127.0.0.1:443 unsent, by dial-taken",
         ],
         beyond_opens: Some((1, NEVER_SENT)),
         exit: libc::EADDRNOTAVAIL,
@@ -176,19 +176,16 @@ pub(super) const ROWS: &[Row] = &[
         name: "connected socket inherited from the caller of tracer",
         caller: "exec 3<>/dev/tcp/127.0.0.1/443; exec \"$@\"",
         traced: "$ODD/use-socket 3",
-        not_covered: &[("connect", "inherited or received from another process")],
+        shown: &["protocol 6 127.0.0.1:443 over a socket made elsewhere, by use-socket"],
         // The caller's own, which the namespace counts too.
         beyond_opens: Some((-1, "the caller connected it before tracing began")),
-        claim: Ruling::Inconclusive,
         ..Row::PLAIN
     },
     Row {
         name: "connected socket passed by a process outside (SCM_RIGHTS)",
         outside: "$ODD/give-socket 127.0.0.1 443",
         traced: "$ODD/take-socket",
-        not_covered: &[("connect", "inherited or received from another process")],
-        // Not right: see the document.
-        claim: Ruling::Proven,
+        shown: &["protocol 6 127.0.0.1:443 over a socket made elsewhere, by take-socket"],
         ..Row::PLAIN
     },
     Row {

@@ -43,6 +43,7 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("leaves-cgroup", sockets::leaves_cgroup),
     ("odd-sockets", sockets::odd_sockets),
     ("http-host", sockets::http_host),
+    ("foreign-sends", sockets::foreign_sends),
     ("forced-loss", forced_loss),
     ("script", script),
     ("memfd", memfd),

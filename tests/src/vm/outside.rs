@@ -19,9 +19,9 @@ use super::{
 };
 
 /// Makes tracer take the next best way.
-const NO_FEXIT: &str = "--debug-forbid=fexit";
+pub(super) const NO_FEXIT: &str = "--debug-forbid=fexit";
 
-fn hook(recording: &Recording, sensor: &str) -> Result<String> {
+pub(super) fn hook(recording: &Recording, sensor: &str) -> Result<String> {
     let start = recording.of_type("start").next().context("there is no start record")?;
     let sensors = start["sensors"].as_array().context("sensors is no list")?;
     let row = sensors.iter().find(|row| row["sensor"] == sensor).context("no such sensor")?;

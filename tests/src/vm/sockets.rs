@@ -1,10 +1,21 @@
 //! Sockets other than TCP's, first bytes of connections, and the command's cgroup.
 
-use std::net::{TcpListener, UdpSocket};
+use std::{
+    fs, io,
+    net::{TcpListener, TcpStream, UdpSocket},
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+};
 
 use anyhow::{Result, ensure};
 
-use super::{Finding, checks::ok, machine::ODD, recording::expect, traced::Traced};
+use super::{
+    Finding,
+    checks::ok,
+    machine::ODD,
+    outside::{NO_FEXIT, hook},
+    recording::expect,
+    traced::Traced,
+};
 
 pub(super) fn datagrams(traced: &mut Traced) -> Result<Finding> {
     let receiver = UdpSocket::bind("127.0.0.1:0")?;
@@ -46,4 +57,33 @@ pub(super) fn http_host(traced: &mut Traced) -> Result<Finding> {
     recording.one("connect", "/cookie", opening["cookie"].clone())?;
     recording.one("connect", "/connection", opening["connection"].clone())?;
     ok("from the first bytes of a connection")
+}
+
+/// Over a connection that was there before tracing. Busybox copies with sendfile(2).
+pub(super) fn foreign_sends(traced: &mut Traced) -> Result<Finding> {
+    const DESCRIPTOR: i32 = 9;
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let to = listener.local_addr()?;
+    let connection = TcpStream::connect(to)?;
+    // SAFETY: no memory is involved.
+    let copy = unsafe { libc::dup2(connection.as_raw_fd(), DESCRIPTOR) };
+    ensure!(copy == DESCRIPTOR, "dup2: {}", io::Error::last_os_error());
+    // SAFETY: it was just made and has no other owner; nothing else here uses that number.
+    let _inheritable = unsafe { OwnedFd::from_raw_fd(copy) };
+    fs::write("/tmp/page", "what is sent")?;
+    let mut hooks = Vec::new();
+    for options in [&["-p", "no-aws-cli"][..], &["-p", "no-aws-cli", NO_FEXIT]] {
+        let script = format!("/bin/cat /tmp/page >&{DESCRIPTOR}");
+        let recording = traced.run(options, 11, &["/bin/sh", "-c", &script])?;
+        let by = hook(recording, "foreign-sends")?;
+        if by == "none" {
+            ensure!(recording.of_type("foreign-send").count() == 0, "without a sensor");
+        } else {
+            let send = recording.one("foreign-send", "/destination/port", to.port())?;
+            expect(send, "/protocol", libc::IPPROTO_TCP)?;
+        }
+        hooks.push(by);
+    }
+    ensure!(hooks[0].starts_with("fexit"), "{hooks:?}");
+    ok(format!("by {}", hooks.join(", and by ")))
 }

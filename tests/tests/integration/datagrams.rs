@@ -188,11 +188,8 @@ fn host_in_pieces(scratch: &Scratch) -> Result<()> {
     let run = scratch.run(["bash", "-c", &script]).record()?;
     run.exits(0)?;
     let [opening] = run.story.openings.as_slice() else { bail!("{:?}", run.story.openings) };
-    let host = match &opening.what {
-        FirstBytes::Http { host, .. } => host.as_deref(),
-        other => bail!("{other:?}"),
-    };
-    ensure!(host == Some("pieces.example"), "{opening:?}");
+    let FirstBytes::Http { host: Some(host), .. } = &opening.what else { bail!("{opening:?}") };
+    ensure!(host == "pieces.example", "{opening:?}");
     ensure!(opening.connection == Some(run.only_connection()?.id), "{opening:?}");
     Ok(())
 }

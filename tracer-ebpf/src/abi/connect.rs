@@ -50,8 +50,12 @@ pub struct ConnectResult {
     pub address: SocketAddress,
     /// 1 when the three-way handshake completed.
     pub established: u32,
-    /// `sk->sk_err`; 0 with `established` 0 means the program itself gave up (closed the socket).
+    /// `sk->sk_err`; 0 with `established` 0 means the program itself gave up (closed the socket), or
+    /// the kernel did before it sent anything.
     pub error: u32,
+    /// 1 when it ended before anything was sent.
+    pub unsent: u32,
+    pub padding: u32,
 }
 
 /// [`super::Kind::Close`]: an established connection reached `CLOSE`.

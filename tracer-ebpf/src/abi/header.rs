@@ -55,6 +55,8 @@ kinds! {
     CgroupMove = 13, "cgroup-move";
     /// Bytes that say which name a socket is about, on their way.
     Payload = 14, "payload";
+    /// Bytes were sent over a socket of the internet that was made outside the command's cgroup.
+    ForeignSend = 15, "foreign-send";
 }
 
 /// A kind this build does not know.

@@ -6,6 +6,7 @@ mod config;
 mod connect;
 mod datagram;
 mod exec;
+mod foreign_send;
 mod header;
 mod odd_socket;
 mod outside;
@@ -25,6 +26,7 @@ pub use exec::{
     ARGV_CHUNK_BYTES, ARGV_CHUNKS_MAX, ARGV_INLINE_MAX, ArgvChunk, Exec, ExecFile, NAME_MAX_BYTES,
     PATH_PARTS_MAX, Stdio, VARIABLE_NAME_MAX, VARIABLES_MAX, exec_flag,
 };
+pub use foreign_send::ForeignSend;
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
 pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};

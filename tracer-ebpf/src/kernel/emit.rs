@@ -73,7 +73,8 @@ const fn ring_of(kind: Kind) -> Ring {
         | Kind::Intrusion
         | Kind::Datagram
         | Kind::OddSocket
-        | Kind::CgroupMove => Ring::Net,
+        | Kind::CgroupMove
+        | Kind::ForeignSend => Ring::Net,
         Kind::Attempt => Ring::Attempt,
         Kind::Payload => Ring::Names,
     }

@@ -153,6 +153,8 @@ fn on_result(sock: KernelPtr, new: u32) {
             result.header.unread |= unread::ADDRESS;
         }
         if new == TCP_CLOSE {
+            let sent = sock.read::<u32>(&field::TCP_SEGMENTS_SENT);
+            result.unsent = u32::from(sent == Some(0));
             match sock.read::<u32>(&field::SOCK_ERROR) {
                 Some(error) => result.error = error,
                 None => result.header.unread |= unread::STATUS,
@@ -188,7 +190,7 @@ fn fill_bytes(close: &mut Close, sock: KernelPtr) -> Option<()> {
 }
 
 #[inline(always)]
-fn fill_address(address: &mut SocketAddress, sock: KernelPtr) -> Option<()> {
+pub(super) fn fill_address(address: &mut SocketAddress, sock: KernelPtr) -> Option<()> {
     address.source_port = sock.read(&field::SOCK_SPORT)?;
     address.destination_port = sock.read::<u16>(&field::SOCK_DPORT)?.swap_bytes();
     address.net_ns_inum = sock.follow(&field::SOCK_NET)?.read(&field::NET_INUM)?;

@@ -113,6 +113,7 @@ impl Session {
             | Record::Intrusion(_)
             | Record::Exchange(_)
             | Record::OddSocket(_)
+            | Record::ForeignSend(_)
             | Record::CgroupMove(_)
             | Record::End(_) => {}
         }

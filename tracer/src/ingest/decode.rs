@@ -10,8 +10,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use crate::model::{
     ArgvPiece, AttemptEvent, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
-    DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent,
-    LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, RootEvent,
+    DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForeignSendEvent, ForkEvent,
+    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, RootEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -81,6 +81,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
                 protocol: socket.protocol,
             })
         }
+        Kind::ForeignSend => Event::ForeignSend(foreign_send(&fixed(record)?.0)),
         Kind::CgroupMove => Event::CgroupMove(cgroup_move(&fixed(record)?.0)?),
         Kind::Payload => Event::Payload(Box::new(payload(record)?)),
     })
@@ -193,6 +194,7 @@ fn connect_result(result: &abi::ConnectResult) -> ConnectResultEvent {
         source: endpoints(&result.header, &result.address).map(|(from, _)| from),
         established: result.established != 0,
         errno: result.error,
+        unsent: result.unsent != 0,
     }
 }
 
@@ -235,6 +237,16 @@ fn datagram(datagram: &abi::Datagram) -> Result<DatagramEvent, DecodeError> {
         via: Via::try_from(datagram.via).map_err(DecodeError::UnknownVia)?,
         net_ns_inum: datagram.net_ns_inum,
     })
+}
+
+fn foreign_send(send: &abi::ForeignSend) -> ForeignSendEvent {
+    let ends = endpoints(&send.header, &send.address);
+    ForeignSendEvent {
+        header: event_header(&send.header),
+        destination: ends.map(|(_, to)| to).filter(|to| to.port != 0),
+        protocol: send.protocol,
+        net_ns_inum: send.address.net_ns_inum,
+    }
 }
 
 /// An IPv4 address is one, whatever family its socket has.

@@ -48,6 +48,7 @@ pub enum Event {
     Intrusion(IntrusionEvent),
     Datagram(DatagramEvent),
     OddSocket(OddSocketEvent),
+    ForeignSend(ForeignSendEvent),
     CgroupMove(CgroupMoveEvent),
     Payload(Box<PayloadEvent>),
 }
@@ -142,6 +143,8 @@ pub struct ConnectResultEvent {
     pub source: Option<Endpoint>,
     pub established: bool,
     pub errno: u32,
+    /// It ended before anything was sent.
+    pub unsent: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -224,6 +227,17 @@ pub struct OddSocketEvent {
     pub protocol: u16,
 }
 
+/// Bytes were sent over a socket of the internet that was made outside the command's cgroup.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForeignSendEvent {
+    pub header: EventHeader,
+    /// None for a socket that is not connected, and where it could not be read.
+    pub destination: Option<Endpoint>,
+    /// As `socket(2)` numbers it.
+    pub protocol: u16,
+    pub net_ns_inum: u32,
+}
+
 /// A process of the tree was moved out of the command's cgroup.
 #[derive(Clone, Debug, PartialEq)]
 pub struct CgroupMoveEvent {
@@ -249,6 +263,7 @@ impl Event {
             Event::Intrusion(event) => &event.header,
             Event::Datagram(event) => &event.header,
             Event::OddSocket(event) => &event.header,
+            Event::ForeignSend(event) => &event.header,
             Event::CgroupMove(event) => &event.header,
             Event::Payload(event) => &event.header,
         }
@@ -269,6 +284,7 @@ impl Event {
             Event::Intrusion(_) => Kind::Intrusion,
             Event::Datagram(_) => Kind::Datagram,
             Event::OddSocket(_) => Kind::OddSocket,
+            Event::ForeignSend(_) => Kind::ForeignSend,
             Event::CgroupMove(_) => Kind::CgroupMove,
             Event::Payload(_) => Kind::Payload,
         }

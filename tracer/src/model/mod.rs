@@ -7,8 +7,8 @@ mod ids;
 pub use bytes::Bytes;
 pub use event::{
     ArgvPiece, AttemptEvent, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
-    DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, ForkEvent, IntrusionEvent,
-    LocalSendEvent, OddSocketEvent, PayloadEvent, RootEvent,
+    DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, ForeignSendEvent, ForkEvent,
+    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, RootEvent,
 };
 pub(crate) use ids::nanoseconds;
 pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

@@ -72,6 +72,7 @@ fn concern(kind: Kind) -> Concern {
         | Kind::Close
         | Kind::Datagram
         | Kind::OddSocket
+        | Kind::ForeignSend
         | Kind::CgroupMove
         | Kind::Payload => Concern::Connections,
     }
@@ -90,7 +91,9 @@ fn since_schema(kind: Kind) -> u32 {
         | Kind::ConnectResult
         | Kind::Close => 1,
         Kind::Attempt | Kind::LocalSend | Kind::Intrusion => 2,
-        Kind::Datagram | Kind::OddSocket | Kind::CgroupMove | Kind::Payload => 3,
+        Kind::Datagram | Kind::OddSocket | Kind::ForeignSend | Kind::CgroupMove | Kind::Payload => {
+            3
+        }
     }
 }
 
@@ -368,11 +371,12 @@ fn outside(story: &Story) -> Option<Requirement> {
 }
 
 /// Sensors without which a contact could go unnoticed, beside those that tracer cannot work without.
-const SOCKETS: [(&str, &str); 4] = [
+const SOCKETS: [(&str, &str); 5] = [
     ("datagrams", "where sockets without connections send to"),
     ("cgroup-moves", "whether a process left the command's cgroup"),
     ("odd-sockets", "whether there were raw or SCTP sockets"),
     ("other-sockets", "whether there were packet or vsock sockets"),
+    ("foreign-sends", "whether sockets that were made elsewhere were used"),
 ];
 
 /// Ways to contact somebody other than TCP were watched. No line for a recording from before there

@@ -100,7 +100,7 @@ impl Contact {
         }
         let _ = match self.to {
             Some(to) => write!(text, " to {to}"),
-            None => write!(text, " to an address that could not be read"),
+            None => write!(text, " to an address that is not known"),
         };
         if !names.is_empty() {
             let _ = write!(text, " ({})", names.join(", "));
@@ -185,7 +185,17 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
             hides_name: false,
         })
     });
-    let mut contacts: Vec<Contact> = connections.chain(datagrams).collect();
+    let foreign = story.foreign_sends.iter().map(|send| Contact {
+        t_ns: send.t_ns,
+        process: send.process,
+        means: "bytes over a socket that was made outside the command's cgroup",
+        to: send.destination,
+        naming: names.destination(send.destination, send.process, send.t_ns),
+        spoken: true,
+        is_dns: false,
+        hides_name: true,
+    });
+    let mut contacts: Vec<Contact> = connections.chain(datagrams).chain(foreign).collect();
     contacts.sort_by_key(|contact| contact.t_ns);
     contacts
 }
@@ -197,7 +207,7 @@ const UDP: u16 = 17;
 fn was_spoken(connection: &Connection) -> bool {
     let Some(result) = &connection.result else { return true };
     match result.outcome {
-        Outcome::Failed { .. } | Outcome::Abandoned => false,
+        Outcome::Failed { .. } | Outcome::Abandoned | Outcome::Unsent => false,
         Outcome::Unknown => true,
         Outcome::Established => connection
             .close

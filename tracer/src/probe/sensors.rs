@@ -145,6 +145,8 @@ const fn packet(program: &'static str, name: &'static str) -> Probe {
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
 const SYSCALL_TAX: &str =
     "every system call of every process on this machine takes longer while tracing runs";
+/// Of a socket that was made elsewhere.
+const FOREIGN_UNSEEN: &str = "what is sent over them, and such sockets that are only read from";
 /// A sensor that is no eBPF program.
 #[derive(Debug)]
 pub struct PlainSensor {
@@ -219,7 +221,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("connect", "inet_sock_set_state")],
             since: MINIMUM_KERNEL,
-            cannot_see: "connections that have no route; those accepted, inherited or received from another process",
+            cannot_see: "connections that have no route; those accepted; those inherited or received from another process (see foreign-sends)",
             tax: "",
         }],
     },
@@ -308,6 +310,41 @@ pub const SENSORS: &[Sensor] = &[
                 probes: &[raw("other_socket_send", "sock_send_length")],
                 since: "6.4",
                 cannot_see: "what is sent over them; sockets that only receive, or that send through shared memory (packet rings, XDP)",
+                tax: "",
+            },
+        ],
+    },
+    Sensor {
+        name: "foreign-sends",
+        purpose: "which sockets of the internet protocols the tree uses that were made outside the command's cgroup",
+        wanted: Wanted::ForHandOffs,
+        // It would need a socket of its parent's.
+        canary: &[],
+        hooks: &[
+            Hook {
+                // First the one that kernels since 6.5 do not have.
+                probes: &[
+                    exit_of("foreign_send_page", "inet_sendpage"),
+                    exit_of("foreign_send_v4", "inet_sendmsg"),
+                    exit_of("foreign_send_v6", "inet6_sendmsg"),
+                ],
+                since: MINIMUM_KERNEL,
+                cannot_see: FOREIGN_UNSEEN,
+                tax: "",
+            },
+            Hook {
+                probes: &[
+                    exit_of("foreign_send_v4", "inet_sendmsg"),
+                    exit_of("foreign_send_v6", "inet6_sendmsg"),
+                ],
+                since: "6.5",
+                cannot_see: FOREIGN_UNSEEN,
+                tax: "",
+            },
+            Hook {
+                probes: &[raw("foreign_send", "sock_send_length")],
+                since: "6.4",
+                cannot_see: FOREIGN_UNSEEN,
                 tax: "",
             },
         ],

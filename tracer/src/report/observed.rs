@@ -8,8 +8,8 @@ use super::{clean::clean, words::destination};
 use crate::{
     model::ProcessKey,
     record::schema::{
-        CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, Intrusion,
-        IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
+        CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, ForeignSend,
+        Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
     },
     session::Story,
 };
@@ -29,6 +29,8 @@ pub enum ObservedKind {
     Intrusion,
     /// Sockets whose traffic is not followed.
     OddSocket,
+    /// Sockets of the internet that were made outside, and used.
+    ForeignSend,
     /// Processes that left the cgroup in which datagrams are seen.
     CgroupMove,
     /// Files of credentials that somebody opened, perhaps of the tree.
@@ -38,13 +40,14 @@ pub enum ObservedKind {
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 9] = [
+    pub(super) const ALL: [ObservedKind; 10] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
         ObservedKind::LocalSend,
         ObservedKind::Intrusion,
         ObservedKind::OddSocket,
+        ObservedKind::ForeignSend,
         ObservedKind::CgroupMove,
         ObservedKind::CredentialFile,
         ObservedKind::UnreadName,
@@ -58,6 +61,7 @@ impl ObservedKind {
             ObservedKind::LocalSend => "Unix sockets of processes outside the tree",
             ObservedKind::Intrusion => "Control over other processes",
             ObservedKind::OddSocket => "Sockets whose traffic is not covered",
+            ObservedKind::ForeignSend => "Sockets made elsewhere that were used",
             ObservedKind::CgroupMove => "Processes that left the command's cgroup",
             ObservedKind::CredentialFile => "Files of credentials, opened by who cannot be told",
             ObservedKind::UnreadName => "Names that could not be read",
@@ -111,6 +115,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
         ObservedKind::LocalSend => story.local_sends.iter().map(local_send).collect(),
         ObservedKind::Intrusion => story.intrusions.iter().map(intrusion).collect(),
         ObservedKind::OddSocket => story.odd_sockets.iter().map(odd_socket).collect(),
+        ObservedKind::ForeignSend => story.foreign_sends.iter().map(foreign_send).collect(),
         ObservedKind::CgroupMove => story.cgroup_moves.iter().map(cgroup_move).collect(),
         // What a process surely did is in its timeline.
         ObservedKind::CredentialFile => {
@@ -196,6 +201,23 @@ fn odd_socket(socket: &OddSocket) -> Observed {
         t_ns: socket.t_ns,
         process: Some(socket.process),
         what: format!("{family}, {kind}, protocol {}", socket.protocol),
+        detail: "what it sends and receives is not seen".into(),
+    }
+}
+
+fn foreign_send(send: &ForeignSend) -> Observed {
+    let protocol = match i32::from(send.protocol) {
+        libc::IPPROTO_TCP => "TCP".into(),
+        libc::IPPROTO_UDP => "UDP".into(),
+        other => format!("protocol {other}"),
+    };
+    let to = send
+        .destination
+        .map_or_else(|| "not connected, so it can send anywhere".into(), |to| format!("to {to}"));
+    Observed {
+        t_ns: send.t_ns,
+        process: Some(send.process),
+        what: format!("{protocol} {to}"),
         detail: "what it sends and receives is not seen".into(),
     }
 }

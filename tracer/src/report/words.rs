@@ -61,6 +61,7 @@ pub(super) fn outcome(connection: &Connection) -> String {
         Some(Outcome::Established) => "established".into(),
         Some(Outcome::Failed { name, .. }) => clean(name.as_bytes()),
         Some(Outcome::Abandoned) => "abandoned".into(),
+        Some(Outcome::Unsent) => "nothing sent".into(),
         Some(Outcome::Unknown) => "outcome unread".into(),
         None => "no outcome yet".into(),
     }

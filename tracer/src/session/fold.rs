@@ -11,13 +11,14 @@ use super::{attempts::Attempts, errno, payload::Payloads, stdio::stdio};
 use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
-        DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, FileVersion, ForkEvent,
-        IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent, nanoseconds,
+        DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, FileVersion, ForeignSendEvent,
+        ForkEvent, IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent,
+        nanoseconds,
     },
     record::schema::{
         Argv, Attempt, CgroupMove, Close, Connect, ConnectResult, Credentials, Datagram,
-        DatagramVia, Exec, ExecutedFile, Exit, Fork, Intrusion, IntrusionMeans, LocalSend,
-        OddSocket, Outcome, Record, Root, Script, ScriptFile,
+        DatagramVia, Exec, ExecutedFile, Exit, ForeignSend, Fork, Intrusion, IntrusionMeans,
+        LocalSend, OddSocket, Outcome, Record, Root, Script, ScriptFile,
     },
 };
 
@@ -80,6 +81,7 @@ impl Fold {
             | Event::Intrusion(_)
             | Event::Datagram(_)
             | Event::OddSocket(_)
+            | Event::ForeignSend(_)
             | Event::CgroupMove(_)
             | Event::Payload(_) => {
                 if !self.met.contains(&event.header().process) {
@@ -119,6 +121,7 @@ impl Fold {
             Event::Intrusion(event) => intrusion(&event),
             Event::Datagram(event) => datagram(&event),
             Event::OddSocket(event) => odd_socket(&event),
+            Event::ForeignSend(event) => foreign_send(&event),
             Event::CgroupMove(event) => cgroup_move(event),
             Event::Payload(event) => {
                 let records = self.payloads.add(*event);
@@ -258,6 +261,8 @@ impl Fold {
             Outcome::Established
         } else if header.is_unread(unread::STATUS) {
             Outcome::Unknown
+        } else if event.errno == 0 && event.unsent {
+            Outcome::Unsent
         } else if event.errno == 0 {
             Outcome::Abandoned
         } else {
@@ -408,6 +413,18 @@ fn odd_socket(event: &OddSocketEvent) -> Record {
         family: event.family,
         socket_type: event.socket_type,
         protocol: event.protocol,
+    })
+}
+
+fn foreign_send(event: &ForeignSendEvent) -> Record {
+    Record::ForeignSend(ForeignSend {
+        t_ns: event.header.time_ns,
+        process: event.header.process,
+        thread: event.header.tid,
+        protocol: event.protocol,
+        destination: event.destination,
+        net_ns_inum: event.net_ns_inum,
+        unread: names(&event.header),
     })
 }
 

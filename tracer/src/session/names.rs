@@ -168,6 +168,11 @@ impl Names {
         self.naming(said, datagram.destination, datagram.process, datagram.t_ns)
     }
 
+    /// For a socket of which nothing but its destination is known.
+    pub fn destination(&self, to: Option<Endpoint>, process: ProcessKey, t_ns: u64) -> Naming {
+        self.naming(std::iter::empty(), to, process, t_ns)
+    }
+
     fn naming<'a>(
         &self,
         said: impl Iterator<Item = &'a Said>,

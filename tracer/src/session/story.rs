@@ -15,8 +15,8 @@ use crate::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
             Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
-            Exchange, Exec, Exit, HandOff, Intrusion, LocalSend, Mapped, OddSocket, Opened,
-            Opening, Outcome, Record, Resolved, Start,
+            Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
+            Opened, Opening, Outcome, Record, Resolved, Start,
         },
     },
 };
@@ -46,6 +46,7 @@ pub struct Story {
     pub datagrams: Vec<Datagram>,
     pub exchanges: Vec<Exchange>,
     pub odd_sockets: Vec<OddSocket>,
+    pub foreign_sends: Vec<ForeignSend>,
     pub cgroup_moves: Vec<CgroupMove>,
     pub dns: Vec<Dns>,
     pub openings: Vec<Opening>,
@@ -131,6 +132,7 @@ impl Story {
             datagrams: Vec::new(),
             exchanges: Vec::new(),
             odd_sockets: Vec::new(),
+            foreign_sends: Vec::new(),
             cgroup_moves: Vec::new(),
             dns: Vec::new(),
             openings: Vec::new(),
@@ -293,6 +295,10 @@ impl Story {
             Record::OddSocket(socket) => {
                 self.expect(socket.process, socket.t_ns);
                 self.odd_sockets.push(socket);
+            }
+            Record::ForeignSend(send) => {
+                self.expect(send.process, send.t_ns);
+                self.foreign_sends.push(send);
             }
             Record::CgroupMove(moved) => {
                 self.expect(moved.process, moved.t_ns);
@@ -465,6 +471,7 @@ impl Story {
             | Kind::Intrusion
             | Kind::Datagram
             | Kind::OddSocket
+            | Kind::ForeignSend
             | Kind::CgroupMove => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
         }
     }

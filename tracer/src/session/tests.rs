@@ -139,14 +139,15 @@ fn connect(time_ns: u64, id: u64) -> Event {
     })
 }
 
-fn result(time_ns: u64, id: u64, established: bool, errno: u32) -> Event {
-    Event::ConnectResult(ConnectResultEvent {
+fn result(time_ns: u64, id: u64, established: bool, errno: u32) -> ConnectResultEvent {
+    ConnectResultEvent {
         header: header(CHILD, time_ns),
         id,
         source: None,
         established,
         errno,
-    })
+        unsent: false,
+    }
 }
 
 #[test]
@@ -163,17 +164,19 @@ fn connections_wait_for_their_process() {
 fn outcomes_and_times_are_joined() {
     let mut fold = Fold::default();
     fold.apply(fork(), &mut NoMachine);
-    let mut outcome = |established, errno| {
+    let mut outcome = |event| {
         fold.apply(connect(5, 1), &mut NoMachine);
-        match fold.apply(result(7, 1, established, errno), &mut NoMachine) {
+        match fold.apply(Event::ConnectResult(event), &mut NoMachine) {
             Some(Record::ConnectResult(result)) => (result.outcome, result.connect_ns),
             other => panic!("{other:?}"),
         }
     };
-    assert_eq!(outcome(true, 0), (Outcome::Established, Some(2)));
+    assert_eq!(outcome(result(7, 1, true, 0)), (Outcome::Established, Some(2)));
     let refused = Outcome::Failed { errno: 111, name: "ECONNREFUSED".into() };
-    assert_eq!(outcome(false, 111), (refused, Some(2)));
-    assert_eq!(outcome(false, 0), (Outcome::Abandoned, Some(2)));
+    assert_eq!(outcome(result(7, 1, false, 111)), (refused, Some(2)));
+    assert_eq!(outcome(result(7, 1, false, 0)), (Outcome::Abandoned, Some(2)));
+    let unsent = ConnectResultEvent { unsent: true, ..result(7, 1, false, 0) };
+    assert_eq!(outcome(unsent), (Outcome::Unsent, Some(2)));
 }
 
 #[test]

@@ -196,6 +196,7 @@ fn connection_line(connection: &Connection) -> String {
         Some(Outcome::Established) => "established".into(),
         Some(Outcome::Failed { name, .. }) => name.clone(),
         Some(Outcome::Abandoned) => "abandoned".into(),
+        Some(Outcome::Unsent) => "unsent".into(),
         Some(Outcome::Unknown) => "unknown".into(),
         None => "none".into(),
     };

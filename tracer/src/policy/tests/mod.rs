@@ -229,6 +229,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
             "cgroup-moves",
             "odd-sockets",
             "other-sockets",
+            "foreign-sends",
         ]
         .map(sensor)
         .into(),

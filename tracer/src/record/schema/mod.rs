@@ -24,7 +24,7 @@ pub use credentials::{
 };
 pub use net::{
     CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
-    Exchange, FirstBytes, HostsEntry, OddSocket, Opening, Outcome, Resolved,
+    Exchange, FirstBytes, ForeignSend, HostsEntry, OddSocket, Opening, Outcome, Resolved,
 };
 
 /// Version of the lines below. A reader refuses a newer one.
@@ -46,6 +46,7 @@ pub enum Record {
     Datagram(Datagram),
     Exchange(Exchange),
     OddSocket(OddSocket),
+    ForeignSend(ForeignSend),
     CgroupMove(CgroupMove),
     Dns(Dns),
     Opening(Opening),
@@ -76,6 +77,7 @@ impl Record {
             Record::Datagram(_) => "datagram",
             Record::Exchange(_) => "exchange",
             Record::OddSocket(_) => "odd-socket",
+            Record::ForeignSend(_) => "foreign-send",
             Record::CgroupMove(_) => "cgroup-move",
             Record::Dns(_) => "dns",
             Record::Opening(_) => "opening",

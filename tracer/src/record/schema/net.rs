@@ -48,6 +48,9 @@ pub enum Outcome {
     },
     /// The program closed the socket before there was an outcome.
     Abandoned,
+    /// It ended before anything was sent: the kernel had no port for it, or the program closed a
+    /// socket whose first write was to open the connection (TCP Fast Open).
+    Unsent,
     /// It ended without a connection, and the reason could not be read.
     Unknown,
 }
@@ -118,6 +121,25 @@ pub struct OddSocket {
     #[serde(rename = "socket-type")]
     pub socket_type: u16,
     pub protocol: u16,
+}
+
+/// `process` sent something over a TCP or UDP socket (or another of the internet protocols) that was
+/// made outside the command's cgroup: inherited, received from another process, or made by a process
+/// that had left it. What goes over it is not seen. Once per process and socket.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct ForeignSend {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub thread: u32,
+    /// As `socket(2)` numbers it: 6 is TCP, 17 is UDP.
+    pub protocol: u16,
+    /// Absent for a socket that is not connected, which can send anywhere, and where it could not be
+    /// read.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub destination: Option<Endpoint>,
+    pub net_ns_inum: u32,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub unread: Vec<String>,
 }
 
 /// A process of the tree left the cgroup that the command got, so what sockets it makes from then on
