@@ -34,7 +34,10 @@ mod thousand;
 mod watch;
 mod wrappers;
 
-use std::process::ExitCode;
+use std::{
+    process::ExitCode,
+    time::{Duration, Instant},
+};
 
 use harness::{Scratch, Skip};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
@@ -107,6 +110,18 @@ fn why_none() -> Option<String> {
     (!is_root).then(|| "it traces with the kernel's probes, which needs root".into())
 }
 
+/// Says which tests take long, since all of them together have a limit.
+fn timed(name: &str, test: impl FnOnce() -> anyhow::Result<()>) -> anyhow::Result<()> {
+    const LONG: Duration = Duration::from_secs(10);
+    let began = Instant::now();
+    let result = test();
+    let took = began.elapsed();
+    if took >= LONG {
+        eprintln!("  {name} took {} s", took.as_secs());
+    }
+    result
+}
+
 fn run(
     name: &str,
     test: impl FnOnce() -> anyhow::Result<()>,
@@ -114,7 +129,7 @@ fn run(
 ) -> Result<Completion, Failed> {
     let result = match why_none {
         Some(reason) => Err(Skip(reason).into()),
-        None => test(),
+        None => timed(name, test),
     };
     match result {
         Ok(()) => Ok(Completion::Completed),

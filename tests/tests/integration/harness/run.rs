@@ -72,9 +72,10 @@ impl Run {
         let verdict = self.verdict.as_ref().context("there is no verdict")?;
         ensure!(
             verdict.overall == ruling,
-            "the verdict is {}, not {}:\n{}",
+            "the verdict is {}, not {}:\n{}\n{}",
             verdict.overall.name(),
             ruling.name(),
+            self.reasons().join("\n"),
             self.output.stderr
         );
         self.exits(match ruling {
