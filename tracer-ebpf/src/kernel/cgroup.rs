@@ -1,6 +1,6 @@
 //! The command's cgroup (v2), to which the programs on sockets are attached.
 
-use aya_ebpf::Global;
+use aya_ebpf::{Global, macros::map, maps::Array};
 
 use super::{
     field::{self, KernelPtr},
@@ -11,8 +11,10 @@ use super::{
 #[unsafe(no_mangle)]
 static COMMAND_CGROUP: Global<u64> = Global::new(0);
 
-/// How deep the command's cgroup may lie; if it lies deeper, every other cgroup counts as outside.
-const LEVELS_MAX: u64 = 16;
+/// How deep the command's cgroup lies, plus one; 0 until a process in it was enrolled. Nobody else can
+/// say it: seen from a cgroup namespace, every path begins at that namespace's root.
+#[map]
+static COMMAND_LEVEL: Array<u32> = Array::with_max_entries(1, 0);
 
 /// A `struct cgroup`.
 #[derive(Clone, Copy)]
@@ -41,21 +43,32 @@ impl Cgroup {
     /// neither that cgroup nor below it. A failed read counts as outside.
     #[inline(always)]
     pub(crate) fn is_outside(self) -> bool {
-        let Some(level) = self.0.read::<u32>(&field::CGROUP_LEVEL) else { return true };
-        let Some(ancestors) = self.0.at(&field::CGROUP_ANCESTORS) else { return true };
-        let mut at = 0;
-        while at < LEVELS_MAX {
-            if at > u64::from(level) {
-                break;
-            }
-            let ancestor: u64 =
-                KernelPtr(ancestors.0 + at * size_of::<u64>() as u64).load().unwrap_or(0);
-            if Cgroup(KernelPtr(ancestor)).id() == Some(COMMAND_CGROUP.load()) {
-                return false;
-            }
-            at += 1;
+        self.ancestor().is_none_or(|ancestor| ancestor.id() != Some(COMMAND_CGROUP.load()))
+    }
+
+    /// The one as deep as the command's.
+    #[inline(always)]
+    fn ancestor(self) -> Option<Cgroup> {
+        let level = COMMAND_LEVEL.get(0)?.checked_sub(1)?;
+        // The array has no more entries than that.
+        if self.0.read::<u32>(&field::CGROUP_LEVEL)? < level {
+            return None;
         }
-        true
+        let ancestors = self.0.at(&field::CGROUP_ANCESTORS)?.0;
+        let entry = KernelPtr(ancestors + u64::from(level) * size_of::<u64>() as u64);
+        entry.load().map(|ancestor| Cgroup(KernelPtr(ancestor)))
+    }
+}
+
+/// To be called for each process that is enrolled.
+#[inline(always)]
+pub(crate) fn learn_level(task: Task) {
+    let Some(cgroup) = Cgroup::of(task).filter(|_| is_there()) else { return };
+    if cgroup.id() == Some(COMMAND_CGROUP.load())
+        && let Some(level) = cgroup.0.read::<u32>(&field::CGROUP_LEVEL)
+    {
+        // An element of an array can always be written.
+        let _ = COMMAND_LEVEL.set(0, level + 1, 0);
     }
 }
 

@@ -11,7 +11,7 @@ use aya_ebpf::{
 use tracer_ebpf::abi::{Kind, Role, Root, unread};
 
 use crate::kernel::{
-    emit,
+    cgroup, emit,
     task::Task,
     tree::{self, Member},
 };
@@ -36,6 +36,7 @@ fn try_enrol(role: Role) -> Option<()> {
         flags: role.header_flags(),
         exec_id: leader.exec_id()?,
     };
+    cgroup::learn_level(leader);
     if !tree::insert(tgid, &member) {
         return None;
     }
