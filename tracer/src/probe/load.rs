@@ -23,6 +23,7 @@ use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
     kernel::refuses_function_probes,
+    mappings,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
     tracepoint,
 };
@@ -340,13 +341,15 @@ impl Loaded {
                 .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))?;
             RingBuf::try_from(map).map_err(|error| LoadError::Object(error.to_string()))
         };
-        Ok(Rings {
+        let rings = Rings {
             process: ring("PROCESS_RING")?,
             argv: ring("ARGV_RING")?,
             net: ring("NET_RING")?,
             attempt: ring("ATTEMPT_RING")?,
             names: ring("NAMES_RING")?,
-        })
+        };
+        mappings::keep_from_children();
+        Ok(rings)
     }
 
     /// What a process needs to enrol itself.

@@ -9,6 +9,7 @@ mod debug_log;
 mod enlist;
 mod kernel;
 mod load;
+mod mappings;
 pub mod sensors;
 mod tracepoint;
 
