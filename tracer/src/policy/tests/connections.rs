@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::{
+    model::Endpoint,
     policy::{contacts::Contact, file::parse, verdict::judge_with},
     session::{NameSource, Named, Naming},
 };
@@ -219,6 +220,33 @@ fn repeats_are_one_line() {
     let (ruling, text) = ruling_by(&claim, &[git()], &contacts, |_, _| {});
     assert_eq!((ruling, text.lines().count()), (Ruling::Inconclusive, 1), "{text}");
     assert!(text.ends_with("nothing tells its name (3 times)"), "{text}");
+}
+
+#[test]
+fn a_socket_that_was_made_elsewhere_is_a_contact() {
+    let sends = |to: Option<&str>| {
+        let to = to.map(|to| to.parse::<std::net::SocketAddr>().unwrap());
+        let send = ForeignSend {
+            t_ns: 6,
+            process: CHILD,
+            thread: CHILD.pid,
+            protocol: 6,
+            destination: to.map(|to| Endpoint { address: to.ip(), port: to.port() }),
+            net_ns_inum: 1,
+            unread: Vec::new(),
+        };
+        [git(), Record::ForeignSend(send)]
+    };
+    let only = |endpoint: &str, to| {
+        let claim = policy(&format!("kind = 'connects-only-to'\nendpoints = ['{endpoint}']"));
+        ruling_of(&claim, &sends(to), |_, _| {})
+    };
+    check(only("10.0.0.0/8", Some("10.1.2.3:443")), Ruling::Proven, "");
+    check(only("10.0.0.0/8", Some("192.0.2.1:443")), Ruling::Violated, "made outside");
+    check(only("10.0.0.0/8", None), Ruling::Inconclusive, "without its address");
+    check(only("a.b", Some("192.0.2.1:443")), Ruling::Inconclusive, "nothing tells its name");
+    let called = ruling("no-aws-cli", &sends(Some("192.0.2.1:443")), |_, _| {});
+    check(called, Ruling::Inconclusive, "made outside the command's cgroup");
 }
 
 #[test]

@@ -264,16 +264,24 @@ pub(in crate::policy) fn ruling(
     child: &[Record],
     spoil: impl FnOnce(&mut Start, &mut End),
 ) -> (Ruling, String) {
-    let policy = load(policy).unwrap();
+    ruling_of(&load(policy).unwrap(), child, spoil)
+}
+
+/// With the contacts that the records have.
+pub(in crate::policy) fn ruling_of(
+    policy: &Policy,
+    child: &[Record],
+    spoil: impl FnOnce(&mut Start, &mut End),
+) -> (Ruling, String) {
     let records = events(child);
     let mut end = good_end(&records);
-    let mut start = start(&policy);
+    let mut start = start(policy);
     spoil(&mut start, &mut end);
     let mut story = Story::new(start);
     for record in records.into_iter().chain([Record::End(Box::new(end))]) {
         story.add(record);
     }
-    let verdict = judge(&story, &[policy]).unwrap();
+    let verdict = judge(&story, std::slice::from_ref(policy)).unwrap();
     let claim = &verdict.claims[0];
     let mut text = claim.reasons.clone();
     text.extend(claim.violations.iter().map(|violation| violation.detail.clone()));
