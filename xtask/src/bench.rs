@@ -15,7 +15,7 @@ use crate::{
     tally::Tally,
 };
 
-/// The example program of tracer's that makes a long recording and verifies it.
+/// The program that makes a long recording and verifies it.
 const VERIFY: &str = "verify-rate";
 
 #[derive(Debug, clap::Args)]
@@ -75,16 +75,8 @@ pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
 }
 
 fn command(layout: &Layout) -> Result<std::process::Command> {
-    let mut cargo = command::host_cargo(layout);
-    cargo.args(["build", "--quiet", "--release", "--package", "tracer", "--example", VERIFY]);
-    cargo.arg("--target-dir").arg(layout.target());
-    let if_fails = IfFails {
-        it_means: "the rate of `tracer verify` cannot be measured",
-        remedy: "read the compiler's messages above",
-    };
-    command::run_shown(&mut cargo, if_fails)?;
     let mut bench = elevated(layout, &layout.release("tracer-bench"))?;
     bench.arg("--tracer").arg(layout.release("tracer"));
-    bench.arg("--verify-rate").arg(layout.release("examples").join(VERIFY));
+    bench.arg("--verify-rate").arg(layout.release(VERIFY));
     Ok(bench)
 }

@@ -23,13 +23,16 @@ use tracer::{
     session::Story,
 };
 
+/// Unless told otherwise.
 const EVENTS: u64 = 1_000_000;
 
 fn main() -> Result<()> {
-    let session = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/reports/proven.jsonl");
+    let session =
+        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/tests/golden/reports/proven.jsonl");
     let folder = tempfile::tempdir()?;
     let file = folder.path().join("long.jsonl");
-    let events = write_long(&session, &file)?;
+    let wanted = std::env::args().nth(1).map_or(Ok(EVENTS), |count| count.parse());
+    let events = write_long(&session, &file, wanted.context("usage: verify-rate [EVENTS]")?)?;
     let bytes = file.metadata()?.len();
     println!("{events} events of an agent's session, {bytes} bytes");
     rate("read the file", events, || pass_over(&file, |_| ()))?;
@@ -85,7 +88,7 @@ fn peak_memory() -> Result<String> {
 }
 
 /// Gives the number of events.
-fn write_long(session: &Path, to: &Path) -> Result<u64> {
+fn write_long(session: &Path, to: &Path, wanted: u64) -> Result<u64> {
     let recording = record::read(session)?;
     let end = recording.end.context("the session has no end")?;
     let root = recording
@@ -97,7 +100,7 @@ fn write_long(session: &Path, to: &Path) -> Result<u64> {
     writer.write(&Record::Start(Box::new(recording.start)))?;
     let mut totals = Totals::default();
     let mut copies = 0;
-    while totals.events < EVENTS {
+    while totals.events < wanted {
         for event in &recording.events {
             if let Some(copy) = copied(event, root, copies) {
                 totals.add(&copy);
