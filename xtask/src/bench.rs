@@ -23,7 +23,7 @@ pub(crate) struct Options {
     /// Few and short runs, without other tools: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
-    #[arg(long, value_enum, default_value = "markdown")]
+    #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// Put the tables into docs/performance.md too
     #[arg(long, conflicts_with_all = ["quick", "parts", "format"])]
@@ -35,6 +35,7 @@ pub(crate) struct Options {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
+    Text,
     Markdown,
     Json,
 }

@@ -1,4 +1,4 @@
-//! Whether anything gets lost when there is too much of everything (P7 to P9).
+//! Whether anything gets lost when there is too much of everything.
 
 use std::{
     fs,
@@ -28,7 +28,7 @@ struct Told {
 
 pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
     let mut section = Section::new(
-        "Lost events under load (P7, P8, P9)",
+        "Lost events under load",
         "none; if there are any, they are counted and the verdict is inconclusive",
         1,
         1,

@@ -105,7 +105,7 @@ struct Traced {
 }
 
 const SPAWN: Traced = Traced {
-    title: "Start a static program and wait for it (P1, P4, P5)",
+    title: "Start a static program and wait for it",
     deed: Deed::Spawn,
     count: 4_000,
     goal: "wall and CPU of the load <= 1.01; CPU of the collector <= 5 us each",
@@ -113,7 +113,7 @@ const SPAWN: Traced = Traced {
 };
 
 const CONNECT: Traced = Traced {
-    title: "Connect over the loopback device, accept, close (P2, P4)",
+    title: "Connect over the loopback device, accept, close",
     deed: Deed::Connect,
     count: 20_000,
     goal: "wall of the load <= 1.03; CPU of the collector <= 2 us each",
@@ -171,7 +171,7 @@ fn untraced(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
     let count = 5_000_000 / effort.divisor;
     let command = loads.command(Deed::NullCall, count, LOAD_CPU);
     let mut section = Section::new(
-        "A system call of a process that is not traced (P3)",
+        "A system call of a process that is not traced",
         "<= 1.01",
         count,
         effort.pairs,
@@ -202,7 +202,7 @@ fn untraced(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
 /// What a Node process does all day.
 fn node(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
     let mut section = Section::new(
-        "Node: `spawnSync` and `net.connect` (P11)",
+        "Node: `spawnSync` and `net.connect`",
         "wall <= 1.01 and <= 1.02",
         2_000 / effort.divisor,
         effort.pairs,
@@ -232,7 +232,7 @@ fn node(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
 /// From the start of a tool to its end, around a command that does nothing.
 fn start(bench: &Bench, effort: Effort) -> Result<Section> {
     let mut section = Section::new(
-        "From the start of the tool to its end, around `true` (P6)",
+        "From the start of the tool to its end, around `true`",
         "tracer <= 120 ms",
         1,
         effort.pairs,

@@ -111,14 +111,44 @@ impl Section {
             };
             let _ = writeln!(text, "| {name} | {cells} |");
         }
-        let within = self.within_noise();
-        if !within.is_empty() {
-            let _ = writeln!(
-                text,
-                "\nNot told apart from no tool at all (wall): {}.",
-                within.join(", ")
-            );
+        text + &self.noise()
+    }
+
+    /// In columns, for a terminal.
+    pub fn text(&self) -> String {
+        const GAP: usize = 2;
+        let mut text = format!("{}\n", self.title);
+        let _ = writeln!(text, "goal: {}; {} each, {} runs", self.goal, self.count, self.runs);
+        let titles = self.columns.iter().map(ToString::to_string).collect();
+        let mut rows: Vec<(&str, Vec<String>)> = vec![("", titles)];
+        for (name, finding) in &self.rows {
+            let cells = match finding {
+                Finding::Measured(cells) => cells.iter().map(ToString::to_string).collect(),
+                Finding::NotHere(why) => vec![format!("not here: {why}")],
+            };
+            rows.push((name, cells));
         }
-        text
+        let names = rows.iter().map(|(name, _)| name.chars().count()).max().unwrap_or(0);
+        let width = |column: usize| {
+            let whole = rows.iter().filter(|(_, cells)| cells.len() == self.columns.len());
+            let widths = whole.filter_map(|(_, cells)| Some(cells.get(column)?.chars().count()));
+            widths.max().unwrap_or(0) + GAP
+        };
+        for (name, cells) in &rows {
+            let mut line = format!("  {name:<width$}", width = names + GAP);
+            for (column, cell) in cells.iter().enumerate() {
+                let _ = write!(line, "{cell:<width$}", width = width(column));
+            }
+            let _ = writeln!(text, "{}", line.trim_end());
+        }
+        text + &self.noise()
+    }
+
+    fn noise(&self) -> String {
+        let within = self.within_noise();
+        if within.is_empty() {
+            return String::new();
+        }
+        format!("\nNot told apart from no tool at all (wall): {}.\n", within.join(", "))
     }
 }

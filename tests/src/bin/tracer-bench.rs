@@ -21,7 +21,7 @@ struct Options {
     /// Few and short runs: whether it works, not how fast it is
     #[arg(long)]
     quick: bool,
-    #[arg(long, value_enum, default_value = "markdown")]
+    #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// The program that measures the rate of `tracer verify`
     #[arg(long, value_name = "FILE")]
@@ -36,6 +36,7 @@ struct Options {
 
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Format {
+    Text,
     Markdown,
     Json,
 }
@@ -91,17 +92,18 @@ fn run(options: &Options) -> Result<()> {
     }
     let verify = wanted(VERIFY).then(|| verify(&options.verify_rate, options.quick));
     let report = Report { machine: machine(options.quick)?, sections, verify: verify.transpose()? };
-    let markdown = markdown(&report);
     match options.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Markdown => print!("{markdown}"),
+        Format::Text => print!("{}", text(&report)),
+        Format::Markdown => print!("{}", markdown(&report)),
     }
     if let Some(file) = &options.into {
         let context = || format!("cannot change {}", file.display());
         let document = fs::read_to_string(file).with_context(context)?;
         let (before, rest) = document.split_once(BEGIN).context("the document has no tables")?;
         let (_, after) = rest.split_once(END).context("the document's tables have no end")?;
-        fs::write(file, format!("{before}{BEGIN}\n{markdown}\n{END}{after}"))
+        let tables = markdown(&report);
+        fs::write(file, format!("{before}{BEGIN}\n{tables}\n{END}{after}"))
             .with_context(context)?;
     }
     Ok(())
@@ -117,18 +119,34 @@ fn verify(program: &Path, quick: bool) -> Result<String> {
     Ok(String::from_utf8(output.stdout)?)
 }
 
-fn markdown(report: &Report) -> String {
+/// Where, and how seriously to take it.
+fn heading(report: &Report) -> String {
     let Machine { kernel, processor, processors, quick } = &report.machine;
-    let mut text = format!("Linux {kernel}, {processors} x {processor}\n\n");
-    if *quick {
-        text.push_str("A quick run: these numbers are no measurement.\n\n");
+    let doubt = if *quick { "A quick run: these numbers are no measurement.\n\n" } else { "" };
+    format!("Linux {kernel}, {processors} x {processor}\n\n{doubt}")
+}
+
+fn text(report: &Report) -> String {
+    let mut text = heading(report);
+    for section in &report.sections {
+        text.push_str(&section.text());
+        text.push('\n');
     }
+    if let Some(verify) = &report.verify {
+        text.push_str("tracer verify\n");
+        text.extend(verify.lines().map(|line| format!("  {line}\n")));
+    }
+    text
+}
+
+fn markdown(report: &Report) -> String {
+    let mut text = heading(report);
     for section in &report.sections {
         text.push_str(&section.markdown());
         text.push('\n');
     }
     if let Some(verify) = &report.verify {
-        text.push_str("### `tracer verify` (P12)\n\n```text\n");
+        text.push_str("### `tracer verify`\n\n```text\n");
         text.push_str(verify);
         text.push_str("```\n");
     }
