@@ -57,6 +57,8 @@ kinds! {
     Payload = 14, "payload";
     /// Bytes were sent over a socket of the internet that was made outside the command's cgroup.
     ForeignSend = 15, "foreign-send";
+    /// The C library's resolver returned.
+    Resolve = 16, "resolved";
 }
 
 /// A kind this build does not know.

@@ -12,6 +12,7 @@ mod odd_socket;
 mod outside;
 mod payload;
 mod process;
+mod resolve;
 mod rule;
 mod stats;
 
@@ -32,5 +33,6 @@ pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
 pub use payload::{PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
 pub use process::{Exit, Fork, Root};
+pub use resolve::{HOST_NAME_BYTES, RESOLVED_MAX, Resolve};
 pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};
 pub use stats::{FAULT_COUNT, Fault, FileKey, KIND_COUNT, KindStats, Stats};

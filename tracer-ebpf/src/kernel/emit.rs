@@ -33,6 +33,10 @@ static ATTEMPT_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 #[map]
 static NAMES_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// Calls of the C library's resolver: whoever makes many of them crowds out nothing else.
+#[map]
+static RESOLVER_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
 #[map]
 static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 
@@ -48,6 +52,8 @@ static FAIL_NET_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 static FAIL_ATTEMPT_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 #[unsafe(no_mangle)]
 static FAIL_NAMES_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_RESOLVER_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 
 /// Which ring a kind travels in.
 #[derive(Clone, Copy)]
@@ -57,6 +63,7 @@ enum Ring {
     Net,
     Attempt,
     Names,
+    Resolver,
 }
 
 const fn ring_of(kind: Kind) -> Ring {
@@ -77,6 +84,7 @@ const fn ring_of(kind: Kind) -> Ring {
         | Kind::ForeignSend => Ring::Net,
         Kind::Attempt => Ring::Attempt,
         Kind::Payload => Ring::Names,
+        Kind::Resolve => Ring::Resolver,
     }
 }
 
@@ -89,6 +97,7 @@ impl Ring {
             Ring::Net => &NET_RING,
             Ring::Attempt => &ATTEMPT_RING,
             Ring::Names => &NAMES_RING,
+            Ring::Resolver => &RESOLVER_RING,
         }
     }
 
@@ -100,6 +109,7 @@ impl Ring {
             Ring::Net => FAIL_NET_EVERY.load(),
             Ring::Attempt => FAIL_ATTEMPT_EVERY.load(),
             Ring::Names => FAIL_NAMES_EVERY.load(),
+            Ring::Resolver => FAIL_RESOLVER_EVERY.load(),
         }
     }
 }
@@ -162,6 +172,14 @@ fn lost(kind: Kind) {
     if let Some(stats) = stats() {
         // SAFETY: in bounds of the map value, whose address was just looked up.
         add_one(unsafe { &raw mut (*stats).kinds[kind as usize].lost });
+    }
+}
+
+/// Counts an event of which too little is known for a record.
+#[inline(always)]
+pub(crate) fn missed(kind: Kind) {
+    if produce(kind).is_some() {
+        lost(kind);
     }
 }
 

@@ -7,6 +7,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_ebpf::abi::{Exit, Kind, unread};
 
+use super::resolve;
 use crate::kernel::{
     emit,
     task::Task,
@@ -16,6 +17,7 @@ use crate::kernel::{
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn exit(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
+        resolve::forget_call();
         on_exit(&process);
         #[cfg(feature = "debug-log")]
         aya_log_ebpf::debug!(&ctx, "exit: tgid {} tid {}", process.tgid, process.tid);

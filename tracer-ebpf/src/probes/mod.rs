@@ -14,3 +14,4 @@ mod intrusion;
 mod local_send;
 mod odd_socket;
 mod packet;
+mod resolve;

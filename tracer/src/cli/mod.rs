@@ -114,6 +114,11 @@ pub struct Run {
     /// says what); a policy with `attempts = true` does so by itself
     #[arg(long)]
     pub attempts: bool,
+    /// Record which names programs have the C library resolve (getaddrinfo), which makes such calls
+    /// slower in other processes too (`tracer doctor` says how); a policy that judges names does so
+    /// by itself
+    #[arg(long)]
+    pub resolver: bool,
     /// Kill a program that a policy's `never-runs` forbids before its first instruction
     #[arg(long, requires = "policies")]
     pub enforce: bool,
@@ -148,13 +153,13 @@ pub enum ExitCodeOf {
 /// Switches for tests and for seeing what a failure looks like.
 #[derive(Debug, Args)]
 pub struct Debug {
-    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net, attempt
+    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net, attempt, names, resolver
     #[arg(long = "debug-lose", value_name = "RING=N", hide = true, value_parser = lose)]
     pub lose: Vec<(Ring, u32)>,
     /// Do not attach this probe
     #[arg(long = "debug-silence", value_name = "PROBE", hide = true)]
     pub silence: Option<String>,
-    /// Do not attach anything this way: fexit, tracepoint; repeatable
+    /// Do not attach anything this way: fexit, tracepoint, uprobe; repeatable
     #[arg(long = "debug-forbid", value_name = "WAY", hide = true)]
     pub forbid: Vec<String>,
     /// Read the kernel's type information from here
@@ -175,6 +180,7 @@ pub enum Ring {
     Net,
     Attempt,
     Names,
+    Resolver,
 }
 
 fn lose(text: &str) -> Result<(Ring, u32), String> {

@@ -11,7 +11,8 @@ use zerocopy::{FromBytes, Immutable, KnownLayout};
 use crate::model::{
     ArgvPiece, AttemptEvent, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
     DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForeignSendEvent, ForkEvent,
-    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, RootEvent,
+    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, ResolveEvent,
+    RootEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -84,6 +85,7 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         Kind::ForeignSend => Event::ForeignSend(foreign_send(&fixed(record)?.0)),
         Kind::CgroupMove => Event::CgroupMove(cgroup_move(&fixed(record)?.0)?),
         Kind::Payload => Event::Payload(Box::new(payload(record)?)),
+        Kind::Resolve => Event::Resolve(resolve(&fixed(record)?.0)?),
     })
 }
 
@@ -277,6 +279,23 @@ fn payload(record: &[u8]) -> Result<PayloadEvent, DecodeError> {
     })
 }
 
+fn resolve(resolve: &abi::Resolve) -> Result<ResolveEvent, DecodeError> {
+    let name = prefix(&resolve.name, resolve.name_len)?;
+    let (claimed, present) = (resolve.count as usize, resolve.addresses.len());
+    if claimed > present {
+        return Err(DecodeError::Lengths { claimed, present });
+    }
+    let addresses = resolve.families.iter().zip(resolve.addresses).take(claimed);
+    Ok(ResolveEvent {
+        header: event_header(&resolve.header),
+        name: c_string(name),
+        name_cut: name.len() == resolve.name.len(),
+        error: resolve.error,
+        more: resolve.more != 0,
+        addresses: addresses.filter_map(|(family, bytes)| ip(*family, bytes)).collect(),
+    })
+}
+
 /// The used part of an array.
 fn prefix(bytes: &[u8], len: u32) -> Result<&[u8], DecodeError> {
     bytes
@@ -289,15 +308,19 @@ fn endpoints(header: &Header, address: &SocketAddress) -> Option<(Endpoint, Endp
     if header.unread & unread::ADDRESS != 0 {
         return None;
     }
-    let ip = |bytes: [u8; 16]| match address.family {
-        AF_INET => Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
-        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
-        _ => None,
-    };
+    let ip = |bytes| ip(address.family, bytes);
     Some((
         Endpoint { address: ip(address.source)?, port: address.source_port },
         Endpoint { address: ip(address.destination)?, port: address.destination_port },
     ))
+}
+
+fn ip(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {
+    match family {
+        AF_INET => Some(IpAddr::V4(Ipv4Addr::new(bytes[0], bytes[1], bytes[2], bytes[3]))),
+        AF_INET6 => Some(IpAddr::V6(Ipv6Addr::from(bytes))),
+        _ => None,
+    }
 }
 
 /// Without the NUL that ends it.
@@ -321,7 +344,7 @@ fn leaf_first_path(bytes: &[u8]) -> Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use zerocopy::IntoBytes as _;
+    use zerocopy::{FromZeros as _, IntoBytes as _};
 
     fn header(kind: u32) -> Header {
         Header { kind, tgid: 7, start_ns: 9, ..Header::default() }
@@ -371,6 +394,26 @@ mod tests {
         assert_eq!(event.destination.to_string(), "192.0.2.1:53");
         record.via = 7;
         assert_eq!(decode(record.as_bytes()), Err(DecodeError::UnknownVia(7)));
+    }
+
+    #[test]
+    fn resolver_calls_with_wrong_lengths_are_malformed() {
+        let mut record = abi::Resolve::new_zeroed();
+        record.header = header(Kind::Resolve as u32);
+        record.name[..4].copy_from_slice(b"a.b\0");
+        (record.name_len, record.count) = (4, 2);
+        (record.families[0], record.addresses[0][0]) = (AF_INET, 10);
+        record.families[1] = 99;
+        let Ok(Event::Resolve(event)) = decode(record.as_bytes()) else { panic!("no call") };
+        assert_eq!((event.name, event.name_cut), (Bytes::from("a.b"), false));
+        assert_eq!(event.addresses, [IpAddr::from([10, 0, 0, 0])], "what is no address is none");
+        record.count = 17;
+        assert_eq!(
+            decode(record.as_bytes()),
+            Err(DecodeError::Lengths { claimed: 17, present: 16 })
+        );
+        (record.count, record.name_len) = (0, 257);
+        assert!(decode(record.as_bytes()).is_err());
     }
 
     #[test]

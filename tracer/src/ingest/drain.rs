@@ -3,8 +3,8 @@
 //! A fork record is reserved before the child can run, an exec's argv pieces are submitted before
 //! the exec record, and both before any connect they lead to. So whoever drains the net ring
 //! *first*, then the process ring, and hands the net events on last, has usually met the process of
-//! an event. Failed execs and payloads have rings of their own and are
-//! handled like net events. Usually: a ring stops at a record that another CPU has reserved and not yet submitted,
+//! an event. Failed execs, payloads and calls of the
+//! resolver have rings of their own and are handled like net events. Usually: a ring stops at a record that another CPU has reserved and not yet submitted,
 //! which can hide later ones for a moment. For argv the drain waits that moment out; net events of
 //! processes not met yet wait in the fold.
 
@@ -44,7 +44,7 @@ impl Drain {
     pub fn round(&mut self, rings: &mut Rings, sink: &mut dyn FnMut(Event)) -> usize {
         let mut count = 0;
         let mut net = std::mem::take(&mut self.net);
-        for ring in [&mut rings.net, &mut rings.names, &mut rings.attempt] {
+        for ring in [&mut rings.net, &mut rings.names, &mut rings.attempt, &mut rings.resolver] {
             while let Some(record) = ring.next() {
                 count += 1;
                 net.extend(self.take(&record));

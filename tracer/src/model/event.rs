@@ -3,6 +3,8 @@
 //! A match over [`Event`] has no wildcard arm anywhere: a new kind fails to compile until every
 //! stage handles it.
 
+use std::net::IpAddr;
+
 use tracer_ebpf::abi::{ExecFile, Kind, Means, Stdio, Via, header_flag};
 
 use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
@@ -51,6 +53,7 @@ pub enum Event {
     ForeignSend(ForeignSendEvent),
     CgroupMove(CgroupMoveEvent),
     Payload(Box<PayloadEvent>),
+    Resolve(ResolveEvent),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -178,6 +181,20 @@ pub struct LocalSendEvent {
     pub peer_name: Bytes,
 }
 
+/// `getaddrinfo` returned.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ResolveEvent {
+    pub header: EventHeader,
+    pub name: Bytes,
+    /// `name` is the beginning only.
+    pub name_cut: bool,
+    /// What it returned: 0, or one of its own error numbers.
+    pub error: i32,
+    pub addresses: Vec<IpAddr>,
+    /// There were more.
+    pub more: bool,
+}
+
 /// Bytes that a socket of the tree sent or received: the beginning of a TCP stream in pieces, or a
 /// datagram.
 #[derive(Clone, Debug, PartialEq)]
@@ -266,6 +283,7 @@ impl Event {
             Event::ForeignSend(event) => &event.header,
             Event::CgroupMove(event) => &event.header,
             Event::Payload(event) => &event.header,
+            Event::Resolve(event) => &event.header,
         }
     }
 
@@ -287,6 +305,7 @@ impl Event {
             Event::ForeignSend(_) => Kind::ForeignSend,
             Event::CgroupMove(_) => Kind::CgroupMove,
             Event::Payload(_) => Kind::Payload,
+            Event::Resolve(_) => Kind::Resolve,
         }
     }
 }

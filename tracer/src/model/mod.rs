@@ -8,7 +8,7 @@ pub use bytes::Bytes;
 pub use event::{
     ArgvPiece, AttemptEvent, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
     DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, ForeignSendEvent, ForkEvent,
-    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, RootEvent,
+    IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, ResolveEvent, RootEvent,
 };
 pub(crate) use ids::nanoseconds;
 pub use ids::{Device, Endpoint, FileId, FileVersion, ProcessKey};

@@ -49,7 +49,7 @@ pub(super) fn reasons(story: &Story, claim: &Claim, contacts: &[Contact]) -> Vec
         if calls.is_empty() {
             continue;
         }
-        for contact in contacts {
+        for contact in contacts.iter().flat_map(Contact::with_and_without_lost) {
             // What is known by its address is the instance's own metadata, and no call of an API.
             if contact.is_dns || contact.to.is_some_and(|to| endpoints.of_address(to).is_some()) {
                 continue;

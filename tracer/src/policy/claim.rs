@@ -137,6 +137,18 @@ impl Claim {
             .filter(|(program, _)| !program.starts_with('@'))
     }
 
+    /// Whether it is decided by what names endpoints have.
+    pub(super) fn judges_names(&self) -> bool {
+        let needs_name = |text: &String| Target::parse(text).is_ok_and(|to| to.needs_name());
+        match self.kind.subject() {
+            // A copy that calls somebody is a suspicion beside what ran, and one source of names less
+            // is not worth slowing down others, and each run by the time that attaching takes.
+            Subject::Programs => false,
+            Subject::Connections => self.endpoints.iter().any(needs_name),
+            Subject::Credentials => true,
+        }
+    }
+
     /// The claim in words.
     pub fn words(&self) -> String {
         let (programs, endpoints) = (self.programs.join(", "), self.endpoints.join(", "));

@@ -19,6 +19,9 @@ pub enum Concern {
     Programs,
     Connections,
     Both,
+    /// None by itself: what names the C library's resolver gave. A claim that rests on such a name is
+    /// judged as if it were not there (`Contact::without_resolver`).
+    Names,
 }
 
 impl Concern {
@@ -75,6 +78,7 @@ fn concern(kind: Kind) -> Concern {
         | Kind::ForeignSend
         | Kind::CgroupMove
         | Kind::Payload => Concern::Connections,
+        Kind::Resolve => Concern::Names,
     }
 }
 
@@ -91,9 +95,12 @@ fn since_schema(kind: Kind) -> u32 {
         | Kind::ConnectResult
         | Kind::Close => 1,
         Kind::Attempt | Kind::LocalSend | Kind::Intrusion => 2,
-        Kind::Datagram | Kind::OddSocket | Kind::ForeignSend | Kind::CgroupMove | Kind::Payload => {
-            3
-        }
+        Kind::Datagram
+        | Kind::OddSocket
+        | Kind::ForeignSend
+        | Kind::CgroupMove
+        | Kind::Payload
+        | Kind::Resolve => 3,
     }
 }
 
@@ -193,6 +200,15 @@ fn nothing_lost(kind: Kind, story: &Story, end: &End) -> Requirement {
     )
 }
 
+/// Whether every call of the C library's resolver that was seen is in the recording.
+pub(super) fn resolver_is_whole(story: &Story) -> bool {
+    story.end.as_ref().is_none_or(|end| {
+        let skipped =
+            |(probe, count): (&String, &u64)| *count > 0 && probe_concern(probe) == Concern::Names;
+        nothing_lost(Kind::Resolve, story, end).holds && !end.skipped_runs.iter().any(skipped)
+    })
+}
+
 fn no_faults(story: &Story, end: &End) -> Requirement {
     let mut failures: Vec<String> = Fault::ALL
         .iter()
@@ -232,7 +248,7 @@ fn meaning(fault: Fault) -> &'static str {
 fn no_skips(concern: Concern, end: &End) -> Requirement {
     let name = match concern {
         Concern::Connections => "no-skips-connections",
-        Concern::Programs | Concern::Both => "no-skips-programs",
+        Concern::Programs | Concern::Both | Concern::Names => "no-skips-programs",
     };
     let skipped: Vec<String> = end
         .skipped_runs
@@ -253,6 +269,7 @@ fn probe_concern(probe: &str) -> Concern {
         "connect" | "sock_state" | "connect4" | "connect6" | "sendmsg4" | "sendmsg6"
         | "packet_out" | "packet_in" | "cgroup_move" | "inet_socket" | "other_socket"
         | "other_socket_send" => Concern::Connections,
+        "resolve_call" | "resolve_return" => Concern::Names,
         "exec" => Concern::Programs,
         probe if probe.starts_with("attempt_") => Concern::Programs,
         _ => Concern::Both,
@@ -406,11 +423,13 @@ fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
     use crate::record::schema::CanaryPhase;
     let kinds: &[Kind] = match concern_of_line {
         Concern::Connections => &[Kind::Connect, Kind::ConnectResult],
-        Concern::Programs | Concern::Both => &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit],
+        Concern::Programs | Concern::Both | Concern::Names => {
+            &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit]
+        }
     };
     let name = match concern_of_line {
         Concern::Connections => "canaries-connections",
-        Concern::Programs | Concern::Both => "canaries-programs",
+        Concern::Programs | Concern::Both | Concern::Names => "canaries-programs",
     };
     let check = |phase: CanaryPhase, when: &str| {
         let Some(canary) = end.canaries.iter().find(|canary| canary.phase == phase) else {

@@ -30,13 +30,14 @@ pub(super) fn judge(
     let mut index: BTreeMap<(ProcessKey, Finding), usize> = BTreeMap::new();
     for contact in contacts {
         let asks_for_names = contact.is_dns && claim.dns == DnsRule::Allow;
-        let finding = match claim.kind {
+        let find = |contact: &Contact| match claim.kind {
             ClaimKind::ConnectsOnlyTo if asks_for_names => None,
             ClaimKind::NeverConnectsTo if asks_for_names => asked.never_at(contact),
             ClaimKind::ConnectsOnlyTo => asked.only_to(contact),
             ClaimKind::NeverConnectsTo => asked.never_to(contact),
             ClaimKind::NeverRuns | ClaimKind::RunsOnly | ClaimKind::CredentialsInProcess => None,
         };
+        let finding = contact.with_and_without_lost().find_map(find);
         let Some(finding) = finding else { continue };
         match index.entry((contact.process, finding)) {
             Entry::Occupied(at) => {

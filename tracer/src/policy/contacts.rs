@@ -5,6 +5,7 @@ use std::{
     fmt::Write as _,
 };
 
+use super::completeness;
 use crate::{
     model::{Endpoint, ProcessKey},
     record::schema::{DatagramVia, DnsMessage, FirstBytes, Outcome},
@@ -25,6 +26,9 @@ pub(super) struct Contact {
     pub(super) is_dns: bool,
     /// It began with a TLS handshake that names nobody, or hides the name.
     pub(super) hides_name: bool,
+    /// The same without the resolver's names, where some of its answers were lost: another name may
+    /// have been among those, and nothing may hold by such a name that would not hold without it.
+    pub(super) without_resolver: Option<Box<Contact>>,
 }
 
 /// What the names of a contact amount to.
@@ -74,6 +78,11 @@ impl Contact {
                  it this address",
             )
         }
+    }
+
+    /// All that it has to be judged as.
+    pub(super) fn with_and_without_lost(&self) -> impl Iterator<Item = &Contact> {
+        std::iter::once(self).chain(self.without_resolver.as_deref())
     }
 
     /// The same as what a process did.
@@ -136,7 +145,19 @@ fn source(source: NameSource) -> &'static str {
 
 /// All contacts of a story, in order of time.
 pub(super) fn contacts(story: &Story) -> Vec<Contact> {
-    let names = Names::of(story);
+    let mut contacts = contacts_by(story, &Names::of(story));
+    if !completeness::resolver_is_whole(story) {
+        let without = contacts_by(story, &Names::without_resolver(story));
+        for (contact, without) in contacts.iter_mut().zip(without) {
+            if contact.naming != without.naming {
+                contact.without_resolver = Some(Box::new(without));
+            }
+        }
+    }
+    contacts
+}
+
+fn contacts_by(story: &Story, names: &Names) -> Vec<Contact> {
     let dns = dns_sockets(story);
     let hidden = hidden_names(story);
     let connections = story.connections.iter().map(|connection| {
@@ -151,6 +172,7 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
             spoken: was_spoken(connection),
             is_dns,
             hides_name: hidden.contains(&connection.id),
+            without_resolver: None,
         }
     });
     let moved: BTreeMap<(u64, Endpoint), u64> = story
@@ -183,6 +205,7 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
             spoken: !silent,
             is_dns,
             hides_name: false,
+            without_resolver: None,
         })
     });
     let foreign = story.foreign_sends.iter().map(|send| Contact {
@@ -194,6 +217,7 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
         spoken: true,
         is_dns: false,
         hides_name: true,
+        without_resolver: None,
     });
     let mut contacts: Vec<Contact> = connections.chain(datagrams).chain(foreign).collect();
     contacts.sort_by_key(|contact| contact.t_ns);

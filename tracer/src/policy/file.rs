@@ -40,6 +40,11 @@ impl Policy {
     pub fn counts_attempts(&self) -> bool {
         self.claims.iter().any(|claim| claim.attempts)
     }
+
+    /// Whether a claim is decided by what names endpoints have.
+    pub fn judges_names(&self) -> bool {
+        self.claims.iter().any(Claim::judges_names)
+    }
 }
 
 /// Whether the kernel can be told to kill what these policies forbid; if not, why.

@@ -32,6 +32,20 @@ pub fn lockdown() -> Lockdown {
         .unwrap_or(Lockdown::Unknown)
 }
 
+/// Whether the kernel kills processes for a uretprobe. From 6.11 on they come back to it by a system
+/// call that a seccomp filter, made when there was none of that number, refuses or punishes; later
+/// kernels do not ask the filter.
+pub(super) fn kills_at_uretprobes(release: &str) -> bool {
+    let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    match (next(), next(), next()) {
+        (6, 11, _) => true,
+        (6, 12, patch) => patch < 16,
+        (6, 13, patch) => patch < 4,
+        _ => false,
+    }
+}
+
 /// Whether programs on kernel functions are refused as such, whatever they do: some kernels are built
 /// or locked down that way. Asked with a program of two instructions, because for a real one all of
 /// the kernel's types have to be read first.
@@ -88,4 +102,19 @@ pub(super) fn refuses_function_probes() -> bool {
         return false;
     }
     std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_kill_at_uretprobes() {
+        for kills in ["6.11.0-29-generic", "6.12.9+bpo-amd64", "6.13.3", "6.13"] {
+            assert!(kills_at_uretprobes(kills), "{kills}");
+        }
+        for safe in ["6.1.0-32-amd64", "6.10.11", "6.12.38+deb13-amd64", "6.13.4", "6.14.0", "?"] {
+            assert!(!kills_at_uretprobes(safe), "{safe}");
+        }
+    }
 }

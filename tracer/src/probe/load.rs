@@ -13,8 +13,9 @@ use aya::{
     maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FExit,
-        Program, ProgramError, RawTracePoint, TracePoint,
+        Program, ProgramError, RawTracePoint, TracePoint, UProbe,
         links::{FdLink, LinkError},
+        uprobe::UProbeScope,
     },
 };
 use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash};
@@ -22,7 +23,7 @@ use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
-    kernel::refuses_function_probes,
+    kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
     tracepoint,
@@ -51,6 +52,13 @@ pub enum LoadError {
     NoCgroup(String),
     #[error("this kernel refuses programs on its functions")]
     NoFunctionProbes,
+    #[error("no C library with getaddrinfo was found where they usually are")]
+    NoLibrary,
+    #[error(
+        "this kernel ({0}) kills processes with a seccomp filter that come back from a watched \
+         function, inside the tree and outside; 6.14, 6.13.4 and 6.12.16 do not"
+    )]
+    KillsAtReturn(String),
     #[error(
         "the only way this kernel has for it costs processes that are not traced ({tax}); a policy that \
          counts attempts, or --attempts, allows that"
@@ -69,12 +77,21 @@ pub struct Debug {
     pub lose_net_every: u32,
     pub lose_attempt_every: u32,
     pub lose_names_every: u32,
+    pub lose_resolver_every: u32,
     /// Bytes of each ring of executable mappings; a power of two and a multiple of the page size.
     pub maps_bytes: Option<u32>,
     /// Attach everything but this program.
     pub silence: Option<String>,
     /// Ways to attach ([`Attach::way`]) that are not to be used where there are others.
     pub forbid: Vec<String>,
+}
+
+/// A C library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Library {
+    pub path: PathBuf,
+    /// Where in the file getaddrinfo begins.
+    pub getaddrinfo_bytes: u64,
 }
 
 #[derive(Clone, Debug)]
@@ -85,6 +102,10 @@ pub struct Options {
     pub ring_bytes: u32,
     /// Watch failed execs, whatever that costs other processes.
     pub attempts: bool,
+    /// Watch the C library's resolver, which costs other processes that call it.
+    pub resolver: bool,
+    /// The C libraries there are.
+    pub libraries: Vec<Library>,
     /// Watch what reaches processes outside the tree.
     pub hand_offs: bool,
     /// Kill what [`Attached::forbid`] names.
@@ -100,6 +121,8 @@ impl Default for Options {
             btf: BTF_PATH.into(),
             ring_bytes: RING_BYTES,
             attempts: false,
+            resolver: false,
+            libraries: Vec::new(),
             hand_offs: false,
             enforce: false,
             debug: Debug::default(),
@@ -154,6 +177,7 @@ pub struct Rings {
     pub net: RingBuf<MapData>,
     pub attempt: RingBuf<MapData>,
     pub names: RingBuf<MapData>,
+    pub resolver: RingBuf<MapData>,
 }
 
 impl std::fmt::Debug for Rings {
@@ -196,11 +220,14 @@ impl Loaded {
             ("FAIL_NET_EVERY", &debug.lose_net_every),
             ("FAIL_ATTEMPT_EVERY", &debug.lose_attempt_every),
             ("FAIL_NAMES_EVERY", &debug.lose_names_every),
+            ("FAIL_RESOLVER_EVERY", &debug.lose_resolver_every),
         ] {
             loader.override_global(global, every, true);
         }
         let enforce = u32::from(options.enforce);
         loader.override_global("ENFORCE", &enforce, true);
+        let resolver = u32::from(options.resolver);
+        loader.override_global("WATCH_RESOLVER", &resolver, true);
         let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
@@ -212,6 +239,11 @@ impl Loaded {
         const NOTHING: u32 = 4096;
         let attempts = if options.attempts { options.ring_bytes } else { NOTHING };
         loader.map_max_entries("ATTEMPT_RING", attempts);
+        let resolver = if options.resolver { options.ring_bytes } else { NOTHING };
+        loader.map_max_entries("RESOLVER_RING", resolver);
+        // Threads that are in the resolver at the same time; they take 2.5 MB.
+        const CALLS: u32 = 4096;
+        loader.map_max_entries("CALLS", if options.resolver { CALLS } else { 1 });
         loader.map_max_entries("TREE", tree_entries());
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
         let mut loaded = Loaded {
@@ -254,6 +286,9 @@ impl Loaded {
             match attach {
                 Attach::RawTracepoint(_) => self.raw(program)?.load(),
                 Attach::SyscallTracepoint(_) => self.program::<TracePoint>(program)?.load(),
+                Attach::LibraryCall(_) | Attach::LibraryReturn(_) => {
+                    self.program::<UProbe>(program)?.load()
+                }
                 Attach::CgroupAddress(_) => self.program::<CgroupSockAddr>(program)?.load(),
                 Attach::CgroupPacket(_) => self.program::<CgroupSkb>(program)?.load(),
                 Attach::CgroupSocket(_) => self.program::<CgroupSock>(program)?.load(),
@@ -300,6 +335,10 @@ impl Loaded {
                             .map_err(|error| refused(program, &error))?,
                     )
                 }
+                Attach::LibraryCall(_) | Attach::LibraryReturn(_) => {
+                    links.extend(self.attach_to_libraries(program)?);
+                    continue;
+                }
                 Attach::CgroupAddress(_) => {
                     let cgroup = self.cgroup_directory()?;
                     let attached = self.program::<CgroupSockAddr>(program)?;
@@ -327,6 +366,23 @@ impl Loaded {
         Ok(links)
     }
 
+    /// Attaches to getaddrinfo, in every process that has one of the libraries.
+    fn attach_to_libraries(&mut self, name: &'static str) -> Result<Vec<Link>, LoadError> {
+        let libraries = self.options.libraries.clone();
+        let program = self.program::<UProbe>(name)?;
+        let attach = |library: &Library| {
+            let Library { path, getaddrinfo_bytes } = library;
+            let id = program.attach(*getaddrinfo_bytes, path, UProbeScope::AllProcesses);
+            let link = id.and_then(|id| program.take_link(id)).map_err(|error| {
+                let detail = format!("{}: {}", path.display(), chain(&error));
+                LoadError::Refused { program: name, detail }
+            })?;
+            let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
+            Ok(Link::Slow(link))
+        };
+        libraries.iter().map(attach).collect()
+    }
+
     fn cgroup_directory(&self) -> Result<OwnedFd, LoadError> {
         let cgroup = self.cgroup.as_ref().map_err(|why| LoadError::NoCgroup(why.clone()))?;
         cgroup.directory.try_clone().map_err(|error| LoadError::NoCgroup(error.to_string()))
@@ -347,6 +403,7 @@ impl Loaded {
             net: ring("NET_RING")?,
             attempt: ring("ATTEMPT_RING")?,
             names: ring("NAMES_RING")?,
+            resolver: ring("RESOLVER_RING")?,
         };
         mappings::keep_from_children();
         Ok(rings)
@@ -389,10 +446,12 @@ impl Loaded {
                     links.extend(attached);
                     canary_kinds.extend(sensor.canary);
                     programs.extend(hook.probes.iter().map(|probe| probe.program));
-                    states.push(state(sensor, Ok(hook)));
+                    states.push(state(sensor, Ok(hook), &self.options));
                 }
                 Err(error) if sensor.wanted == Wanted::Always => return Err(error),
-                Err(error) => states.push(state(sensor, Err(error.to_string()))),
+                Err(error) => {
+                    states.push(state(sensor, Err(error.to_string()), &self.options));
+                }
             }
         }
         Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states })
@@ -407,6 +466,15 @@ impl Loaded {
             && let Err(why) = &self.cgroup
         {
             return Err(LoadError::NoCgroup(why.clone()));
+        }
+        if sensor.wanted == Wanted::ForNames {
+            if self.options.libraries.is_empty() {
+                return Err(LoadError::NoLibrary);
+            }
+            let release = kernel_release();
+            if kills_at_uretprobes(&release) {
+                return Err(LoadError::KillsAtReturn(release));
+            }
         }
         for hook in sensor.hooks {
             let way = |probe: &Probe| probe.attach.way();
@@ -423,13 +491,16 @@ impl Loaded {
                 refusal = LoadError::NoFunctionProbes;
                 continue;
             }
-            if !hook.tax.is_empty() && !self.options.attempts {
+            if !hook.tax.is_empty() && !sensor.may_tax(&self.options) {
                 refusal = LoadError::Taxed { tax: hook.tax };
                 continue;
             }
             let loaded = match sensor.wanted {
                 Wanted::Always => Ok(()), // already
-                Wanted::WithCgroup | Wanted::ForAttempts | Wanted::ForHandOffs => self.load(hook),
+                Wanted::WithCgroup
+                | Wanted::ForAttempts
+                | Wanted::ForNames
+                | Wanted::ForHandOffs => self.load(hook),
             };
             match loaded.and_then(|()| self.attach_hook(hook)) {
                 Ok(links) => return Ok((hook, links)),
@@ -445,11 +516,17 @@ fn first(sensor: &'static Sensor) -> Option<&'static Hook> {
     sensor.hooks.first()
 }
 
-fn state(sensor: &Sensor, attached: Result<&Hook, String>) -> SensorState {
+fn state(sensor: &Sensor, attached: Result<&Hook, String>, options: &Options) -> SensorState {
+    let place = if sensor.wanted == Wanted::ForNames {
+        let paths = options.libraries.iter().map(|library| library.path.display().to_string());
+        format!(" in {}", paths.collect::<Vec<_>>().join(", "))
+    } else {
+        String::new()
+    };
     match attached {
         Ok(hook) => SensorState {
             sensor: sensor.name.into(),
-            hook: hook.describe(),
+            hook: hook.describe() + &place,
             cannot_see: hook.cannot_see.into(),
             tax: hook.tax.into(),
             missing: None,
@@ -477,6 +554,8 @@ impl Link {
 #[derive(Debug)]
 enum Link {
     Bpf(FdLink),
+    /// As slow to detach as a perf event.
+    Slow(FdLink),
     Perf(OwnedFd),
 }
 
@@ -526,11 +605,13 @@ impl FinalCounters {
 impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
-        // The kernel waits out a grace period for each tracepoint; those of several threads are one.
+        // The kernel waits out a grace period for each tracepoint and breakpoint; those of several
+        // threads are one.
         std::thread::scope(|scope| {
             for link in self.links.drain(..) {
                 match link {
                     Link::Bpf(link) => drop(link),
+                    Link::Slow(link) => drop(scope.spawn(move || drop(link))),
                     Link::Perf(event) => drop(scope.spawn(move || drop(event))),
                 }
             }

@@ -16,4 +16,6 @@ mod tracepoint;
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier};
 pub use kernel::{Lockdown, kernel_release, lockdown};
-pub use load::{Attached, CgroupTarget, Debug, FinalCounters, LoadError, Loaded, Options, Rings};
+pub use load::{
+    Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,
+};

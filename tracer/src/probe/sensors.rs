@@ -24,6 +24,8 @@ pub enum Wanted {
     WithCgroup,
     /// A policy counts failed execs, or the user asks for them.
     ForAttempts,
+    /// A policy judges names of endpoints, or the user asks for the resolver.
+    ForNames,
     /// A policy is to be judged.
     ForHandOffs,
 }
@@ -33,8 +35,15 @@ impl Sensor {
         match self.wanted {
             Wanted::Always | Wanted::WithCgroup => true,
             Wanted::ForAttempts => options.attempts,
+            Wanted::ForNames => options.resolver,
             Wanted::ForHandOffs => options.hand_offs,
         }
+    }
+
+    /// Whether a hook with a tax will do.
+    pub(super) fn may_tax(&self, options: &Options) -> bool {
+        // It has no other hook: whoever asked for it asked for the tax.
+        self.wanted == Wanted::ForNames || options.attempts
     }
 }
 
@@ -47,7 +56,7 @@ pub struct Hook {
     /// What it cannot see, in one sentence; empty when nothing is known.
     pub cannot_see: &'static str,
     /// What it costs processes that are not traced; empty when that is nothing or next to nothing.
-    /// A hook with a tax is used only when failed execs are asked for.
+    /// A hook with a tax is used only when what it sees, or what costs more, is asked for.
     pub tax: &'static str,
 }
 
@@ -67,6 +76,10 @@ pub enum Attach {
     FunctionExit(&'static str),
     /// Of the group `syscalls`.
     SyscallTracepoint(&'static str),
+    /// A function of the C libraries, in all processes.
+    LibraryCall(&'static str),
+    /// Where such a function returns to.
+    LibraryReturn(&'static str),
     /// An address that a socket of the command's cgroup is given.
     CgroupAddress(&'static str),
     /// Packets of sockets of that cgroup.
@@ -82,6 +95,7 @@ impl Attach {
             Attach::RawTracepoint(_) => "raw-tracepoint",
             Attach::FunctionExit(_) => "fexit",
             Attach::SyscallTracepoint(_) => "tracepoint",
+            Attach::LibraryCall(_) | Attach::LibraryReturn(_) => "uprobe",
             Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_) => {
                 "cgroup"
             }
@@ -91,22 +105,26 @@ impl Attach {
 
 impl Hook {
     pub fn describe(&self) -> String {
-        let places: Vec<&str> = self
+        let mut places: Vec<&str> = self
             .probes
             .iter()
             .map(|probe| match probe.attach {
                 Attach::RawTracepoint(name)
                 | Attach::FunctionExit(name)
                 | Attach::SyscallTracepoint(name)
+                | Attach::LibraryCall(name)
+                | Attach::LibraryReturn(name)
                 | Attach::CgroupAddress(name)
                 | Attach::CgroupPacket(name)
                 | Attach::CgroupSocket(name) => name,
             })
             .collect();
+        places.dedup();
         let way = match self.probes.first().map(|probe| probe.attach) {
             Some(Attach::RawTracepoint(_)) => "raw tracepoint",
             Some(Attach::FunctionExit(_)) => "fexit",
             Some(Attach::SyscallTracepoint(_)) => "tracepoint syscalls:",
+            Some(Attach::LibraryCall(_) | Attach::LibraryReturn(_)) => "uprobe and uretprobe",
             Some(Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_)) => {
                 "cgroup"
             }
@@ -145,6 +163,9 @@ const fn packet(program: &'static str, name: &'static str) -> Probe {
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
 const SYSCALL_TAX: &str =
     "every system call of every process on this machine takes longer while tracing runs";
+/// A breakpoint in a file is one in every process that has mapped it.
+const LIBRARY_TAX: &str = "getaddrinfo takes microseconds longer while tracing runs, in every process \
+                           of this machine that has the same file of the C library";
 /// Of a socket that was made elsewhere.
 const FOREIGN_UNSEEN: &str = "what is sent over them, and such sockets that are only read from";
 /// A sensor that is no eBPF program.
@@ -348,6 +369,25 @@ pub const SENSORS: &[Sensor] = &[
                 tax: "",
             },
         ],
+    },
+    Sensor {
+        name: "resolved",
+        purpose: "which names processes have the C library resolve, and to which addresses",
+        wanted: Wanted::ForNames,
+        // It may have another C library than the machine, or none of these. A name that is missing is
+        // one source less and never makes a claim hold.
+        canary: &[],
+        hooks: &[Hook {
+            probes: &[
+                Probe { program: "resolve_call", attach: Attach::LibraryCall("getaddrinfo") },
+                Probe { program: "resolve_return", attach: Attach::LibraryReturn("getaddrinfo") },
+            ],
+            since: MINIMUM_KERNEL,
+            cannot_see: "programs that resolve names by themselves, are linked statically, or have a C \
+                         library of their own, as in a container; 32-bit programs; gethostbyname and \
+                         other functions than getaddrinfo",
+            tax: LIBRARY_TAX,
+        }],
     },
     Sensor {
         name: "attempts",

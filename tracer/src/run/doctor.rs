@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use super::{
     cgroup::{self, CommandCgroup},
     engine,
+    libraries::libraries,
     watch::Watch,
     witness::ExecWitness,
 };
@@ -66,7 +67,13 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
         ),
     }
     // Everything that any policy can ask for.
-    let options = probe::Options { attempts: true, hand_offs: true, ..options.clone() };
+    let options = probe::Options {
+        attempts: true,
+        resolver: true,
+        libraries: libraries(&[]),
+        hand_offs: true,
+        ..options.clone()
+    };
     let cgroup = CommandCgroup::make();
     line(
         "cgroup of the command",

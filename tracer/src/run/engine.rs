@@ -26,6 +26,7 @@ use super::{
     inherited,
     known::Known,
     launch::{self, LaunchError, Launched, Perf},
+    libraries::libraries,
     machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
     user::CallingUser,
@@ -87,10 +88,13 @@ pub struct Finished {
 }
 
 /// Traces the command to its end.
-pub async fn run(settings: Settings) -> Result<Finished, RunError> {
+pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     inherited::settle()?;
     let (signals, mask) = Signals::block()?;
     let cgroup = CommandCgroup::make();
+    if settings.probes.resolver {
+        settings.probes.libraries = libraries(&settings.command);
+    }
     let mut loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
     let rings = loaded.take_rings()?;
     let identifier = loaded.take_identifier()?;
@@ -168,9 +172,13 @@ impl Session {
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
         let mut sources = collector.watch.queues()?;
-        for ring in
-            [rings.process.as_fd(), rings.net.as_fd(), rings.attempt.as_fd(), rings.names.as_fd()]
-        {
+        for ring in [
+            rings.process.as_fd(),
+            rings.net.as_fd(),
+            rings.attempt.as_fd(),
+            rings.names.as_fd(),
+            rings.resolver.as_fd(),
+        ] {
             sources.push(ring.try_clone_to_owned()?);
         }
         let readiness = sources.into_iter().map(wait_on).collect::<io::Result<_>>()?;

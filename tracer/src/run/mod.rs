@@ -13,6 +13,7 @@ mod engine;
 mod inherited;
 mod known;
 mod launch;
+mod libraries;
 mod machine;
 mod settings;
 mod signals;

@@ -12,13 +12,14 @@ use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
         DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, FileVersion, ForeignSendEvent,
-        ForkEvent, IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, RootEvent,
-        nanoseconds,
+        ForkEvent, IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, ResolveEvent,
+        RootEvent, nanoseconds,
     },
+    protocol::host_name,
     record::schema::{
         Argv, Attempt, CgroupMove, Close, Connect, ConnectResult, Credentials, Datagram,
         DatagramVia, Exec, ExecutedFile, Exit, ForeignSend, Fork, Intrusion, IntrusionMeans,
-        LocalSend, OddSocket, Outcome, Record, Root, Script, ScriptFile,
+        LocalSend, OddSocket, Outcome, Record, Resolved, Root, Script, ScriptFile,
     },
 };
 
@@ -83,7 +84,8 @@ impl Fold {
             | Event::OddSocket(_)
             | Event::ForeignSend(_)
             | Event::CgroupMove(_)
-            | Event::Payload(_) => {
+            | Event::Payload(_)
+            | Event::Resolve(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -128,6 +130,7 @@ impl Fold {
                 self.said.extend(records);
                 return None;
             }
+            Event::Resolve(event) => resolved(event),
         })
     }
 
@@ -425,6 +428,21 @@ fn foreign_send(event: &ForeignSendEvent) -> Record {
         destination: event.destination,
         net_ns_inum: event.net_ns_inum,
         unread: names(&event.header),
+    })
+}
+
+fn resolved(event: ResolveEvent) -> Record {
+    let header = &event.header;
+    // The beginning of a name is another name.
+    let addresses = if event.name_cut { Vec::new() } else { event.addresses };
+    Record::Resolved(Resolved {
+        t_ns: header.time_ns,
+        process: header.process,
+        thread: header.tid,
+        name: host_name(&event.name.0),
+        addresses,
+        truncated: event.more || event.name_cut,
+        error: (event.error != 0).then_some(event.error),
     })
 }
 

@@ -119,6 +119,13 @@ struct Told {
 
 impl Names {
     pub fn of(story: &Story) -> Names {
+        let mut names = Names::without_resolver(story);
+        names.add_resolved(story);
+        names
+    }
+
+    /// As if nobody had watched the C library's resolver.
+    pub fn without_resolver(story: &Story) -> Names {
         let mut names = Names::default();
         for opening in &story.openings {
             names.add_opening(opening);
@@ -129,6 +136,14 @@ impl Names {
         for dns in messages {
             answers.add(dns, &mut names);
         }
+        for entry in story.end.iter().flat_map(|end| &end.hosts) {
+            let known = entry.names.iter().map(|name| Arc::from(plain(name)));
+            names.address(entry.address).hosts.extend(known);
+        }
+        names
+    }
+
+    fn add_resolved(&mut self, story: &Story) {
         let mut resolved: Vec<_> = story.resolved.iter().collect();
         resolved.sort_by_key(|resolved| resolved.t_ns);
         for resolved in resolved {
@@ -140,17 +155,12 @@ impl Names {
                     process: resolved.process,
                     name: Arc::clone(&name),
                 };
-                let known = names.address(*address);
+                let known = self.address(*address);
                 let first = known.first_resolved.entry((resolved.process, Arc::clone(&name)));
                 first.or_insert(resolved.t_ns);
                 push(known.resolved.entry(resolved.process).or_default(), told);
             }
         }
-        for entry in story.end.iter().flat_map(|end| &end.hosts) {
-            let known = entry.names.iter().map(|name| Arc::from(plain(name)));
-            names.address(entry.address).hosts.extend(known);
-        }
-        names
     }
 
     pub fn connection(&self, connection: &Connection) -> Naming {

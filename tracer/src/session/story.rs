@@ -472,7 +472,8 @@ impl Story {
             | Kind::Datagram
             | Kind::OddSocket
             | Kind::ForeignSend
-            | Kind::CgroupMove => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
+            | Kind::CgroupMove
+            | Kind::Resolve => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
         }
     }
 

@@ -1,5 +1,7 @@
 //! Claims over connections, for contacts whose names are given.
 
+use tracer_ebpf::abi::Kind;
+
 use super::*;
 use crate::{
     model::Endpoint,
@@ -29,6 +31,7 @@ pub(in crate::policy) fn contact(address: &str, names: &[(&str, NameSource)]) ->
         spoken: true,
         is_dns: false,
         hides_name: false,
+        without_resolver: None,
     }
 }
 
@@ -92,6 +95,43 @@ fn a_name_that_was_said_and_found_proves() {
     }
     let plain = [("api.anthropic.com", NameSource::HttpHost), ("api.anthropic.com", DNS)];
     check(only(API, contact(AT, &plain)), Ruling::Proven, "");
+}
+
+#[test]
+fn nothing_rests_on_a_resolver_that_lost_something() {
+    let lost = |policy: &str, contact: Contact| {
+        ruling_by(&self::policy(policy), &[git()], &[contact], |_, end| {
+            let row = |read, lost| CounterRow {
+                cpu: 0,
+                kind: Kind::Resolve.name().into(),
+                produced: read + lost,
+                lost,
+                read,
+            };
+            end.counters.push(row(0, 1));
+        })
+    };
+    let only = format!("kind = 'connects-only-to'\nendpoints = [{API}]");
+    // By itself it matters to nobody.
+    let sure = || contact(AT, &[("api.anthropic.com", SNI), ("api.anthropic.com", DNS)]);
+    check(lost(&only, sure()), Ruling::Proven, "");
+    let both = [("api.anthropic.com", SNI), ("api.anthropic.com", NameSource::Resolver)];
+    let without = Some(Box::new(contact(AT, &both[..1])));
+    let by_resolver = Contact { without_resolver: without, ..contact(AT, &both) };
+    check(lost(&only, by_resolver.clone()), Ruling::Inconclusive, "no answer of DNS");
+    // What it did tell counts against a claim all the same.
+    let only_other = "kind = 'connects-only-to'\nendpoints = ['other.example']";
+    check(lost(only_other, by_resolver), Ruling::Violated, "is not listed");
+}
+
+#[test]
+fn claims_that_are_decided_by_names() {
+    let judges = |claim: &str| policy(claim).judges_names();
+    assert!(judges("kind = 'connects-only-to'\nendpoints = ['a.example', '10.0.0.0/8']"));
+    assert!(judges("kind = 'never-connects-to'\nendpoints = ['class:telemetry']"));
+    assert!(judges("kind = 'credentials-in-process'"));
+    assert!(!judges("kind = 'connects-only-to'\nendpoints = ['10.0.0.0/8', '[::1]:443']"));
+    assert!(!judges("kind = 'never-runs'\nprograms = ['aws']"));
 }
 
 #[test]

@@ -256,6 +256,10 @@ pub struct Resolved {
     pub thread: u32,
     pub name: String,
     pub addresses: Vec<IpAddr>,
+    /// There were more addresses, or `name` is only the beginning of the name, and then there are
+    /// none.
+    #[serde(default, skip_serializing_if = "super::is_false")]
+    pub truncated: bool,
     /// `getaddrinfo`'s own error number; absent when it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub error: Option<i32>,

@@ -141,6 +141,7 @@ fn sources_are_in_order() {
         thread: 9,
         name: "A.example.".into(),
         addresses,
+        truncated: false,
         error: None,
     }));
     story.connects(ROOT, ADDRESS);
@@ -168,6 +169,7 @@ fn nothing_is_named_by_nothing() {
         thread: 9,
         name: ADDRESS.into(),
         addresses: vec![ADDRESS.parse().unwrap()],
+        truncated: false,
         error: None,
     };
     story.add(Record::Resolved(resolved));

@@ -1,0 +1,90 @@
+//! The C libraries whose resolver is watched.
+
+use std::{
+    collections::BTreeSet,
+    env,
+    ffi::{OsStr, OsString},
+    fs::File,
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Path, PathBuf},
+};
+
+use object::{
+    Object as _, ObjectSegment as _, ObjectSymbol as _, ReadCache,
+    elf::{FileHeader64, PT_INTERP},
+    read::elf::{ElfFile, ProgramHeader as _},
+};
+
+use crate::probe::Library;
+
+/// Where distributions have their C library: glibc's, then musl's.
+const USUAL: [&str; 6] = [
+    "/lib/x86_64-linux-gnu/libc.so.6",
+    "/lib64/libc.so.6",
+    "/usr/lib64/libc.so.6",
+    "/usr/lib/libc.so.6",
+    "/lib/libc.so.6",
+    "/lib/ld-musl-x86_64.so.1",
+];
+
+type Elf<'a> = ElfFile<'a, FileHeader64<object::Endianness>, &'a ReadCache<File>>;
+
+/// Those of the machine and the command's own, each file once.
+pub(super) fn libraries(command: &[OsString]) -> Vec<Library> {
+    let own = command.first().and_then(|name| program(name)).and_then(|path| loader(&path));
+    // musl's loader is the library; glibc has it in the same folder.
+    let own = own.into_iter().flat_map(|loader| {
+        let loader = loader.canonicalize().unwrap_or(loader);
+        [loader.with_file_name("libc.so.6"), loader]
+    });
+    let mut known = BTreeSet::new();
+    let mut is_new = |path: &Path| {
+        path.metadata().is_ok_and(|metadata| known.insert((metadata.dev(), metadata.ino())))
+    };
+    let paths = USUAL.iter().map(PathBuf::from).chain(own).filter(|path| is_new(path));
+    let library = |path: PathBuf| {
+        let getaddrinfo_bytes = function(&path, "getaddrinfo")?;
+        Some(Library { path, getaddrinfo_bytes })
+    };
+    paths.filter_map(library).collect()
+}
+
+/// The file that a command's first word is.
+fn program(name: &OsStr) -> Option<PathBuf> {
+    if name.as_bytes().contains(&b'/') {
+        return Some(name.into());
+    }
+    let path = env::var_os("PATH")?;
+    env::split_paths(&path).map(|folder| folder.join(name)).find(|path| path.is_file())
+}
+
+fn with_elf<T>(path: &Path, look: impl FnOnce(&Elf<'_>) -> Option<T>) -> Option<T> {
+    let file = ReadCache::new(File::open(path).ok()?);
+    look(&ElfFile::parse(&file).ok()?)
+}
+
+/// The dynamic loader that a program asks for.
+fn loader(program: &Path) -> Option<PathBuf> {
+    with_elf(program, |elf| {
+        let endian = elf.endian();
+        let headers = elf.elf_program_headers();
+        let header = headers.iter().find(|header| header.p_type(endian) == PT_INTERP)?;
+        let name = header.data(endian, elf.data()).ok()?;
+        let name = name.split(|byte| *byte == 0).next()?;
+        Some(OsStr::from_bytes(name).into())
+    })
+}
+
+/// Where in a file a function begins that others can call.
+fn function(library: &Path, name: &str) -> Option<u64> {
+    with_elf(library, |elf| {
+        let symbol = elf
+            .dynamic_symbols()
+            .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))?;
+        elf.segments().find_map(|segment| {
+            let inside = symbol.address().checked_sub(segment.address())?;
+            let (offset_bytes, size_bytes) = segment.file_range();
+            (inside < size_bytes).then_some(offset_bytes + inside)
+        })
+    })
+}
