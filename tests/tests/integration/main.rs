@@ -27,6 +27,7 @@ mod policies;
 mod readme;
 mod recording;
 mod report;
+mod resolve;
 mod session;
 mod swarm;
 mod terminal;
@@ -71,6 +72,7 @@ fn main() -> ExitCode {
         ("outside", outside::TESTS),
         ("policies", policies::TESTS),
         ("maps", maps::TESTS),
+        ("resolve", resolve::TESTS),
         ("watch", watch::TESTS),
         ("wrappers", wrappers::TESTS),
         ("readme", readme::TESTS),
