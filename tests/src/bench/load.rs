@@ -17,6 +17,7 @@ pub enum Deed {
     NullCall,
     FailedExec,
     UdpConnect,
+    Resolve,
 }
 
 impl Deed {
@@ -27,6 +28,7 @@ impl Deed {
             Deed::NullCall => "null",
             Deed::FailedExec => "try",
             Deed::UdpConnect => "udp",
+            Deed::Resolve => "resolve",
         }
     }
 }
@@ -47,31 +49,36 @@ pub struct Cost {
 #[derive(Debug)]
 pub struct Loads {
     program: PathBuf,
+    /// The same with the machine's C library, for its resolver.
+    dynamic: PathBuf,
     /// A static program that ends at once.
     spawned: PathBuf,
 }
 
 impl Loads {
     pub fn compile(scratch: &Scratch) -> Result<Loads> {
-        let compile = |source: &Path, to: &str| {
+        let compile = |source: &Path, to: &str, how: &str| {
             let to = scratch.file(to);
             let mut cc = Command::new(on_path("cc")?);
-            cc.args(["-std=gnu11", "-O2", "-static", "-Wall", "-Wextra", "-Werror", "-o"]);
+            cc.args(["-std=gnu11", "-O2", how, "-Wall", "-Wextra", "-Werror", "-o"]);
             let output = cc.arg(&to).arg(source).output().context("cannot start cc")?;
             ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
             Ok(to)
         };
         let nothing = scratch.write("nothing.c", "int main(void) { return 0; }\n")?;
+        let load = fixtures().join("programs/bench-load.c");
         Ok(Loads {
-            program: compile(&fixtures().join("programs/bench-load.c"), "bench-load")?,
-            spawned: compile(&nothing, "nothing")?,
+            program: compile(&load, "bench-load", "-static")?,
+            dynamic: compile(&load, "bench-load-dynamic", "-DRESOLVE")?,
+            spawned: compile(&nothing, "nothing", "-static")?,
         })
     }
 
     /// The command line that does it this often.
     pub fn command(&self, deed: Deed, count: u64, cpu: usize) -> Vec<String> {
+        let program = if deed == Deed::Resolve { &self.dynamic } else { &self.program };
         let words = [
-            self.program.display().to_string(),
+            program.display().to_string(),
             cpu.to_string(),
             deed.word().to_owned(),
             count.to_string(),

@@ -47,6 +47,7 @@ pub enum Part {
     Spawn,
     Connect,
     Untraced,
+    Resolver,
     Node,
     Start,
     Losses,
@@ -54,10 +55,11 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Part; 7] = [
+    pub const ALL: [Part; 8] = [
         Part::Spawn,
         Part::Connect,
         Part::Untraced,
+        Part::Resolver,
         Part::Node,
         Part::Start,
         Part::Losses,
@@ -69,6 +71,7 @@ impl Part {
             Part::Spawn => "spawn",
             Part::Connect => "connect",
             Part::Untraced => "untraced",
+            Part::Resolver => "resolver",
             Part::Node => "node",
             Part::Start => "start",
             Part::Losses => "losses",
@@ -84,6 +87,7 @@ pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
         Part::Spawn => traced(bench, &loads, effort, &SPAWN),
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
         Part::Untraced => untraced(bench, &loads, effort),
+        Part::Resolver => resolver(bench, &loads, effort),
         Part::Node => node(bench, &loads, effort),
         Part::Start => start(bench, effort),
         Part::Losses => losses::section(bench, &loads, effort),
@@ -194,6 +198,41 @@ fn untraced(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
                 Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)),
                 Cell::nanoseconds(median(&each)),
             ]
+        })?;
+    }
+    Ok(section)
+}
+
+/// A call of the C library's resolver, the shortest there is: of an address.
+fn resolver(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
+    let mut section = Section::new(
+        "`getaddrinfo` while tracer watches it, which it does only when asked",
+        "a few microseconds; a call that asks anybody takes 100 us and more",
+        100_000 / effort.divisor,
+        effort.pairs,
+    );
+    section.columns = &["wall", "added each"];
+    let count = section.count;
+    let command = loads.command(Deed::Resolve, count, LOAD_CPU);
+    let outside = |tool| bench.watching(tool).map(Some);
+    for (name, tool, is_inside) in [
+        ("nothing", Tool::Nothing, true),
+        ("in the tree, tracer run", Tool::Tracer, true),
+        ("in the tree, tracer run --resolver", Tool::TracerResolver, true),
+        ("in another process, tracer run", Tool::Tracer, false),
+        ("in another process, tracer run --resolver", Tool::TracerResolver, false),
+    ] {
+        let measured = Pairs::measure(
+            effort.pairs,
+            || bench.trial(Tool::Nothing, &command),
+            || {
+                let _watching = if is_inside { None } else { outside(tool)? };
+                bench.trial(if is_inside { tool } else { Tool::Nothing }, &command)
+            },
+        );
+        section.add(name, measured, |pairs| {
+            let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
+            vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
         })?;
     }
     Ok(section)

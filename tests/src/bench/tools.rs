@@ -29,6 +29,8 @@ fn peers() -> PathBuf {
 pub enum Tool {
     Nothing,
     Tracer,
+    /// With the watch of the C library's resolver.
+    TracerResolver,
     /// `strace -f` of everything.
     Strace,
     /// The same, with a filter in the kernel that leaves other calls alone.
@@ -54,6 +56,7 @@ impl Tool {
         match self {
             Tool::Nothing => "nothing",
             Tool::Tracer => "tracer run",
+            Tool::TracerResolver => "tracer run --resolver",
             Tool::Strace => "strace -f",
             Tool::StraceFiltered => "strace -f --seccomp-bpf",
             Tool::Execsnoop => "execsnoop (libbpf-tools)",
@@ -68,6 +71,9 @@ impl Tool {
         let words: &[&str] = match self {
             Tool::Nothing => &[],
             Tool::Tracer => &["{tracer}", "run", "--quiet", "--output", "{log}", "--"],
+            Tool::TracerResolver => {
+                &["{tracer}", "run", "--quiet", "--resolver", "--output", "{log}", "--"]
+            }
             Tool::Strace => &["strace", "-f", "-qq", "-o", "{log}"],
             Tool::StraceFiltered => &[
                 "strace",
@@ -110,6 +116,7 @@ impl Tool {
         match self {
             Tool::Nothing
             | Tool::Tracer
+            | Tool::TracerResolver
             | Tool::Strace
             | Tool::StraceFiltered
             | Tool::PerfTrace => None,
