@@ -31,6 +31,8 @@ static WATCH_RESOLVER: Global<u32> = Global::new(0);
 struct Call {
     /// Where the caller wants the list; then the list's next entry. 0: it asked for no name.
     next: u64,
+    /// Where the name is.
+    node: u64,
     name_len: u32,
     count: u32,
     /// Not all addresses could be read, or found room.
@@ -119,13 +121,18 @@ fn resolve_call(ctx: ProbeContext) -> u32 {
     let Some(call) = CALLS.get_ptr_mut(thread) else { return 0 };
     // SAFETY: the entry of this thread, which is here and nowhere else.
     let call = unsafe { &mut *call };
-    call.next = result;
-    let room = call.name.as_mut_ptr();
-    // SAFETY: `room` has HOST_NAME_BYTES bytes; the helper checks the source.
-    let len =
-        unsafe { bpf_probe_read_user_str(room.cast(), HOST_NAME_BYTES as u32, node as *const _) };
-    call.name_len = u32::try_from(len).unwrap_or(0);
+    (call.next, call.node) = (result, node);
+    read_name(call);
     0
+}
+
+#[inline(always)]
+fn read_name(call: &mut Call) {
+    let room = call.name.as_mut_ptr();
+    let from = call.node as *const _;
+    // SAFETY: `room` has HOST_NAME_BYTES bytes; the helper checks the source.
+    let len = unsafe { bpf_probe_read_user_str(room.cast(), HOST_NAME_BYTES as u32, from) };
+    call.name_len = u32::try_from(len).unwrap_or(0);
 }
 
 #[uretprobe]
@@ -133,12 +140,17 @@ fn resolve_return(ctx: RetProbeContext) -> u32 {
     let Some(process) = tree::current(&ctx) else { return 0 };
     let thread = thread();
     let error = ctx.ret::<i32>();
-    let Some(call) = CALLS.get_ptr(thread) else {
+    let Some(call) = CALLS.get_ptr_mut(thread) else {
         emit::missed(Kind::Resolve);
         return 0;
     };
     // SAFETY: the entry of this thread, which is here and nowhere else.
-    let asked = unsafe { (*call).next } != 0;
+    let call = unsafe { &mut *call };
+    let asked = call.next != 0;
+    // At the call its page may not have been in memory yet: a program cannot wait for that.
+    if asked && call.name_len == 0 {
+        read_name(call);
+    }
     if asked && error == 0 {
         read_list(thread);
     }

@@ -3,7 +3,10 @@
 //! The fold joins what belongs together: pieces of an argv to their exec, an outcome to its
 //! connect, a script to its file. It does no IO and never fails; what it cannot join is counted.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet},
+    net::IpAddr,
+};
 
 use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
@@ -439,11 +442,20 @@ fn resolved(event: ResolveEvent) -> Record {
         t_ns: header.time_ns,
         process: header.process,
         thread: header.tid,
-        name: host_name(&event.name.0),
+        name: asked_name(&event.name.0),
         addresses,
         truncated: event.more || event.name_cut,
         error: (event.error != 0).then_some(event.error),
     })
+}
+
+/// A name, or an address in its place, without the interface that may follow it.
+fn asked_name(bytes: &[u8]) -> String {
+    let address = bytes.split(|byte| *byte == b'%').next().and_then(|bytes| {
+        let text = std::str::from_utf8(bytes).ok()?;
+        text.parse::<IpAddr>().is_ok().then(|| text.to_owned())
+    });
+    address.unwrap_or_else(|| host_name(bytes))
 }
 
 fn cgroup_move(event: CgroupMoveEvent) -> Record {

@@ -129,6 +129,30 @@ fn canaries_are_counted_and_not_recorded() {
     assert_eq!(fold.canary_events.get("exec"), Some(&1));
 }
 
+#[test]
+fn an_address_in_place_of_a_name_stays_one() {
+    let mut fold = Fold::default();
+    fold.apply(fork(), &mut NoMachine);
+    let mut name = |asked: &str| {
+        let event = ResolveEvent {
+            header: header(CHILD, 5),
+            name: asked.into(),
+            name_cut: false,
+            error: 0,
+            addresses: Vec::new(),
+            more: false,
+        };
+        match fold.apply(Event::Resolve(event), &mut NoMachine) {
+            Some(Record::Resolved(resolved)) => resolved.name,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(name("2001:db8::1"), "2001:db8::1");
+    assert_eq!(name("fe80::1%eth0"), "fe80::1");
+    assert_eq!(name("a.example"), "a.example");
+    assert_eq!(name("a b"), "a\\032b");
+}
+
 fn connect(time_ns: u64, id: u64) -> Event {
     Event::Connect(ConnectEvent {
         header: header(CHILD, time_ns),
