@@ -24,7 +24,9 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("by_threads_and_children", by_threads_and_children),
     ("all_at_once", all_at_once),
+    ("of_version_6", of_version_6),
     ("that_fails", that_fails),
+    ("name_that_is_not_in_memory_yet", name_that_is_not_in_memory_yet),
     ("others_are_not_recorded", others_are_not_recorded),
     ("only_when_asked", only_when_asked),
     ("by_the_lab", by_the_lab),
@@ -78,6 +80,18 @@ fn by_threads_and_children(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+fn of_version_6(scratch: &Scratch) -> Result<()> {
+    const ADDRESS: &str = "2001:db8::7:0:1";
+    let program = program(scratch, "resolve")?;
+    let command = [program.as_os_str(), ADDRESS.as_ref()];
+    let run = scratch.run(command).option("--resolver").record()?;
+    let calls = calls(&run, ADDRESS)?;
+    let own: IpAddr = ADDRESS.parse()?;
+    ensure!(calls.len() == 3, "{:?}", run.story.resolved);
+    ensure!(calls.iter().all(|call| call.addresses == [own]), "{calls:?}");
+    Ok(())
+}
+
 fn all_at_once(scratch: &Scratch) -> Result<()> {
     let program = program(scratch, "resolve")?;
     for (processes, threads, each) in [(5, 4, 10), (20, 4, 25)] {
@@ -117,6 +131,16 @@ fn that_fails(scratch: &Scratch) -> Result<()> {
         ensure!(call.error.is_some() && call.addresses.is_empty(), "{call:?}");
         ensure!(call.name.len() == 255 && call.truncated, "its beginning: {call:?}");
     }
+    Ok(())
+}
+
+fn name_that_is_not_in_memory_yet(scratch: &Scratch) -> Result<()> {
+    let program = program(scratch, "resolve")?;
+    let file = scratch.write("name", "127.0.0.99")?;
+    let command = [program.as_os_str(), "--cold".as_ref(), file.as_os_str()];
+    let run = scratch.run(command).option("--resolver").record()?;
+    run.exits(0)?;
+    ensure!(calls(&run, "127.0.0.99")?.len() == 1, "{:?}", run.story.resolved);
     Ok(())
 }
 
