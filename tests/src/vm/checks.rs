@@ -44,6 +44,7 @@ pub(super) const ALL: &[(&str, Check)] = &[
     ("odd-sockets", sockets::odd_sockets),
     ("http-host", sockets::http_host),
     ("foreign-sends", sockets::foreign_sends),
+    ("resolver", sockets::resolver),
     ("forced-loss", forced_loss),
     ("script", script),
     ("memfd", memfd),
@@ -87,7 +88,9 @@ fn verified_instructions(doctor: &str) -> Vec<(&str, u64)> {
 fn doctor(_: &mut Traced) -> Result<Finding> {
     let doctor = tracer(&["doctor"])?;
     ensure!(doctor.code == 0, "code {}: {}{}", doctor.code, doctor.out, doctor.err);
-    let refused: Vec<_> = doctor.out.lines().filter(|line| line.contains("NO:")).collect();
+    // Whether there is a C library depends on the machine that this one was made on.
+    let refused = |line: &&str| line.contains("NO:") && !line.contains("no C library");
+    let refused: Vec<_> = doctor.out.lines().filter(refused).collect();
     ensure!(refused.is_empty(), "{}", refused.join("\n"));
     for (sensor, count) in verified_instructions(&doctor.out) {
         say(&format!("vm-instructions {sensor} {count}"));

@@ -4,6 +4,7 @@ use std::{
     fs, io,
     net::{TcpListener, TcpStream, UdpSocket},
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    path::Path,
 };
 
 use anyhow::{Result, ensure};
@@ -57,6 +58,24 @@ pub(super) fn http_host(traced: &mut Traced) -> Result<Finding> {
     recording.one("connect", "/cookie", opening["cookie"].clone())?;
     recording.one("connect", "/connection", opening["connection"].clone())?;
     ok("from the first bytes of a connection")
+}
+
+/// By glibc, of which the virtual machine has a copy for this alone.
+pub(super) fn resolver(traced: &mut Traced) -> Result<Finding> {
+    const GETENT: &str = "/usr/bin/getent";
+    if !Path::new(GETENT).exists() {
+        return Ok(Finding::Skipped("the machine that made this one has no glibc".into()));
+    }
+    fs::write("/etc/hosts", "127.0.0.1 localhost\n192.0.2.7 named.example\n")?;
+    let script = format!("{GETENT} ahosts named.example & {GETENT} ahosts named.example; wait");
+    let recording = traced.run(&["--resolver"], 0, &["/bin/sh", "-c", &script])?;
+    let calls: Vec<_> = recording.of_type("resolved").collect();
+    ensure!(calls.len() == 2, "{} calls: {calls:?}", calls.len());
+    for call in calls {
+        expect(call, "/name", "named.example")?;
+        expect(call, "/addresses", vec!["192.0.2.7"])?;
+    }
+    ok("two calls of getaddrinfo at once")
 }
 
 /// Over a connection that was there before tracing. Busybox copies with sendfile(2).

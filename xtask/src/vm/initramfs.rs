@@ -4,6 +4,7 @@
 //! Not compressed: the kernel takes it either way, and emulated unpacking costs more than loading.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::{Path, PathBuf},
 };
@@ -16,6 +17,8 @@ pub(super) struct Programs {
     pub(super) init: PathBuf,
     pub(super) tracer: PathBuf,
     pub(super) busybox: PathBuf,
+    /// Files of this machine that are to be at the same place there.
+    pub(super) copied: Vec<PathBuf>,
 }
 
 const DIRECTORIES: [&str; 8] = ["bin", "dev", "etc", "opt", "proc", "run", "sys", "tmp"];
@@ -25,14 +28,25 @@ pub(super) fn write(file: &Path, programs: &Programs) -> Result<()> {
     for directory in DIRECTORIES {
         archive.add(directory, DIRECTORY, &[])?;
     }
-    for (name, program) in [
-        ("init", &programs.init),
-        ("bin/tracer", &programs.tracer),
-        ("bin/busybox", &programs.busybox),
-    ] {
+    let own = [
+        (Path::new("init"), &programs.init),
+        (Path::new("bin/tracer"), &programs.tracer),
+        (Path::new("bin/busybox"), &programs.busybox),
+    ];
+    let copied = programs.copied.iter().map(|file| (file.strip_prefix("/").unwrap_or(file), file));
+    let mut known = BTreeSet::from(DIRECTORIES.map(PathBuf::from));
+    for (name, program) in own.into_iter().chain(copied) {
+        let mut folders: Vec<&Path> =
+            name.ancestors().skip(1).filter(|folder| *folder != Path::new("")).collect();
+        folders.reverse();
+        for folder in folders {
+            if known.insert(folder.to_owned()) {
+                archive.add(&folder.display().to_string(), DIRECTORY, &[])?;
+            }
+        }
         let content =
             fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-        archive.add(name, PROGRAM, &content)?;
+        archive.add(&name.display().to_string(), PROGRAM, &content)?;
     }
     fs::write(file, archive.end()?).with_context(|| format!("cannot write {}", file.display()))
 }

@@ -137,7 +137,17 @@ fn boot(qemu: &Qemu, kernel: &Kernel, initramfs: &Path, folder: &Path) -> Result
     Ok(Outcome::of_console(&kernel.name, &console, ending, started.elapsed()))
 }
 
-/// Static programs, because there is no C library in the virtual machine. In a target folder of
+/// A program that calls getaddrinfo of glibc, and all that it needs; nothing where this machine has
+/// another C library.
+fn resolving() -> Vec<PathBuf> {
+    let libraries = ["/lib/x86_64-linux-gnu/libc.so.6", "/lib64/libc.so.6", "/usr/lib/libc.so.6"];
+    let library = libraries.iter().map(Path::new).find(|path| path.is_file());
+    let others = ["/usr/bin/getent", "/lib64/ld-linux-x86-64.so.2"].map(Path::new);
+    let all: Vec<PathBuf> = library.into_iter().chain(others).map(Path::to_owned).collect();
+    if library.is_some() && all.iter().all(|path| path.is_file()) { all } else { Vec::new() }
+}
+
+/// Static programs, because the virtual machine has no C library but for the one that is watched. In a target folder of
 /// their own: one that alternates between two sets of flags compiles everything twice each time.
 fn programs(layout: &Layout, busybox: &Path) -> Result<initramfs::Programs> {
     let target = layout.target().join("vm").join("build");
@@ -161,5 +171,6 @@ fn programs(layout: &Layout, busybox: &Path) -> Result<initramfs::Programs> {
         init: built.join("vm-init"),
         tracer: built.join("tracer"),
         busybox: busybox.to_owned(),
+        copied: resolving(),
     })
 }
