@@ -26,7 +26,7 @@ pub(in crate::policy) fn contact(address: &str, names: &[(&str, NameSource)]) ->
         t_ns: 6,
         process: CHILD,
         means: "TCP connection",
-        to: Some(crate::model::Endpoint { address: to.ip(), port: to.port() }),
+        to: Some(Endpoint { address: to.ip(), port: to.port() }),
         naming: Naming { names, disagree, encrypted_hello: false },
         spoken: true,
         is_dns: false,
