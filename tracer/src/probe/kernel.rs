@@ -39,9 +39,9 @@ pub(super) fn kills_at_uretprobes(release: &str) -> bool {
     let mut numbers = release.split(|byte: char| !byte.is_ascii_digit()).map(str::parse::<u32>);
     let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
     match (next(), next(), next()) {
-        (6, 11, _) => true,
-        (6, 12, patch) => patch < 16,
-        (6, 13, patch) => patch < 4,
+        // The stable releases got the mend somewhat earlier; which one first was not looked up.
+        (6, 11 | 13, _) => true,
+        (6, 12, patch) => patch < 20,
         _ => false,
     }
 }
@@ -110,10 +110,10 @@ mod tests {
 
     #[test]
     fn kernels_that_kill_at_uretprobes() {
-        for kills in ["6.11.0-29-generic", "6.12.9+bpo-amd64", "6.13.3", "6.13"] {
+        for kills in ["6.11.0-29-generic", "6.12.9+bpo-amd64", "6.13.12", "6.13"] {
             assert!(kills_at_uretprobes(kills), "{kills}");
         }
-        for safe in ["6.1.0-32-amd64", "6.10.11", "6.12.38+deb13-amd64", "6.13.4", "6.14.0", "?"] {
+        for safe in ["6.1.0-32-amd64", "6.10.11", "6.12.38+deb13-amd64", "6.14.0", "?"] {
             assert!(!kills_at_uretprobes(safe), "{safe}");
         }
     }

@@ -56,7 +56,7 @@ pub enum LoadError {
     NoLibrary,
     #[error(
         "this kernel ({0}) kills processes with a seccomp filter that come back from a watched \
-         function, inside the tree and outside; 6.14, 6.13.4 and 6.12.16 do not"
+         function, inside the tree and outside; 6.14 and 6.12.20 do not"
     )]
     KillsAtReturn(String),
     #[error(
