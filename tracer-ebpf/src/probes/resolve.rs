@@ -238,9 +238,13 @@ unsafe extern "C" fn step(_: u64, _: *mut c_void) -> i64 {
     }
     (call.last_family, call.last) = (address.family, bytes);
     // SAFETY: the position was just checked.
-    unsafe { *call.families.as_mut_ptr().add(at as usize) = address.family };
-    // SAFETY: as above.
-    unsafe { *call.addresses.as_mut_ptr().add(at as usize) = bytes };
+    let family = unsafe { call.families.as_mut_ptr().add(at as usize) };
+    // SAFETY: as above; the element is there and nobody else has it.
+    unsafe { *family = address.family };
+    // SAFETY: the position was just checked.
+    let room = unsafe { call.addresses.as_mut_ptr().add(at as usize) };
+    // SAFETY: as above; the element is there and nobody else has it.
+    unsafe { *room = bytes };
     call.count = at as u32 + 1;
     call.next = entry.next;
     GO_ON
