@@ -4,7 +4,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use super::{Header, SocketAddress};
 
-/// [`super::Kind::ForeignSend`]: bytes were sent over such a socket. Once per process and socket.
+/// [`super::Kind::ForeignSend`]: bytes were sent over such a socket. Once per process, socket and
+/// destination that it is connected to.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct ForeignSend {

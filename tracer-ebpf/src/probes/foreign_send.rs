@@ -9,7 +9,9 @@ use aya_ebpf::{
     macros::{fexit, raw_tracepoint},
     programs::{FExitContext, RawTracePointContext},
 };
-use tracer_ebpf::abi::{AF_INET, AF_INET6, ForeignSend, Kind, SOCKET_NAME_BYTES, unread};
+use tracer_ebpf::abi::{
+    AF_INET, AF_INET6, ForeignSend, Kind, SOCKET_NAME_BYTES, SocketAddress, unread,
+};
 
 use super::connect;
 use crate::kernel::{
@@ -67,14 +69,20 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
     {
         return None;
     }
-    let contact =
+    let mut address = SocketAddress::default();
+    let is_read = connect::fill_address(&mut address, sock).is_some();
+    let mut contact =
         Contact { tgid: process.tgid, peer: 0, what: sock.0, name: [0; SOCKET_NAME_BYTES] };
+    // The address of a sock is used again, and a socket can be connected to somebody else.
+    contact.name[..16].copy_from_slice(&address.destination);
+    contact.name[16..18].copy_from_slice(&address.destination_port.to_ne_bytes());
     if !outside::is_new(&contact) {
         return None;
     }
     emit::record(Kind::ForeignSend, |send: &mut ForeignSend| {
         process.fill_header(&mut send.header, Kind::ForeignSend);
-        if connect::fill_address(&mut send.address, sock).is_none() {
+        send.address = address;
+        if !is_read {
             send.header.unread |= unread::ADDRESS;
         }
         send.protocol = sock.read(&field::SOCK_PROTOCOL).unwrap_or(0);

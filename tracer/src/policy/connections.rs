@@ -93,6 +93,13 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
             story.label(moved.process)
         )
     });
+    let elsewhere = story.foreign_sends.iter().filter(|send| !send.is_stream()).map(|send| {
+        format!(
+            "{}: it sent datagrams over a socket that was made outside the command's cgroup, and each of \
+             them can go anywhere",
+            story.label(send.process)
+        )
+    });
     let inherited = story.start.inherited_network_sockets.len();
     let inherited = (inherited > 0).then(|| {
         format!(
@@ -104,7 +111,7 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
         "the recording is from before tracer recorded datagrams and what names an address"
             .to_owned()
     });
-    odd.chain(moves).chain(inherited).chain(old)
+    odd.chain(moves).chain(elsewhere).chain(inherited).chain(old)
 }
 
 /// A claim's endpoints, read.

@@ -264,19 +264,20 @@ fn repeats_are_one_line() {
 
 #[test]
 fn a_socket_that_was_made_elsewhere_is_a_contact() {
-    let sends = |to: Option<&str>| {
+    let sends_by = |protocol: u16, to: Option<&str>| {
         let to = to.map(|to| to.parse::<std::net::SocketAddr>().unwrap());
         let send = ForeignSend {
             t_ns: 6,
             process: CHILD,
             thread: CHILD.pid,
-            protocol: 6,
+            protocol,
             destination: to.map(|to| Endpoint { address: to.ip(), port: to.port() }),
             net_ns_inum: 1,
             unread: Vec::new(),
         };
         [git(), Record::ForeignSend(send)]
     };
+    let sends = |to| sends_by(6, to);
     let only = |endpoint: &str, to| {
         let claim = policy(&format!("kind = 'connects-only-to'\nendpoints = ['{endpoint}']"));
         ruling_of(&claim, &sends(to), |_, _| {})
@@ -285,6 +286,9 @@ fn a_socket_that_was_made_elsewhere_is_a_contact() {
     check(only("10.0.0.0/8", Some("192.0.2.1:443")), Ruling::Violated, "made outside");
     check(only("10.0.0.0/8", None), Ruling::Inconclusive, "without its address");
     check(only("a.b", Some("192.0.2.1:443")), Ruling::Inconclusive, "nothing tells its name");
+    let claim = policy("kind = 'connects-only-to'\nendpoints = ['10.0.0.0/8']");
+    let datagrams = ruling_of(&claim, &sends_by(17, Some("10.1.2.3:443")), |_, _| {});
+    check(datagrams, Ruling::Inconclusive, "can go anywhere");
     let called = ruling("no-aws-cli", &sends(Some("192.0.2.1:443")), |_, _| {});
     check(called, Ruling::Inconclusive, "made outside the command's cgroup");
 }

@@ -125,7 +125,7 @@ pub struct OddSocket {
 
 /// `process` sent something over a TCP or UDP socket (or another of the internet protocols) that was
 /// made outside the command's cgroup: inherited, received from another process, or made by a process
-/// that had left it. What goes over it is not seen. Once per process and socket.
+/// that had left it. What goes over it is not seen. Once per process, socket and destination.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct ForeignSend {
     pub t_ns: u64,
@@ -133,13 +133,22 @@ pub struct ForeignSend {
     pub thread: u32,
     /// As `socket(2)` numbers it: 6 is TCP, 17 is UDP.
     pub protocol: u16,
-    /// Absent for a socket that is not connected, which can send anywhere, and where it could not be
-    /// read.
+    /// What the socket is connected to; one for datagrams can send elsewhere all the same. Absent for a
+    /// socket that is not connected, and where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Endpoint>,
     pub net_ns_inum: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
+}
+
+impl ForeignSend {
+    /// Whether all that is sent goes to the destination.
+    pub fn is_stream(&self) -> bool {
+        const TCP: u16 = 6;
+        const MPTCP: u16 = 262;
+        matches!(self.protocol, TCP | MPTCP)
+    }
 }
 
 /// A process of the tree left the cgroup that the command got, so what sockets it makes from then on
