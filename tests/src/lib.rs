@@ -1,5 +1,6 @@
 pub mod bench;
 pub mod browser;
+pub mod cgroup;
 pub mod evasions;
 pub mod hidden;
 pub mod lab;

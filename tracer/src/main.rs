@@ -232,9 +232,7 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
     if let Some(btf) = &debug.btf {
         options.btf.clone_from(btf);
     }
-    if let Some(bytes) = debug.ring_bytes {
-        options.ring_bytes = bytes;
-    }
+    options.ring_bytes = debug.ring_bytes;
     options.debug.silence.clone_from(&debug.silence);
     options.debug.maps_bytes = debug.maps_bytes;
     options.debug.forbid.clone_from(&debug.forbid);

@@ -15,9 +15,6 @@ use crate::{
     tally::Tally,
 };
 
-/// The program that makes a long recording and verifies it.
-const VERIFY: &str = "verify-rate";
-
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
     /// Few and short runs, without other tools: whether it works, not how fast it is
@@ -26,9 +23,9 @@ pub(crate) struct Options {
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
     /// Put the tables into docs/performance.md too
-    #[arg(long, conflicts_with_all = ["quick", "parts", "format"])]
+    #[arg(long, conflicts_with_all = ["quick", "format"])]
     write: bool,
-    /// Only these: spawn, connect, untraced, resolver, node, start, losses, growth, verify
+    /// Only these: spawn, connect, untraced, resolver, node, start, losses, reading, growth
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }
@@ -78,6 +75,5 @@ pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
 fn command(layout: &Layout) -> Result<std::process::Command> {
     let mut bench = elevated(layout, &layout.release("tracer-bench"))?;
     bench.arg("--tracer").arg(layout.release("tracer"));
-    bench.arg("--verify-rate").arg(layout.release(VERIFY));
     Ok(bench)
 }

@@ -6,8 +6,10 @@
 
 mod growth;
 pub mod load;
+mod long;
 pub mod losses;
 mod pairs;
+mod reading;
 pub mod stats;
 pub mod table;
 pub mod tools;
@@ -21,7 +23,7 @@ use self::{
     table::{Cell, Finding, Section},
     tools::{Bench, Tool},
 };
-use crate::{Skip, scratch::Scratch};
+use crate::Skip;
 
 /// How long one wants to wait.
 #[derive(Clone, Copy, Debug)]
@@ -51,11 +53,12 @@ pub enum Part {
     Node,
     Start,
     Losses,
+    Reading,
     Growth,
 }
 
 impl Part {
-    pub const ALL: [Part; 8] = [
+    pub const ALL: [Part; 9] = [
         Part::Spawn,
         Part::Connect,
         Part::Untraced,
@@ -63,6 +66,7 @@ impl Part {
         Part::Node,
         Part::Start,
         Part::Losses,
+        Part::Reading,
         Part::Growth,
     ];
 
@@ -75,15 +79,16 @@ impl Part {
             Part::Node => "node",
             Part::Start => "start",
             Part::Losses => "losses",
+            Part::Reading => "reading",
             Part::Growth => "growth",
         }
     }
 }
 
 /// Measures a part.
-pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
+pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section>> {
     let loads = Loads::compile(&bench.scratch)?;
-    match part {
+    let section = match part {
         Part::Spawn => traced(bench, &loads, effort, &SPAWN),
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
         Part::Untraced => untraced(bench, &loads, effort),
@@ -91,12 +96,10 @@ pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
         Part::Node => node(bench, &loads, effort),
         Part::Start => start(bench, effort),
         Part::Losses => losses::section(bench, &loads, effort),
-        Part::Growth => growth::section(bench, &loads, effort),
-    }
-}
-
-pub fn bench(tracer: std::path::PathBuf) -> Result<Bench> {
-    Ok(Bench { tracer, scratch: Scratch::new()? })
+        Part::Reading => reading::section(bench, effort),
+        Part::Growth => return growth::sections(bench, &loads, effort),
+    };
+    Ok(vec![section?])
 }
 
 /// A load that is traced.
@@ -131,14 +134,15 @@ fn tools(effort: Effort, peers: &'static [Tool]) -> Vec<Tool> {
 }
 
 fn traced(bench: &Bench, loads: &Loads, effort: Effort, of: &Traced) -> Result<Section> {
-    let count = of.count / effort.divisor;
-    let command = loads.command(of.deed, count, LOAD_CPU);
     // What a tool costs without a load is no cost of the load.
     let idle = loads.command(of.deed, 1, LOAD_CPU);
-    let mut section = Section::new(of.title, of.goal, count, effort.pairs);
+    let most = of.count / effort.divisor;
+    let mut section = Section::new(of.title, of.goal, most, effort.pairs);
     section.columns =
         &["wall", "CPU of the load", "added", "CPU of the tool", "memory of the tool"];
     for tool in tools(effort, of.peers) {
+        let count = most / tool.takes();
+        let command = loads.command(of.deed, count, LOAD_CPU);
         let measured = (|| {
             let pairs = Pairs::measure(
                 effort.pairs,
@@ -282,7 +286,7 @@ fn start(bench: &Bench, effort: Effort) -> Result<Section> {
         ("nothing", vec!["true"]),
         ("tracer run", vec![&tracer, "run", "-q", "--", "true"]),
         ("tracer run -p no-aws-cli", vec![&tracer, "run", "-q", "-p", "no-aws-cli", "--", "true"]),
-        ("bpftrace, one probe", vec!["bpftrace", "-c", "true", "-e", "BEGIN { exit(); }"]),
+        ("bpftrace, one probe", vec!["bpftrace", "-c", "/bin/true", "-e", "BEGIN { exit(); }"]),
     ];
     for (name, words) in cases {
         if name.starts_with("bpftrace") && !effort.peers {

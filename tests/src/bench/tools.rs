@@ -15,6 +15,7 @@ use anyhow::{Context as _, Result, anyhow, bail, ensure};
 use super::load::{self, Cost, TOOL_CPU};
 use crate::{
     Skip,
+    cgroup::Cgroup,
     evasions::{debian_tools, tools as installed},
     scratch::Scratch,
 };
@@ -63,6 +64,21 @@ impl Tool {
             Tool::ExecsnoopBpftrace => "bpftrace, execve and its argv",
             Tool::TcpBpftrace => "bpftrace, inet_sock_set_state",
             Tool::PerfTrace => "perf trace",
+        }
+    }
+
+    /// Tools that stop the load at each of its system calls are given less of it: what each costs does
+    /// not depend on that.
+    pub(super) fn takes(self) -> u64 {
+        match self {
+            Tool::Strace | Tool::StraceFiltered => 10,
+            Tool::Nothing
+            | Tool::Tracer
+            | Tool::TracerResolver
+            | Tool::Execsnoop
+            | Tool::ExecsnoopBpftrace
+            | Tool::TcpBpftrace
+            | Tool::PerfTrace => 1,
         }
     }
 
@@ -130,7 +146,7 @@ impl Tool {
 #[derive(Clone, Copy, Debug)]
 pub struct Trial {
     pub load: Cost,
-    /// Processor time of the tool alone, from its start to its end.
+    /// Processor time of the tool alone, by the account of its cgroup.
     pub tool_cpu_ns: f64,
     /// Largest resident memory of the tool.
     pub tool_bytes: u64,
@@ -140,12 +156,31 @@ pub struct Trial {
 #[derive(Debug)]
 pub struct Bench {
     pub tracer: PathBuf,
+    /// Before the cgroup, so that what still runs in there is killed before it is removed.
     pub scratch: Scratch,
+    /// Tools run in there, with their loads if they start those.
+    cgroup: Cgroup,
 }
 
 impl Bench {
+    pub fn new(tracer: PathBuf) -> Result<Bench> {
+        Ok(Bench { tracer, scratch: Scratch::new()?, cgroup: Cgroup::new("tracer-bench")? })
+    }
+
     pub fn log(&self) -> PathBuf {
         self.scratch.file("log")
+    }
+
+    /// The first line that a program says when it is asked for its version.
+    pub fn version_of(&self, program: &str) -> String {
+        let name = Path::new(program).file_name().unwrap_or_default().to_string_lossy();
+        let asked = self.anywhere(&[program.to_owned(), "--version".to_owned()]);
+        let Some(said) = asked.ok().and_then(|mut command| command.output().ok()) else {
+            return format!("no {name}");
+        };
+        let said = String::from_utf8_lossy(&said.stdout);
+        let line = said.lines().next().unwrap_or_default().trim();
+        if line.contains(&*name) { line.to_owned() } else { format!("{name} {line}") }
     }
 
     /// The tool watches this command.
@@ -162,11 +197,13 @@ impl Bench {
         let _ = fs::remove_file(&log);
         let mut words = tool.words(&self.tracer, &log);
         words.extend_from_slice(command);
-        let (output, used) = run(&mut self.prepared(&words)?)?;
+        let before_ns = self.cgroup.cpu_ns()?;
+        let (output, used) = run(&mut self.accounted(&words)?)?;
+        let all_ns = self.cgroup.cpu_ns()? - before_ns;
         let load = load::cost(&output).with_context(|| tool.name())?;
         Ok(Trial {
             load,
-            tool_cpu_ns: (used.cpu_ns - load.cpu_ns).max(0.0),
+            tool_cpu_ns: (all_ns - load.cpu_ns).max(0.0),
             tool_bytes: used.largest_bytes,
         })
     }
@@ -174,9 +211,10 @@ impl Bench {
     /// The command runs while the tool watches the machine.
     fn beside(&self, tool: Tool, ready: &str, command: &[String]) -> Result<Trial> {
         let watcher = self.watcher(tool, ready)?;
+        let before_ns = self.cgroup.cpu_ns()?;
         let output = self.prepared(command)?.output()?;
         let load = load::cost(&output)?;
-        let tool_cpu_ns = watcher.cpu_ns()?;
+        let tool_cpu_ns = self.cgroup.cpu_ns()? - before_ns;
         Ok(Trial { load, tool_cpu_ns, tool_bytes: watcher.peak_bytes()? })
     }
 
@@ -206,7 +244,7 @@ impl Bench {
                 .map(String::from)
                 .into();
         wrapped.extend_from_slice(words);
-        let mut command = self.prepared(&wrapped)?;
+        let mut command = self.accounted(&wrapped)?;
         command.stdout(File::create(&said)?).stderr(File::create(&errors)?);
         let child = command.process_group(0).spawn().context("cannot start unshare")?;
         let mut watcher = Watcher { child };
@@ -224,16 +262,39 @@ impl Bench {
         }
     }
 
+    /// Likewise, and in the cgroup that counts its processor time.
+    fn accounted(&self, words: &[String]) -> Result<Command> {
+        let plain = self.prepared(words)?;
+        let mut entering = self.cgroup.entering().into_iter();
+        let mut command = Command::new(entering.next().context("a shell")?);
+        command.args(entering).arg(plain.get_program()).args(plain.get_args());
+        command.envs(plain.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        command.stdin(Stdio::null());
+        Ok(command)
+    }
+
     /// On the processor for tools, with the mark by which it is found when something goes wrong.
     pub fn prepared(&self, words: &[String]) -> Result<Command> {
+        let anywhere = self.anywhere(words)?;
+        let mut command = Command::new("taskset");
+        command.args(["-c", &TOOL_CPU.to_string()]).arg(anywhere.get_program());
+        command.args(anywhere.get_args()).stdin(Stdio::null());
+        command.envs(anywhere.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        Ok(command)
+    }
+
+    /// On any processor.
+    pub(super) fn anywhere(&self, words: &[String]) -> Result<Command> {
         let path = std::env::var_os("PATH").unwrap_or_default();
         let folders = [debian_tools(), peers()].into_iter().chain(std::env::split_paths(&path));
         let joined = std::env::join_paths(folders)?;
         let found = std::env::split_paths(&joined).any(|folder| folder.join(&words[0]).is_file());
         ensure!(found, Skip(format!("there is no {} here", words[0])));
-        let mut command = Command::new("taskset");
-        command.args(["-c", &TOOL_CPU.to_string()]).args(words);
-        command.env("PATH", joined).env(crate::scratch::MARK, self.scratch.mark());
+        let mut command = Command::new(&words[0]);
+        command
+            .args(&words[1..])
+            .env("PATH", joined)
+            .env(crate::scratch::MARK, self.scratch.mark());
         command.stdin(Stdio::null());
         Ok(command)
     }
@@ -256,23 +317,6 @@ impl Watcher {
         };
         let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
         all.filter_map(|entry| Some(entry.ok()?.path())).filter(of_group).collect()
-    }
-
-    fn cpu_ns(&self) -> Result<f64> {
-        let tick = rustix::param::clock_ticks_per_second();
-        let mut ticks = 0;
-        for process in self.processes() {
-            let stat = fs::read_to_string(process.join("stat"))?;
-            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
-            // utime and stime, fields 14 and 15; `rest` begins with field 3.
-            ticks += rest
-                .split(' ')
-                .skip(11)
-                .take(2)
-                .filter_map(|field| field.parse::<u64>().ok())
-                .sum::<u64>();
-        }
-        Ok(ticks as f64 * 1e9 / tick as f64)
     }
 
     fn peak_bytes(&self) -> Result<u64> {

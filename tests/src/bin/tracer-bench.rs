@@ -3,13 +3,13 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
-use tracer_tests::bench::{self, Effort, Part, table::Section};
+use tracer_tests::bench::{self, Effort, Part, table::Section, tools::Bench};
 
 /// Prints tables of costs and losses. Needs root, two processors, and nothing else running.
 #[derive(Debug, Parser)]
@@ -23,13 +23,10 @@ struct Options {
     quick: bool,
     #[arg(long, value_enum, default_value = "text")]
     format: Format,
-    /// The program that measures the rate of `tracer verify`
-    #[arg(long, value_name = "FILE")]
-    verify_rate: PathBuf,
-    /// Put the tables into this document too
+    /// Put the tables into this document too, each part in its place
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
-    /// Only these parts: spawn, connect, untraced, resolver, node, start, losses, growth, verify
+    /// Only these parts: spawn, connect, untraced, resolver, node, start, losses, reading, growth
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }
@@ -41,27 +38,28 @@ enum Format {
     Json,
 }
 
-/// Where it was measured.
+/// Where it was measured, and with what.
 #[derive(Debug, Serialize)]
 struct Machine {
     kernel: String,
     processor: String,
     processors: usize,
+    /// What each program says that it is.
+    programs: Vec<String>,
     quick: bool,
+}
+
+#[derive(Debug, Serialize)]
+struct Measured {
+    part: &'static str,
+    sections: Vec<Section>,
 }
 
 #[derive(Debug, Serialize)]
 struct Report {
     machine: Machine,
-    sections: Vec<Section>,
-    /// What the program that measures `tracer verify` printed.
-    verify: Option<String>,
+    parts: Vec<Measured>,
 }
-
-/// The part that is not [`Part`]'s: a program of its own.
-const VERIFY: &str = "verify";
-const BEGIN: &str = "<!-- measured: cargo xtask bench --write -->\n";
-const END: &str = "<!-- end -->";
 
 fn main() -> ExitCode {
     match run(&Options::parse()) {
@@ -78,88 +76,74 @@ fn run(options: &Options) -> Result<()> {
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
     let tracer = fs::canonicalize(&options.tracer)
         .with_context(|| format!("there is no {}", options.tracer.display()))?;
-    let known: Vec<&str> = Part::ALL.map(Part::name).into_iter().chain([VERIFY]).collect();
+    let known = Part::ALL.map(Part::name);
     for part in &options.parts {
         ensure!(known.contains(&part.as_str()), "no part `{part}`; there are {}", known.join(", "));
     }
-    let bench = bench::bench(tracer)?;
+    let bench = Bench::new(tracer)?;
     let wanted =
         |part: &str| options.parts.is_empty() || options.parts.iter().any(|name| name == part);
-    let mut sections = Vec::new();
+    let mut report = Report { machine: machine(&bench, effort, options.quick)?, parts: Vec::new() };
     for part in Part::ALL.into_iter().filter(|part| wanted(part.name())) {
         eprintln!("{}", part.name());
-        sections.push(bench::section(part, &bench, effort).context(part.name())?);
+        let sections = bench::sections(part, &bench, effort).context(part.name())?;
+        let measured = Measured { part: part.name(), sections };
+        if let Some(file) = &options.into {
+            put(file, &report.machine, &measured)?;
+        }
+        report.parts.push(measured);
     }
-    let verify = wanted(VERIFY).then(|| verify(&options.verify_rate, options.quick));
-    let report = Report { machine: machine(options.quick)?, sections, verify: verify.transpose()? };
     match options.format {
         Format::Json => println!("{}", serde_json::to_string_pretty(&report)?),
-        Format::Text => print!("{}", text(&report)),
-        Format::Markdown => print!("{}", markdown(&report)),
-    }
-    if let Some(file) = &options.into {
-        let context = || format!("cannot change {}", file.display());
-        let document = fs::read_to_string(file).with_context(context)?;
-        let (before, rest) = document.split_once(BEGIN).context("the document has no tables")?;
-        let (_, after) = rest.split_once(END).context("the document's tables have no end")?;
-        let tables = markdown(&report);
-        fs::write(file, format!("{before}{BEGIN}\n{tables}\n{END}{after}"))
-            .with_context(context)?;
+        Format::Text => print!("{}", shown(&report, Section::text)),
+        Format::Markdown => print!("{}", shown(&report, Section::markdown)),
     }
     Ok(())
 }
 
-fn verify(program: &Path, quick: bool) -> Result<String> {
-    const FEW_EVENTS: &str = "20000";
-    eprintln!("{VERIFY}");
-    let mut command = Command::new(program);
-    command.args(quick.then_some(FEW_EVENTS));
-    let output = command.output().context("cannot start it")?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(String::from_utf8(output.stdout)?)
+/// Replaces the tables of a part in the document.
+fn put(file: &Path, machine: &Machine, measured: &Measured) -> Result<()> {
+    let context = || format!("cannot change {}", file.display());
+    let document = fs::read_to_string(file).with_context(context)?;
+    let begin = format!("<!-- measured: cargo xtask bench --write {} -->\n", measured.part);
+    let end = format!("<!-- end of {} -->", measured.part);
+    let (before, rest) =
+        document.split_once(&begin).with_context(|| format!("the document lacks {begin:?}"))?;
+    let (_, after) =
+        rest.split_once(&end).with_context(|| format!("the document lacks {end:?}"))?;
+    let tables: String =
+        measured.sections.iter().map(|section| section.markdown() + "\n").collect();
+    let heading = heading(machine);
+    fs::write(file, format!("{before}{begin}\n{tables}{heading}\n{end}{after}"))
+        .with_context(context)
 }
 
-/// Where, and how seriously to take it.
-fn heading(report: &Report) -> String {
-    let Machine { kernel, processor, processors, quick } = &report.machine;
+/// Where, with what, and how seriously to take it.
+fn heading(machine: &Machine) -> String {
+    let Machine { kernel, processor, processors, programs, quick } = machine;
     let doubt = if *quick { "A quick run: these numbers are no measurement.\n\n" } else { "" };
-    format!("Linux {kernel}, {processors} x {processor}\n\n{doubt}")
+    let programs = programs.join("; ");
+    format!("{doubt}On Linux {kernel}, {processors} x {processor}: {programs}.\n")
 }
 
-fn text(report: &Report) -> String {
-    let mut text = heading(report);
-    for section in &report.sections {
-        text.push_str(&section.text());
-        text.push('\n');
-    }
-    if let Some(verify) = &report.verify {
-        text.push_str("tracer verify\n");
-        text.extend(verify.lines().map(|line| format!("  {line}\n")));
-    }
-    text
+fn shown(report: &Report, section: impl Fn(&Section) -> String) -> String {
+    let sections = report.parts.iter().flat_map(|part| &part.sections);
+    let tables: String = sections.map(|each| section(each) + "\n").collect();
+    heading(&report.machine) + "\n" + &tables
 }
 
-fn markdown(report: &Report) -> String {
-    let mut text = heading(report);
-    for section in &report.sections {
-        text.push_str(&section.markdown());
-        text.push('\n');
-    }
-    if let Some(verify) = &report.verify {
-        text.push_str("### `tracer verify`\n\n```text\n");
-        text.push_str(verify);
-        text.push_str("```\n");
-    }
-    text
-}
-
-fn machine(quick: bool) -> Result<Machine> {
+fn machine(bench: &Bench, effort: Effort, quick: bool) -> Result<Machine> {
     let cpus = fs::read_to_string("/proc/cpuinfo")?;
     let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
+    let tracer = bench.tracer.display().to_string();
+    let peers = ["node", "bpftrace", "perf", "strace", "jq"];
+    let programs =
+        std::iter::once(tracer.as_str()).chain(peers.into_iter().filter(|_| effort.peers));
     Ok(Machine {
         kernel: fs::read_to_string("/proc/sys/kernel/osrelease")?.trim().to_owned(),
         processor: model.map_or("unknown processor", |(_, model)| model).to_owned(),
         processors: std::thread::available_parallelism()?.get(),
+        programs: programs.map(|program| bench.version_of(program)).collect(),
         quick,
     })
 }

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Program, Row};
 use crate::{
-    lab, on_path, program,
+    cgroup, lab, on_path, program,
     scratch::{MARK, Scratch},
     skip,
 };
@@ -49,7 +49,7 @@ impl Cgroups {
 
     /// Of the one in the second version's hierarchy.
     pub(crate) fn folder(&self) -> PathBuf {
-        cgroup_root().join(&self.0)
+        cgroup::root().join(&self.0)
     }
 }
 
@@ -238,12 +238,6 @@ pub(crate) fn odd_programs(texts: &[&str]) -> BTreeSet<String> {
     found
         .map(|rest| rest.chars().take_while(|c| c.is_ascii_alphanumeric() || *c == '-').collect())
         .collect()
-}
-
-/// Where the second version of cgroups is.
-fn cgroup_root() -> &'static Path {
-    let beside_the_first = Path::new("/sys/fs/cgroup/unified");
-    if beside_the_first.is_dir() { beside_the_first } else { Path::new("/sys/fs/cgroup") }
 }
 
 pub(crate) fn tools() -> PathBuf {

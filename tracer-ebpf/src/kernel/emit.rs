@@ -14,7 +14,8 @@ use zerocopy::FromZeros;
 
 use super::tree::Member;
 
-/// fork, exec and exit: nothing a program can make cheaply by the million comes here.
+/// fork, exec and exit: nothing a program can make cheaply by the million comes here. In 2.5 s two
+/// saturated processors make less than this.
 #[map]
 static PROCESS_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
@@ -22,8 +23,10 @@ static PROCESS_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 #[map]
 static ARGV_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// Connections over the loopback device take 30 us and make 340 bytes each: 2.5 s of two processors that do
+/// nothing else are 57 MB.
 #[map]
-static NET_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+static NET_RING: RingBuf = RingBuf::with_byte_size(64 * 1024 * 1024, 0);
 
 /// Failed execs: the cheapest events of all, so they can crowd out nothing but themselves.
 #[map]

@@ -98,8 +98,9 @@ pub struct Library {
 pub struct Options {
     /// The kernel's BTF.
     pub btf: PathBuf,
-    /// Bytes of each ring; a power of two and a multiple of the page size.
-    pub ring_bytes: u32,
+    /// Bytes of every ring, a power of two and a multiple of the page size, instead of what each has
+    /// by itself.
+    pub ring_bytes: Option<u32>,
     /// Watch failed execs, whatever that costs other processes.
     pub attempts: bool,
     /// Watch the C library's resolver, which costs other processes that call it.
@@ -115,11 +116,9 @@ pub struct Options {
 
 impl Default for Options {
     fn default() -> Self {
-        // 2.5 s of two saturated cores make about 17 MB of process records.
-        const RING_BYTES: u32 = 16 * 1024 * 1024;
         Options {
             btf: BTF_PATH.into(),
-            ring_bytes: RING_BYTES,
+            ring_bytes: None,
             attempts: false,
             resolver: false,
             libraries: Vec::new(),
@@ -232,15 +231,21 @@ impl Loaded {
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
         loader.btf(None);
-        for ring in ["PROCESS_RING", "ARGV_RING", "NET_RING", "NAMES_RING"] {
-            loader.map_max_entries(ring, options.ring_bytes);
-        }
         // The smallest there is, where nothing will write to it.
         const NOTHING: u32 = 4096;
-        let attempts = if options.attempts { options.ring_bytes } else { NOTHING };
-        loader.map_max_entries("ATTEMPT_RING", attempts);
-        let resolver = if options.resolver { options.ring_bytes } else { NOTHING };
-        loader.map_max_entries("RESOLVER_RING", resolver);
+        for (ring, is_used) in [
+            ("PROCESS_RING", true),
+            ("ARGV_RING", true),
+            ("NET_RING", true),
+            ("NAMES_RING", true),
+            ("ATTEMPT_RING", options.attempts),
+            ("RESOLVER_RING", options.resolver),
+        ] {
+            let bytes = if is_used { options.ring_bytes } else { Some(NOTHING) };
+            if let Some(bytes) = bytes {
+                loader.map_max_entries(ring, bytes);
+            }
+        }
         // Threads that are in the resolver at the same time; they take 2.5 MB.
         const CALLS: u32 = 4096;
         loader.map_max_entries("CALLS", if options.resolver { CALLS } else { 1 });

@@ -35,7 +35,7 @@ const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
 };
 
 /// What `cargo xtask bench` compares with, beside these: large, and needed for nothing else.
-const PEERS: [(&str, &str); 2] = [("bpftrace", "bpftrace"), ("perf", "linux-perf")];
+const PEERS: [(&str, &str); 3] = [("bpftrace", "bpftrace"), ("perf", "linux-perf"), ("jq", "jq")];
 
 pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     unpack(layout, "debian", &PROGRAMS)

@@ -1,103 +1,32 @@
-//! How fast a recording is verified on this machine: `cargo xtask bench verify`.
-//!
-//! The recording is a real agent's session, its events repeated under other process and connection
-//! ids, and its counters multiplied, so that the verdict has all the work of a session that long.
+//! Recordings as long as one likes: a real agent's session, its events repeated under other process and
+//! connection ids, and its counters multiplied, so that the verdict has all the work of a session that
+//! long.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs::File,
-    io::Read as _,
+    net::{IpAddr, Ipv4Addr},
     path::Path,
-    time::Instant,
 };
 
-use anyhow::{Context as _, Result, ensure};
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context as _, Result};
 use tracer::{
-    model::{FileId, ProcessKey},
-    policy::{self, Ruling},
+    model::{Endpoint, FileId, ProcessKey},
     record::{
-        self, Reader, Writer,
-        schema::{CounterRow, End, LedgerRow, Record, Witness},
+        self, Recording, Writer,
+        schema::{
+            Connect, ConnectResult, CounterRow, Dns, DnsMessage, DnsRecord, End, LedgerRow,
+            Outcome, Record, Witness,
+        },
     },
-    session::Story,
 };
 
-/// Unless told otherwise.
-const EVENTS: u64 = 1_000_000;
-
-fn main() -> Result<()> {
-    let session =
-        Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/tests/golden/reports/proven.jsonl");
-    let folder = tempfile::tempdir()?;
-    let file = folder.path().join("long.jsonl");
-    let wanted = std::env::args().nth(1).map_or(Ok(EVENTS), |count| count.parse());
-    let events = write_long(&session, &file, wanted.context("usage: verify-rate [EVENTS]")?)?;
-    let bytes = file.metadata()?.len();
-    println!("{events} events of an agent's session, {bytes} bytes");
-    rate("read the file", events, || pass_over(&file, |_| ()))?;
-    rate("SHA-256 alone, one thread", events, || {
-        let mut hash = Sha256::new();
-        pass_over(&file, |bytes| hash.update(bytes))
-    })?;
-    rate("check the chain and parse", events, || {
-        let mut reader = Reader::open(&file, false)?;
-        while reader.next_event()?.is_some() {}
-        Ok(())
-    })?;
-    rate("verify", events, || {
-        let reader = Reader::open(&file, false)?;
-        let story = Story::for_verdict(reader.start().clone());
-        let (story, _) = story.read(reader, |_| ())?;
-        let verdict = policy::judge(&story, &story.start.policies).context("no policy")?;
-        ensure!(verdict.overall == Ruling::Proven, "{:?}", verdict.completeness);
-        Ok(())
-    })?;
-    println!("peak memory: {}", peak_memory()?);
-    Ok(())
-}
-
-fn pass_over(file: &Path, mut seen: impl FnMut(&[u8])) -> Result<()> {
-    let mut source = File::open(file)?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        let read = source.read(&mut buffer)?;
-        if read == 0 {
-            return Ok(());
-        }
-        seen(&buffer[..read]);
-    }
-}
-
-/// The best of three, because other work on the machine only ever makes it slower.
-fn rate(what: &str, events: u64, work: impl Fn() -> Result<()>) -> Result<()> {
-    let mut best = f64::INFINITY;
-    for _ in 0..3 {
-        let started = Instant::now();
-        work()?;
-        best = best.min(started.elapsed().as_secs_f64());
-    }
-    println!("{what}: {best:.3} s, {:.0} events/s", events as f64 / best);
-    Ok(())
-}
-
-fn peak_memory() -> Result<String> {
-    let status = std::fs::read_to_string("/proc/self/status")?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-    Ok(line.context("no VmHWM")?.trim().into())
-}
-
-/// Gives the number of events.
-fn write_long(session: &Path, to: &Path, wanted: u64) -> Result<u64> {
-    let recording = record::read(session)?;
-    let end = recording.end.context("the session has no end")?;
-    let root = recording
-        .events
-        .iter()
-        .find_map(|event| if let Record::Root(root) = event { Some(root.process) } else { None });
-    let root = root.context("the session has no root")?;
+/// Writes at least so many events, and gives their number.
+pub(super) fn write(to: &Path, wanted: u64) -> Result<u64> {
+    let recording = golden("proven")?;
+    let (root, end) = root_and_end(&recording)?;
     let mut writer = Writer::new(Box::new(File::create(to)?));
-    writer.write(&Record::Start(Box::new(recording.start)))?;
+    writer.write(&Record::Start(Box::new(recording.start.clone())))?;
     let mut totals = Totals::default();
     let mut copies = 0;
     while totals.events < wanted {
@@ -116,6 +45,85 @@ fn write_long(session: &Path, to: &Path, wanted: u64) -> Result<u64> {
     writer.write(&Record::End(Box::new(totals.end(end))))?;
     writer.flush()?;
     Ok(totals.events)
+}
+
+/// Writes a session that resolves so many names, each to an address of its own, and connects to each.
+pub(super) fn write_names(to: &Path, names: u32) -> Result<()> {
+    let recording = golden("made-up")?;
+    let (root, end) = root_and_end(&recording)?;
+    let mut writer = Writer::new(Box::new(File::create(to)?));
+    writer.write(&Record::Start(Box::new(recording.start.clone())))?;
+    let mut totals = Totals::default();
+    let mut put = |record: &Record| {
+        totals.add(record);
+        writer.write(record)
+    };
+    for event in &recording.events {
+        if matches!(event, Record::Root(_)) {
+            put(event)?;
+        }
+    }
+    let t_ns = recording.start.t_ns;
+    for number in 0..names {
+        let name = format!("host-{number}.example");
+        let address = IpAddr::from(Ipv4Addr::from(u32::from(Ipv4Addr::new(10, 0, 0, 0)) + number));
+        let connection = u64::from(number) + 1;
+        put(&Record::Dns(Dns {
+            t_ns,
+            process: root,
+            cookie: 1,
+            server: None,
+            tcp: false,
+            message: DnsMessage::Answer {
+                id: 1,
+                name: name.clone(),
+                of: "A".to_owned(),
+                code: "NOERROR".to_owned(),
+                records: vec![DnsRecord {
+                    name,
+                    of: "A".to_owned(),
+                    ttl_s: 60,
+                    data: address.to_string(),
+                }],
+                truncated: false,
+            },
+        }))?;
+        put(&Record::Connect(Connect {
+            t_ns: t_ns + 1,
+            process: root,
+            thread: root.pid,
+            connection,
+            cookie: None,
+            destination: Some(Endpoint { address, port: 443 }),
+            net_ns_inum: 1,
+            unread: Vec::new(),
+        }))?;
+        put(&Record::ConnectResult(ConnectResult {
+            t_ns: t_ns + 2,
+            process: root,
+            connection,
+            outcome: Outcome::Established,
+            connect_ns: Some(1),
+            source: None,
+            unread: Vec::new(),
+        }))?;
+    }
+    writer.write(&Record::End(Box::new(totals.end(end))))?;
+    Ok(writer.flush()?)
+}
+
+fn golden(name: &str) -> Result<Recording> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../tracer/tests/golden/reports");
+    Ok(record::read(&folder.join(format!("{name}.jsonl")))?)
+}
+
+fn root_and_end(recording: &Recording) -> Result<(ProcessKey, End)> {
+    let root = recording
+        .events
+        .iter()
+        .find_map(|event| if let Record::Root(root) = event { Some(root.process) } else { None });
+    let end = recording.end.clone().context("the session has no end")?;
+    Ok((root.context("the session has no root")?, end))
 }
 
 fn is_exit_of(event: &Record, process: ProcessKey) -> bool {
