@@ -197,7 +197,6 @@ impl Totals {
             CounterRow { cpu: 0, kind, produced, lost: 0, read: produced }
         };
         end.counters = kinds.into_iter().map(row).collect();
-        end.verdict = None;
         end
     }
 }

@@ -127,7 +127,7 @@ fn explained(story: &Story, opened: &Opened, program: &str) -> bool {
         let next = execs.iter().find(|exec| exec.t_ns > until_ns).filter(|_| opened.to_execute);
         let mut candidates = before.into_iter().chain(during).chain(next).peekable();
         if candidates.peek().is_some() {
-            return candidates.any(runs_it);
+            return candidates.any(|exec| runs_it(exec));
         }
         // It still ran the program of the process that made it.
         (after_ns, until_ns) = (process.born_ns, process.born_ns);

@@ -156,7 +156,7 @@ impl<'a> Tree<'a> {
         if process.execs.is_empty() {
             return self.paint.dim("(fork, no exec)");
         }
-        let lines: Vec<String> = process.execs.iter().map(program).collect();
+        let lines: Vec<String> = process.execs.iter().map(|exec| program(exec)).collect();
         lines.join(" => ")
     }
 

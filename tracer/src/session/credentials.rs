@@ -248,7 +248,11 @@ impl Process<'_> {
         let own = self.story.processes.get(&self.process);
         let inherited = own.and_then(|own| self.story.image(self.process, own.born_ns));
         let execs = own.map_or(&[][..], |own| &own.execs).iter();
-        for exec in inherited.into_iter().chain(execs).filter(|exec| exec.t_ns <= until_ns) {
+        for exec in inherited
+            .into_iter()
+            .chain(execs.map(AsRef::as_ref))
+            .filter(|exec| exec.t_ns <= until_ns)
+        {
             if let Some(names) = self.variables(exec) {
                 let complete = !exec.unread.iter().any(|unread| unread == "environment");
                 if !names.is_empty() || !complete {

@@ -87,7 +87,11 @@ pub struct Process {
     pub born_ns: u64,
     /// Its id in its own pid namespace.
     pub ns_pid: Option<u32>,
-    pub execs: Vec<Exec>,
+    #[expect(
+        clippy::vec_box,
+        reason = "most execute once, and a vector begins with room for four"
+    )]
+    pub execs: Vec<Box<Exec>>,
     pub exit: Option<Exit>,
     /// Indexes into [`Story::connections`].
     pub connections: Vec<usize>,
@@ -215,7 +219,7 @@ impl Story {
                     self.introduce(fork.child, Some(fork.process), fork.t_ns, fork.child_ns_pid);
                 }
             }
-            Record::Exec(exec) => self.add_exec(*exec),
+            Record::Exec(exec) => self.add_exec(exec),
             Record::Content(content) => {
                 let result = content
                     .sha256
@@ -367,7 +371,7 @@ impl Story {
         self.processes.get_mut(&key).expect("present")
     }
 
-    fn add_exec(&mut self, exec: Exec) {
+    fn add_exec(&mut self, exec: Box<Exec>) {
         let key = exec.process;
         let process = self.expect(key, exec.t_ns);
         process.witness_detached |= exec.witness_detached;
@@ -398,7 +402,9 @@ impl Story {
     /// All execs, in the order of the recording: a process's own in order, and a child's after the
     /// fork that made it.
     pub fn execs_in_order(&self) -> impl Iterator<Item = &Exec> {
-        self.exec_order.iter().filter_map(|(key, index)| self.processes.get(key)?.execs.get(*index))
+        self.exec_order
+            .iter()
+            .filter_map(|(key, index)| Some(self.processes.get(key)?.execs.get(*index)?.as_ref()))
     }
 
     /// The endpoints of the catalogue that it was recorded with, or what is wrong with them.
