@@ -21,7 +21,10 @@ use super::{
 /// What the last line of a recording says.
 struct Told {
     read: u64,
-    lost: u64,
+    /// Forks, execs and exits.
+    lost_of_processes: u64,
+    lost_of_failed_execs: u64,
+    lost_of_others: u64,
     execs: u64,
     ruling: String,
 }
@@ -33,26 +36,39 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
         1,
         1,
     );
-    section.columns = &["events read", "lost", "execs recorded", "a second", "verdict"];
+    section.columns = &[
+        "events read",
+        "lost: processes",
+        "lost: failed execs",
+        "lost: others",
+        "execs recorded",
+        "events a second",
+        "verdict",
+    ];
     let busy = busy(loads, effort.seconds);
-    let cases: [(&str, String, Option<Duration>); 3] = [
-        ("all processors saturated with execs and connects", busy.clone(), None),
-        ("the same, the collector stopped for 2.5 s", busy, Some(Duration::from_millis(2_500))),
+    let stopped = Some(Duration::from_millis(2_500));
+    let (plain, attempts): (&[&str], &[&str]) = (&[], &["--attempts"]);
+    let cases = [
+        ("all processors saturated with execs and connects", busy.clone(), None, plain),
+        ("the same, the collector stopped for 2.5 s", busy, stopped, plain),
         (
-            "failed execs and UDP connects without end, and 1,000 execs",
+            "failed execs and UDP connects without end, and 1,000 execs; `--attempts`",
             hostile(loads, effort),
             None,
+            attempts,
         ),
     ];
-    for (name, script, stopped) in cases {
+    for (name, script, stopped, options) in cases {
         let started = Instant::now();
-        let told = trace(bench, &script, stopped).with_context(|| name.to_owned())?;
+        let told = trace(bench, &script, stopped, options).with_context(|| name.to_owned())?;
         let seconds = started.elapsed().as_secs_f64();
         section.rows.push((
             name.into(),
             Finding::Measured(vec![
                 Cell::Count(told.read),
-                Cell::Count(told.lost),
+                Cell::Count(told.lost_of_processes),
+                Cell::Count(told.lost_of_failed_execs),
+                Cell::Count(told.lost_of_others),
                 Cell::Count(told.execs),
                 Cell::Words(format!("{:.0}", told.read as f64 / seconds)),
                 Cell::Words(told.ruling),
@@ -87,7 +103,7 @@ fn hostile(loads: &Loads, effort: Effort) -> String {
     )
 }
 
-fn trace(bench: &Bench, script: &str, stopped: Option<Duration>) -> Result<Told> {
+fn trace(bench: &Bench, script: &str, stopped: Option<Duration>, options: &[&str]) -> Result<Told> {
     let log = bench.scratch.file("losses.jsonl");
     let _ = fs::remove_file(&log);
     let policy = bench.scratch.write(
@@ -96,7 +112,7 @@ fn trace(bench: &Bench, script: &str, stopped: Option<Duration>) -> Result<Told>
     )?;
     // The tool may run anywhere: the machine is full.
     let mut command = std::process::Command::new(&bench.tracer);
-    command.args(["run", "--quiet", "-p"]).arg(&policy).arg("--output").arg(&log);
+    command.args(["run", "--quiet", "-p"]).arg(&policy).args(options).arg("--output").arg(&log);
     command.args(["--", "bash", "-c", script]).env(crate::scratch::MARK, bench.scratch.mark());
     let mut child = command.spawn().context("cannot start tracer")?;
     if let Some(stopped) = stopped {
@@ -123,7 +139,20 @@ fn told(log: &Path) -> Result<Told> {
     let end: Value = serde_json::from_str(&last)?;
     ensure!(end["type"] == "end", "the recording has no end");
     let counters = end["counters"].as_array().context("no counters")?;
-    let sum = |field: &str| counters.iter().filter_map(|row| row[field].as_u64()).sum();
+    let sum = |field: &str, of: &dyn Fn(&str) -> bool| -> u64 {
+        let rows = counters.iter().filter(|row| row["kind"].as_str().is_some_and(of));
+        rows.filter_map(|row| row[field].as_u64()).sum()
+    };
+    let of_processes = |kind: &str| matches!(kind, "root" | "fork" | "exec" | "exit");
+    let of_failed_execs = |kind: &str| kind == "attempt";
+    let of_others = |kind: &str| !of_processes(kind) && !of_failed_execs(kind);
     let ruling = end["verdict"]["overall"].as_str().context("no verdict")?.to_owned();
-    Ok(Told { read: sum("read"), lost: sum("lost"), execs, ruling })
+    Ok(Told {
+        read: sum("read", &|_| true),
+        lost_of_processes: sum("lost", &of_processes),
+        lost_of_failed_execs: sum("lost", &of_failed_execs),
+        lost_of_others: sum("lost", &of_others),
+        execs,
+        ruling,
+    })
 }
