@@ -105,6 +105,13 @@ impl Loads {
         Ok(words.into())
     }
 
+    /// This work, timed from its start to its end.
+    pub fn whole(&self, work: &[String], cpu: usize) -> Vec<String> {
+        let program = self.program.display().to_string();
+        let words = [program, cpu.to_string(), "whole".to_owned(), "1".to_owned()];
+        words.into_iter().chain(work.iter().cloned()).collect()
+    }
+
     /// The load among this many processes that are alive and do nothing.
     pub fn among(&self, alive: u64, command: &[String]) -> Vec<String> {
         let crowd = "for i in $(seq $0); do sleep 600 & done; \"$@\"; code=$?; kill $(jobs -p); \

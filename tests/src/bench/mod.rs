@@ -13,6 +13,7 @@ mod reading;
 pub mod stats;
 pub mod table;
 pub mod tools;
+mod work;
 
 use anyhow::Result;
 
@@ -51,6 +52,7 @@ pub enum Part {
     Untraced,
     Resolver,
     Node,
+    Work,
     Start,
     Losses,
     Reading,
@@ -58,12 +60,13 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Part; 9] = [
+    pub const ALL: [Part; 10] = [
         Part::Spawn,
         Part::Connect,
         Part::Untraced,
         Part::Resolver,
         Part::Node,
+        Part::Work,
         Part::Start,
         Part::Losses,
         Part::Reading,
@@ -77,6 +80,7 @@ impl Part {
             Part::Untraced => "untraced",
             Part::Resolver => "resolver",
             Part::Node => "node",
+            Part::Work => "work",
             Part::Start => "start",
             Part::Losses => "losses",
             Part::Reading => "reading",
@@ -94,6 +98,7 @@ pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section
         Part::Untraced => untraced(bench, &loads, effort),
         Part::Resolver => resolver(bench, &loads, effort),
         Part::Node => node(bench, &loads, effort),
+        Part::Work => work::section(bench, &loads, effort),
         Part::Start => start(bench, effort),
         Part::Losses => losses::section(bench, &loads, effort),
         Part::Reading => reading::section(bench, effort),
@@ -114,7 +119,7 @@ struct Traced {
 const SPAWN: Traced = Traced {
     title: "Start a static program and wait for it",
     deed: Deed::Spawn,
-    count: 4_000,
+    count: 2_000,
     goal: "wall and CPU of the load <= 1.01; CPU of the collector <= 5 us each",
     peers: &Tool::PEERS_OF_SPAWN,
 };
@@ -122,7 +127,7 @@ const SPAWN: Traced = Traced {
 const CONNECT: Traced = Traced {
     title: "Connect over the loopback device, accept, close",
     deed: Deed::Connect,
-    count: 20_000,
+    count: 10_000,
     goal: "wall of the load <= 1.03; CPU of the collector <= 2 us each",
     peers: &Tool::PEERS_OF_CONNECT,
 };
@@ -212,7 +217,7 @@ fn resolver(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
     let mut section = Section::new(
         "`getaddrinfo` while tracer watches it, which it does only when asked",
         "a few microseconds; a call that asks anybody takes 100 us and more",
-        100_000 / effort.divisor,
+        50_000 / effort.divisor,
         effort.pairs,
     );
     section.columns = &["wall", "added each"];

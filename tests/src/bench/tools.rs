@@ -191,12 +191,20 @@ impl Bench {
         }
     }
 
-    /// The tool starts the command.
-    fn around(&self, tool: Tool, command: &[String]) -> Result<Trial> {
+    /// What starts the command under a tool that starts it, with a new log.
+    pub(super) fn words(&self, tool: Tool, command: &[String]) -> Result<Vec<String>> {
         let log = self.log();
-        let _ = fs::remove_file(&log);
+        if let Err(error) = fs::remove_file(&log) {
+            ensure!(error.kind() == io::ErrorKind::NotFound, "{}: {error}", log.display());
+        }
         let mut words = tool.words(&self.tracer, &log);
         words.extend_from_slice(command);
+        Ok(words)
+    }
+
+    /// The tool starts the command.
+    fn around(&self, tool: Tool, command: &[String]) -> Result<Trial> {
+        let words = self.words(tool, command)?;
         let before_ns = self.cgroup.cpu_ns()?;
         let (output, used) = run(&mut self.accounted(&words)?)?;
         let all_ns = self.cgroup.cpu_ns()? - before_ns;
@@ -223,12 +231,8 @@ impl Bench {
         if let Some(ready) = tool.says_when_ready() {
             return self.watcher(tool, ready);
         }
-        let log = self.log();
-        let _ = fs::remove_file(&log);
-        let mut words = tool.words(&self.tracer, &log);
-        ensure!(!words.is_empty(), "nothing cannot watch");
-        words.extend(["sh", "-c", "echo ready; exec sleep 600"].map(String::from));
-        self.start(tool, &words, "ready")
+        let idle = ["sh", "-c", "echo ready; exec sleep 600"].map(String::from);
+        self.start(tool, &self.words(tool, &idle)?, "ready")
     }
 
     fn watcher(&self, tool: Tool, ready: &str) -> Result<Watcher> {
