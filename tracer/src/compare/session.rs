@@ -115,6 +115,7 @@ impl Session {
             | Record::OddSocket(_)
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
+            | Record::TlsLibrary(_)
             | Record::End(_) => {}
         }
     }

@@ -88,7 +88,10 @@ impl Fold {
             | Event::ForeignSend(_)
             | Event::CgroupMove(_)
             | Event::Payload(_)
-            | Event::Resolve(_) => {
+            | Event::Resolve(_)
+            | Event::TlsData(_)
+            | Event::TlsBegin(_)
+            | Event::TlsEnd(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -134,6 +137,18 @@ impl Fold {
                 return None;
             }
             Event::Resolve(event) => resolved(event),
+            Event::TlsData(event) => {
+                eprintln!("{event:?}");
+                return None;
+            }
+            Event::TlsBegin(event) => {
+                eprintln!("{event:?}");
+                return None;
+            }
+            Event::TlsEnd(event) => {
+                eprintln!("{event:?}");
+                return None;
+            }
         })
     }
 

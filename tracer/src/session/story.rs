@@ -16,7 +16,7 @@ use crate::{
         schema::{
             Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
             Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
-            Opened, Opening, Outcome, Record, Resolved, Start,
+            Opened, Opening, Outcome, Record, Resolved, Start, TlsLibrary,
         },
     },
 };
@@ -51,6 +51,8 @@ pub struct Story {
     pub dns: Vec<Dns>,
     pub openings: Vec<Opening>,
     pub resolved: Vec<Resolved>,
+    /// Files with a TLS library that processes have.
+    pub tls_libraries: Vec<TlsLibrary>,
     pub credential_files: Vec<CredentialFile>,
     /// Successful execs recorded.
     pub execs: u64,
@@ -137,6 +139,7 @@ impl Story {
             dns: Vec::new(),
             openings: Vec::new(),
             resolved: Vec::new(),
+            tls_libraries: Vec::new(),
             credential_files: Vec::new(),
             attempt_tries: 0,
             execs: 0,
@@ -316,6 +319,10 @@ impl Story {
                 self.expect(resolved.process, resolved.t_ns);
                 keep(self.keeps_contacts, &mut self.resolved, resolved);
             }
+            Record::TlsLibrary(library) => {
+                self.expect(library.process, library.t_ns);
+                self.tls_libraries.push(library);
+            }
             Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {
                 self.end = Some(*end);
@@ -457,7 +464,7 @@ impl Story {
     /// Events of this kind in the lines; none for a kind that has no lines of its own.
     pub fn recorded(&self, kind: Kind) -> Option<u64> {
         match kind {
-            Kind::ArgvChunk | Kind::Payload => None,
+            Kind::ArgvChunk | Kind::Payload | Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => None,
             // A line can stand for several.
             Kind::Attempt => Some(self.attempt_tries),
             Kind::Root

@@ -6,6 +6,7 @@
 
 mod credentials;
 mod net;
+mod tls;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -26,6 +27,8 @@ pub use net::{
     CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
     Exchange, FirstBytes, ForeignSend, HostsEntry, OddSocket, Opening, Outcome, Resolved,
 };
+
+pub use tls::{TlsLibrary, TlsReading};
 
 /// Version of the lines below. A reader refuses a newer one.
 pub const SCHEMA: u32 = 3;
@@ -51,6 +54,7 @@ pub enum Record {
     Dns(Dns),
     Opening(Opening),
     Resolved(Resolved),
+    TlsLibrary(TlsLibrary),
     CredentialFile(CredentialFile),
     Opened(Opened),
     HandOff(HandOff),
@@ -82,6 +86,7 @@ impl Record {
             Record::Dns(_) => "dns",
             Record::Opening(_) => "opening",
             Record::Resolved(_) => "resolved",
+            Record::TlsLibrary(_) => "tls-library",
             Record::CredentialFile(_) => "credential-file",
             Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",
