@@ -80,6 +80,12 @@ fn thread() -> u64 {
     bpf_get_current_pid_tgid()
 }
 
+/// Whether calls by HTTP are read.
+#[inline(always)]
+pub(super) fn is_watched() -> bool {
+    WATCH_TLS.load() != 0
+}
+
 /// The stack pointer at a breakpoint.
 #[inline(always)]
 fn stack(ctx: &impl EbpfContext) -> u64 {
@@ -89,7 +95,7 @@ fn stack(ctx: &impl EbpfContext) -> u64 {
 /// A thread of the tree ends; it may do so in the middle of a call.
 #[inline(always)]
 pub(super) fn forget_calls() {
-    if WATCH_TLS.load() != 0 {
+    if is_watched() {
         let _ = TLS_CALLS.remove(thread());
     }
 }

@@ -749,7 +749,8 @@ impl Attached {
         self.tls_files += 1;
         let mut links = Vec::new();
         for (function, at) in &library.functions {
-            let location = || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
+            let location =
+                || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
             // The call first: a return whose call was not seen says nothing.
             links.push(self.loaded.break_at(function.program(), location(), path)?);
             if function.returns() {

@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeMap, fs::File};
 
-use object::{Object as _, ObjectSection as _, ObjectSegment as _, ObjectSymbol as _};
+use object::{
+    Object as _, ObjectSection as _, ObjectSegment as _,
+    elf::{SHT_DYNSYM, SHT_SYMTAB},
+    read::elf::{SectionHeader as _, Sym as _},
+};
 use tracer_ebpf::abi::{NO_POINTER, TLS_PLACES_MAX, TlsPlace, TlsPlaces};
 
 use super::{
@@ -96,20 +100,41 @@ fn symbols<'a>(elf: &Elf<'_>, catalogue: &'a Catalogue) -> BTreeMap<&'a str, Sym
         .collect();
     let mut found = BTreeMap::new();
     // Those for others first: they are fewer.
-    for symbol in elf.dynamic_symbols().chain(elf.symbols()) {
-        if !symbol.is_definition() || symbol.address() == 0 {
-            continue;
-        }
-        let Ok(name) = symbol.name_bytes() else { continue };
-        if let Some(name) = names.iter().find(|known| known.as_bytes() == name) {
-            let symbol = Symbol { address: symbol.address(), size_bytes: symbol.size() };
-            found.entry(*name).or_insert(symbol);
-        }
-        if found.contains_key("SSL_write") && found.len() > FUNCTIONS.len() {
+    for kind in [SHT_DYNSYM, SHT_SYMTAB] {
+        add_symbols(elf, kind, &names, &mut found);
+        if found.contains_key("SSL_write") {
             break;
         }
     }
     found
+}
+
+/// Adds those of a table. The names are read as one piece: there can be a hundred thousand.
+fn add_symbols<'a>(
+    elf: &Elf<'_>,
+    kind: u32,
+    names: &[&'a str],
+    found: &mut BTreeMap<&'a str, Symbol>,
+) -> Option<()> {
+    let (endian, data) = (elf.endian(), elf.data());
+    let sections = elf.elf_section_table();
+    let table = sections.symbols(endian, data, kind).ok()?;
+    let strings = sections.section(table.string_section()).ok()?.data(endian, data).ok()?;
+    for symbol in table.iter() {
+        if symbol.is_undefined(endian) || symbol.st_value(endian) == 0 {
+            continue;
+        }
+        let at = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
+        let Some(name) = strings.get(at..) else { continue };
+        let is_it = |known: &&&str| {
+            name.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        };
+        if let Some(name) = names.iter().find(is_it) {
+            let (address, size_bytes) = (symbol.st_value(endian), symbol.st_size(endian));
+            found.entry(*name).or_insert(Symbol { address, size_bytes });
+        }
+    }
+    Some(())
 }
 
 fn openssl(elf: &Elf<'_>, symbols: &BTreeMap<&str, Symbol>) -> Option<TlsLibrary> {
@@ -225,9 +250,9 @@ fn places_in(code: &[u8]) -> TlsPlaces {
     }
     pointers.retain(|pointer| !sums.contains(pointer));
     let direct = sums.iter().map(|at| TlsPlace { pointer_at: NO_POINTER, at: *at });
-    let through = pointers.iter().flat_map(|pointer_at| {
-        sums.iter().map(|at| TlsPlace { pointer_at: *pointer_at, at: *at })
-    });
+    let through = pointers
+        .iter()
+        .flat_map(|pointer_at| sums.iter().map(|at| TlsPlace { pointer_at: *pointer_at, at: *at }));
     let mut places = TlsPlaces::default();
     for (place, found) in places.iter_mut().zip(direct.chain(through).take(TLS_PLACES_MAX)) {
         *place = found;

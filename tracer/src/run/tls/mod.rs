@@ -55,9 +55,15 @@ pub(super) struct Tls {
 enum State {
     NoTls,
     /// Since then, at the latest.
-    Watched { from_ns: u64 },
-    Unreadable { library: String },
-    Failed { why: String },
+    Watched {
+        from_ns: u64,
+    },
+    Unreadable {
+        library: String,
+    },
+    Failed {
+        why: String,
+    },
 }
 
 /// Who executed or mapped a file.
@@ -238,15 +244,12 @@ fn usual_libraries() -> Vec<PathBuf> {
     paths.into_iter().collect()
 }
 
-fn open(
-    id: FileId,
-    paths: &[PathBuf],
-    identifier: &Identifier,
-) -> Result<File, &'static str> {
+fn open(id: FileId, paths: &[PathBuf], identifier: &Identifier) -> Result<File, &'static str> {
     let mut why = "no path leads to it any more";
     for path in paths {
         let Ok(file) = File::open(path) else { continue };
-        if identifier.version_of(&file).is_some_and(|version| version.id == id) || is_overlay(&file) {
+        if identifier.version_of(&file).is_some_and(|version| version.id == id) || is_overlay(&file)
+        {
             return Ok(file);
         }
         why = "another file has its path now";

@@ -129,10 +129,8 @@ mod tests {
     use super::*;
 
     fn check(code: &str, cheap_at: Option<u64>, calls: Option<i64>) {
-        let code: Vec<u8> = code
-            .split_whitespace()
-            .map(|byte| u8::from_str_radix(byte, 16).unwrap())
-            .collect();
+        let code: Vec<u8> =
+            code.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
         assert_eq!(read(&code), Prologue { cheap_at, calls }, "{code:02x?}");
     }
 
