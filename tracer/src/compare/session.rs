@@ -115,6 +115,8 @@ impl Session {
             | Record::OddSocket(_)
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
+            | Record::Call(_)
+            | Record::CallGap(_)
             | Record::End(_) => {}
         }
     }

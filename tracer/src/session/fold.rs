@@ -10,7 +10,7 @@ use std::{
 
 use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
-use super::{attempts::Attempts, errno, payload::Payloads, stdio::stdio};
+use super::{attempts::Attempts, calls::Calls, errno, payload::Payloads, stdio::stdio};
 use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
@@ -46,6 +46,8 @@ pub struct Fold {
     connections: HashMap<u64, Pending>,
     attempts: Attempts,
     payloads: Payloads,
+    /// HTTP calls, where they are read.
+    calls: Option<Calls>,
     /// What payloads said.
     said: Vec<Record>,
     /// Every process that a root or fork event introduced.
@@ -117,7 +119,12 @@ impl Fold {
                 self.argv.entry(key).or_default().push(piece);
                 return None;
             }
-            Event::Exit(event) => exit(&event),
+            Event::Exit(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.exited(event.header.process);
+                }
+                exit(&event)
+            }
             Event::Connect(event) => self.connect(&event),
             Event::ConnectResult(event) => self.connect_result(&event),
             Event::Close(event) => self.close(&event),
@@ -129,6 +136,9 @@ impl Fold {
             Event::ForeignSend(event) => foreign_send(&event),
             Event::CgroupMove(event) => cgroup_move(event),
             Event::Payload(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.payload(&event);
+                }
                 let records = self.payloads.add(*event);
                 self.said.extend(records);
                 return None;
@@ -142,13 +152,27 @@ impl Fold {
         self.attempts.take(all)
     }
 
-    /// What payloads said since the last call. To be called after each drain; when `all`, also what
+    /// Reads HTTP calls, and with `extract` a few values of JSON that they send.
+    pub fn read_calls(&mut self, extract: bool) {
+        self.calls = Some(Calls::new(extract));
+    }
+
+    /// What payloads and calls said since the last call. To be called after each drain; when `all`, also what
     /// those amount to that are not complete.
     pub fn take_said(&mut self, all: bool) -> Vec<Record> {
         let mut said = std::mem::take(&mut self.said);
         said.extend(self.payloads.round());
         if all {
             said.extend(self.payloads.rest());
+        }
+        if let Some(calls) = &mut self.calls {
+            for record in &said {
+                if let Record::Opening(opening) = record {
+                    let connection = opening.connection.and_then(|id| self.connections.get(&id));
+                    calls.opening(opening, connection.map(|pending| pending.attempted_ns));
+                }
+            }
+            said.extend(calls.round(all));
         }
         said
     }
@@ -289,6 +313,9 @@ impl Fold {
         let header = &event.header;
         let established = self.connections.remove(&event.id).and_then(|known| known.established_ns);
         self.payloads.closed(event.id);
+        if let Some(calls) = &mut self.calls {
+            calls.connection_closed(event.id, header.time_ns);
+        }
         Record::Close(Close {
             t_ns: header.time_ns,
             process: header.process,

@@ -14,9 +14,9 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
-            Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
-            Opened, Opening, Outcome, Record, Resolved, Start,
+            Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile, Datagram,
+            Dns, End, Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped,
+            OddSocket, Opened, Opening, Outcome, Record, Resolved, Start,
         },
     },
 };
@@ -51,6 +51,8 @@ pub struct Story {
     pub dns: Vec<Dns>,
     pub openings: Vec<Opening>,
     pub resolved: Vec<Resolved>,
+    pub calls: Vec<Call>,
+    pub call_gaps: Vec<CallGap>,
     pub credential_files: Vec<CredentialFile>,
     /// Successful execs recorded.
     pub execs: u64,
@@ -137,6 +139,8 @@ impl Story {
             dns: Vec::new(),
             openings: Vec::new(),
             resolved: Vec::new(),
+            calls: Vec::new(),
+            call_gaps: Vec::new(),
             credential_files: Vec::new(),
             attempt_tries: 0,
             execs: 0,
@@ -315,6 +319,14 @@ impl Story {
             Record::Resolved(resolved) => {
                 self.expect(resolved.process, resolved.t_ns);
                 keep(self.keeps_contacts, &mut self.resolved, resolved);
+            }
+            Record::Call(call) => {
+                self.expect(call.process, call.t_ns);
+                keep(self.keeps_contacts, &mut self.calls, *call);
+            }
+            Record::CallGap(gap) => {
+                self.expect(gap.process, gap.t_ns);
+                keep(self.keeps_contacts, &mut self.call_gaps, gap);
             }
             Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {

@@ -4,6 +4,7 @@
 //! `wall_offset_ns` for Unix time), `_bytes` bytes. A value the kernel could not read is absent and
 //! named in `unread`; zero always means zero.
 
+mod calls;
 mod credentials;
 mod net;
 
@@ -18,6 +19,7 @@ use crate::{
     policy::{Policy, Verdict},
 };
 
+pub use calls::{Call, CallConnection, CallGap, CallOutcome, JoinedBy};
 pub use credentials::{
     CredentialAccess, CredentialEvents, CredentialFile, CredentialGap, CredentialPlace,
     CredentialWatch, Descriptor, DescriptorKind, Stdio,
@@ -28,7 +30,7 @@ pub use net::{
 };
 
 /// Version of the lines below. A reader refuses a newer one.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +53,8 @@ pub enum Record {
     Dns(Dns),
     Opening(Opening),
     Resolved(Resolved),
+    Call(Box<Call>),
+    CallGap(CallGap),
     CredentialFile(CredentialFile),
     Opened(Opened),
     HandOff(HandOff),
@@ -82,6 +86,8 @@ impl Record {
             Record::Dns(_) => "dns",
             Record::Opening(_) => "opening",
             Record::Resolved(_) => "resolved",
+            Record::Call(_) => "call",
+            Record::CallGap(_) => "call-gap",
             Record::CredentialFile(_) => "credential-file",
             Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",
