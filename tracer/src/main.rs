@@ -125,6 +125,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         catalogue,
         output,
         probes,
+        http_fields: arguments.http_fields,
         linger: Duration::from_secs(arguments.linger),
         progress: !arguments.quiet && io::stderr().is_terminal(),
     };

@@ -123,6 +123,10 @@ pub struct Run {
     /// each call of SSL_read and SSL_write slower in other processes too (`tracer doctor` says how)
     #[arg(long)]
     pub http: bool,
+    /// Record the model and the version of the API that requests of AI services name, too. They stand
+    /// in bodies, of which nothing else is recorded
+    #[arg(long, requires = "http")]
+    pub http_fields: bool,
     /// Kill a program that a policy's `never-runs` forbids before its first instruction
     #[arg(long, requires = "policies")]
     pub enforce: bool,

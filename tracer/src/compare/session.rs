@@ -116,6 +116,8 @@ impl Session {
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
             | Record::TlsLibrary(_)
+            | Record::Call(_)
+            | Record::CallGap(_)
             | Record::End(_) => {}
         }
     }

@@ -129,6 +129,9 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     let writer = settings.output.map(Writer::new);
     let mut collector = Collector::new(rings, machine, watch, start, writer);
     collector.fold.variables = variables;
+    if settings.probes.http {
+        collector.fold.read_calls(settings.http_fields);
+    }
     let mut session = Session::new(collector, attached, signals, tls_sessions)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();

@@ -14,9 +14,9 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
-            Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
-            Opened, Opening, Outcome, Record, Resolved, Start, TlsLibrary,
+            Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile, Datagram,
+            Dns, End, Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped,
+            OddSocket, Opened, Opening, Outcome, Record, Resolved, Start, TlsLibrary,
         },
     },
 };
@@ -53,6 +53,8 @@ pub struct Story {
     pub resolved: Vec<Resolved>,
     /// Files with a TLS library that processes have.
     pub tls_libraries: Vec<TlsLibrary>,
+    pub calls: Vec<Call>,
+    pub call_gaps: Vec<CallGap>,
     pub credential_files: Vec<CredentialFile>,
     /// Successful execs recorded.
     pub execs: u64,
@@ -140,6 +142,8 @@ impl Story {
             openings: Vec::new(),
             resolved: Vec::new(),
             tls_libraries: Vec::new(),
+            calls: Vec::new(),
+            call_gaps: Vec::new(),
             credential_files: Vec::new(),
             attempt_tries: 0,
             execs: 0,
@@ -322,6 +326,14 @@ impl Story {
             Record::TlsLibrary(library) => {
                 self.expect(library.process, library.t_ns);
                 self.tls_libraries.push(library);
+            }
+            Record::Call(call) => {
+                self.expect(call.process, call.t_ns);
+                keep(self.keeps_contacts, &mut self.calls, *call);
+            }
+            Record::CallGap(gap) => {
+                self.expect(gap.process, gap.t_ns);
+                keep(self.keeps_contacts, &mut self.call_gaps, gap);
             }
             Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {
