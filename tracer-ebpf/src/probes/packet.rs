@@ -30,7 +30,7 @@ const OPENING_BYTES: u32 = 8 * 1024;
 /// The same of a stream of DNS messages, which names follow each other in.
 const DNS_STREAM_BYTES: u32 = 16 * 1024;
 /// The same, each way, of HTTP without TLS where calls are read.
-const PLAIN_BYTES: u32 = 256 * 1024;
+const PLAIN_BYTES: u32 = 64 * 1024;
 /// Behind the beginning of a stream, how far until no part of it is expected any more.
 const RETRANSMISSION_BYTES: u32 = 4 * 1024 * 1024;
 /// QUIC Initial packets that are taken of a flow, and of packets that are sent as one.

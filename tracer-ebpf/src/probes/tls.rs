@@ -48,7 +48,7 @@ struct Call {
     stack: u64,
     began_ns: u64,
     received: u32,
-    /// A call of the same session that was made inside another one: that one tells.
+    /// A call of the same session and direction inside another one: that one tells.
     inner: u32,
 }
 
@@ -183,7 +183,10 @@ fn enter(ctx: &ProbeContext, received: bool, counts: bool) -> Option<()> {
         }
         depth -= 1;
     }
-    let inner = call_at(calls, depth.wrapping_sub(1)).is_some_and(|last| last.session == session);
+    let received = u32::from(received);
+    // A program can write from within a read: it hears there that the handshake is over.
+    let inner = call_at(calls, depth.wrapping_sub(1))
+        .is_some_and(|last| last.session == session && last.received == received);
     let Some(call) = call_at(calls, depth) else {
         emit::missed(Kind::TlsData);
         return None;
@@ -194,7 +197,7 @@ fn enter(ctx: &ProbeContext, received: bool, counts: bool) -> Option<()> {
         count_at,
         stack,
         began_ns: emit::now_ns(),
-        received: u32::from(received),
+        received,
         inner: u32::from(inner),
     };
     calls.depth = depth + 1;

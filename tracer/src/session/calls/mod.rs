@@ -219,9 +219,11 @@ impl Calls {
     /// What is over since the last round: to be called after each, when the ClientHellos of the round
     /// are known. With `all`, tracing has ended.
     pub fn round(&mut self, all: bool) -> Vec<Record> {
-        for (cookie, process) in self.plain.round() {
+        for (cookie, process, whole) in self.plain.round() {
             let key = (process, Name::Plain(cookie));
-            if let Some(session) = self.sessions.remove(&key) {
+            if whole {
+                self.close(key, CLOSED);
+            } else if let Some(session) = self.sessions.remove(&key) {
                 self.give_up(key, session, plain::ENDS);
             }
         }
@@ -277,7 +279,7 @@ impl Calls {
         if let Err(why) = result {
             // Most sockets without TLS have nothing to do with HTTP.
             let is_call = session.had_calls || matches!(key.1, Name::Tls(_));
-            if is_call && why != plain::ENDS {
+            if is_call {
                 self.done.push(session.gap(key, why));
             }
         }

@@ -12,9 +12,9 @@ use crate::{
 };
 
 /// What is kept of one direction, at most: as much as the kernel side takes.
-const DIRECTION_BYTES: usize = 8 * 1024;
+const DIRECTION_BYTES: usize = 64 * 1024;
 /// Sockets that are being read. Each keeps two directions and as much behind holes.
-const READ_MAX: usize = 1024;
+const READ_MAX: usize = 256;
 /// Sockets of which only is known that they are read no further.
 const OVER_MAX: usize = 64 * 1024;
 
@@ -102,14 +102,18 @@ impl Plain {
         self.closing.push(connection);
     }
 
-    /// Sockets whose connection is gone, and whose they are. To be called after each round.
-    pub(super) fn round(&mut self) -> Vec<(u64, ProcessKey)> {
+    /// Sockets whose connection is gone, whose they are, and whether all that came was read. To be called
+    /// after each round.
+    pub(super) fn round(&mut self) -> Vec<(u64, ProcessKey, bool)> {
         let over = std::mem::replace(&mut self.closed, std::mem::take(&mut self.closing));
         let mut gone = Vec::new();
         for connection in over {
             let Some(cookie) = self.by_connection.remove(&connection) else { continue };
             self.over.remove(&cookie);
-            gone.extend(self.sockets.remove(&cookie).map(|socket| (cookie, socket.process)));
+            gone.extend(self.sockets.remove(&cookie).map(|socket| {
+                let whole = !socket.sent.has_hole() && !socket.received.has_hole();
+                (cookie, socket.process, whole)
+            }));
         }
         gone
     }
