@@ -123,6 +123,7 @@ macro_rules! kernel_fields {
             REGS_ARGUMENT_1: "pt_regs" "di";
             REGS_ARGUMENT_2: "pt_regs" "si";
             REGS_ARGUMENT_3: "pt_regs" "dx";
+            REGS_STACK: "pt_regs" "sp";
         }
     };
 }

@@ -100,6 +100,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let probes = probe::Options {
         attempts: arguments.attempts || policies.iter().any(policy::Policy::counts_attempts),
         resolver: arguments.resolver || policies.iter().any(policy::Policy::judges_names),
+        http: arguments.http,
         hand_offs: !policies.is_empty(),
         enforce: arguments.enforce,
         ..probe_options(&arguments.debug)
@@ -124,6 +125,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         catalogue,
         output,
         probes,
+        http_fields: arguments.http_fields,
         linger: Duration::from_secs(arguments.linger),
         progress: !arguments.quiet && io::stderr().is_terminal(),
     };
@@ -244,6 +246,7 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
             cli::Ring::Attempt => options.debug.lose_attempt_every = *every,
             cli::Ring::Names => options.debug.lose_names_every = *every,
             cli::Ring::Resolver => options.debug.lose_resolver_every = *every,
+            cli::Ring::Tls => options.debug.lose_tls_every = *every,
         }
     }
     options

@@ -64,6 +64,7 @@ struct Host {
     /// Only the file of hosts has it, and not the name server.
     #[serde(default)]
     file: bool,
+    // `plain` is the server's business: it answers HTTP without TLS, too.
 }
 
 impl Lab {

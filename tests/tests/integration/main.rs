@@ -16,6 +16,7 @@ mod exec;
 mod harness;
 mod hello;
 mod hidden;
+mod http;
 mod identity;
 mod loss;
 mod maps;
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
     let why_none = why_none();
     let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
+        ("http", http::TESTS),
         ("swarm", swarm::TESTS),
         ("ordinary", ordinary::TESTS),
         ("enforce", enforce::TESTS),

@@ -59,6 +59,12 @@ kinds! {
     ForeignSend = 15, "foreign-send";
     /// The C library's resolver returned.
     Resolve = 16, "resolved";
+    /// Bytes that a TLS library was given or gave.
+    TlsData = 17, "tls-data";
+    /// The first of them of a session.
+    TlsBegin = 18, "tls-begin";
+    /// A session was given back.
+    TlsEnd = 19, "tls-end";
 }
 
 /// A kind this build does not know.

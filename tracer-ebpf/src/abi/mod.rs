@@ -15,6 +15,7 @@ mod process;
 mod resolve;
 mod rule;
 mod stats;
+mod tls;
 
 pub use attempt::{
     ATTEMPT_ARG_BYTES, ATTEMPT_ARGS_MAX, ATTEMPT_ARGV_BYTES, ATTEMPT_NAME_BYTES, Attempt,
@@ -36,3 +37,8 @@ pub use process::{Exit, Fork, Root};
 pub use resolve::{HOST_NAME_BYTES, RESOLVED_MAX, Resolve};
 pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};
 pub use stats::{FAULT_COUNT, Fault, FileKey, KIND_COUNT, KindStats, Stats};
+pub use tls::{
+    NO_POINTER, TLS_CALL_BYTES_MAX, TLS_FILES_MAX, TLS_PIECE_BYTES, TLS_PLACES_MAX,
+    TLS_RANDOM_BYTES, TLS_SMALL_BYTES, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlace, TlsPlaces,
+    TlsSession,
+};

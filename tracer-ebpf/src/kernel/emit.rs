@@ -40,6 +40,10 @@ static NAMES_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 #[map]
 static RESOLVER_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
 
+/// What TLS libraries encrypt and decrypt: by far the most bytes.
+#[map]
+static TLS_RING: RingBuf = RingBuf::with_byte_size(16 * 1024 * 1024, 0);
+
 #[map]
 static STATS: PerCpuArray<Stats> = PerCpuArray::with_max_entries(1, 0);
 
@@ -57,6 +61,8 @@ static FAIL_ATTEMPT_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 static FAIL_NAMES_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 #[unsafe(no_mangle)]
 static FAIL_RESOLVER_EVERY: Global<u32> = Global::new(FAIL_NEVER);
+#[unsafe(no_mangle)]
+static FAIL_TLS_EVERY: Global<u32> = Global::new(FAIL_NEVER);
 
 /// Which ring a kind travels in.
 #[derive(Clone, Copy)]
@@ -67,6 +73,7 @@ enum Ring {
     Attempt,
     Names,
     Resolver,
+    Tls,
 }
 
 const fn ring_of(kind: Kind) -> Ring {
@@ -88,6 +95,7 @@ const fn ring_of(kind: Kind) -> Ring {
         Kind::Attempt => Ring::Attempt,
         Kind::Payload => Ring::Names,
         Kind::Resolve => Ring::Resolver,
+        Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => Ring::Tls,
     }
 }
 
@@ -101,6 +109,7 @@ impl Ring {
             Ring::Attempt => &ATTEMPT_RING,
             Ring::Names => &NAMES_RING,
             Ring::Resolver => &RESOLVER_RING,
+            Ring::Tls => &TLS_RING,
         }
     }
 
@@ -113,6 +122,7 @@ impl Ring {
             Ring::Attempt => FAIL_ATTEMPT_EVERY.load(),
             Ring::Names => FAIL_NAMES_EVERY.load(),
             Ring::Resolver => FAIL_RESOLVER_EVERY.load(),
+            Ring::Tls => FAIL_TLS_EVERY.load(),
         }
     }
 }

@@ -39,6 +39,9 @@ pub(super) struct Opened {
     pub(super) tid: u32,
     /// What was sent and what was received, as far as packets show it.
     pub(super) streams: [Stream; 2],
+    /// Not 0: what is sent begins as a request of HTTP without TLS does.
+    pub(super) plain: u32,
+    pub(super) padding: u32,
 }
 
 /// One direction of a connection.
@@ -106,6 +109,8 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
         tgid: process.tgid,
         tid: process.tid,
         streams: Default::default(),
+        plain: 0,
+        padding: 0,
     };
     if SOCKETS.insert(sock.0, opened, 0).is_err() {
         emit::fault(Fault::SocketInsert);

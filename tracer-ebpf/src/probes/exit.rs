@@ -7,7 +7,7 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_ebpf::abi::{Exit, Kind, unread};
 
-use super::resolve;
+use super::{resolve, tls};
 use crate::kernel::{
     emit,
     task::Task,
@@ -18,6 +18,7 @@ use crate::kernel::{
 fn exit(ctx: RawTracePointContext) -> i32 {
     if let Some(process) = tree::current(&ctx) {
         resolve::forget_call();
+        tls::forget_calls();
         on_exit(&process);
         #[cfg(feature = "debug-log")]
         aya_log_ebpf::debug!(&ctx, "exit: tgid {} tid {}", process.tgid, process.tid);

@@ -15,3 +15,4 @@ mod local_send;
 mod odd_socket;
 mod packet;
 mod resolve;
+mod tls;

@@ -12,7 +12,10 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
 
-use super::connect::{PASSED, STARTED};
+use super::{
+    connect::{PASSED, STARTED},
+    tls,
+};
 use crate::kernel::{emit, flow, scratch, tree::Member};
 
 const IPPROTO_TCP: u8 = 6;
@@ -26,6 +29,8 @@ const DNS_PORT: u16 = 53;
 const OPENING_BYTES: u32 = 8 * 1024;
 /// The same of a stream of DNS messages, which names follow each other in.
 const DNS_STREAM_BYTES: u32 = 16 * 1024;
+/// The same, each way, of HTTP without TLS where calls are read.
+const PLAIN_BYTES: u32 = 64 * 1024;
 /// Behind the beginning of a stream, how far until no part of it is expected any more.
 const RETRANSMISSION_BYTES: u32 = 4 * 1024 * 1024;
 /// QUIC Initial packets that are taken of a flow, and of packets that are sent as one.
@@ -123,7 +128,7 @@ fn on_segment(
     port: u16,
     direction: Direction,
 ) -> Option<()> {
-    if direction == Direction::In && port != DNS_PORT {
+    if direction == Direction::In && port != DNS_PORT && !tls::is_watched() {
         return None;
     }
     // SAFETY: the other fields of the union are its bits.
@@ -149,7 +154,19 @@ fn on_segment(
         return None;
     }
     let offset = sequence.wrapping_sub(stream.start);
-    let limit = if port == DNS_PORT { DNS_STREAM_BYTES } else { OPENING_BYTES };
+    if tls::is_watched() && direction == Direction::Out && offset == 0 {
+        let first: u8 = ctx.skb.load(at as usize).ok()?;
+        opened.plain = u32::from(first.is_ascii_uppercase());
+    }
+    let limit = if port == DNS_PORT {
+        DNS_STREAM_BYTES
+    } else if opened.plain != 0 {
+        PLAIN_BYTES
+    } else if direction == Direction::Out {
+        OPENING_BYTES
+    } else {
+        0
+    };
     if offset >= limit {
         if offset >= limit + RETRANSMISSION_BYTES {
             stream.state = PASSED;

@@ -9,7 +9,7 @@ use serde::Deserialize;
 
 use super::{
     Catalogue, CredentialHelper, CredentialSource, EndpointRule, HandOffKind, HandOffPoint,
-    McpServer, Program, Target, credentials,
+    McpServer, Program, Target, TlsFunctions, TlsUnreadable, credentials, tls,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -41,6 +41,10 @@ pub(super) struct File {
     pub(super) credential_helper: Vec<CredentialHelper>,
     #[serde(default)]
     pub(super) mcp_server: Vec<McpServer>,
+    #[serde(default)]
+    pub(super) tls_unreadable: Vec<TlsUnreadable>,
+    #[serde(default)]
+    pub(super) tls_functions: Vec<TlsFunctions>,
 }
 
 impl Catalogue {
@@ -106,6 +110,14 @@ fn check(file: &File) -> Result<(), String> {
         if let Some(word) = bad.or_else(|| server.words.iter().find(|word| word.is_empty())) {
             return Err(format!("mcp-server `{}`: `{word}` is no pattern", server.name));
         }
+    }
+    for library in &file.tls_unreadable {
+        let named = |detail| format!("tls-unreadable `{}`: {detail}", library.name);
+        tls::check_unreadable(library).map_err(named)?;
+    }
+    for functions in &file.tls_functions {
+        let named = |detail| format!("tls-functions `{}`: {detail}", functions.name);
+        tls::check_functions(functions).map_err(named)?;
     }
     Ok(())
 }
@@ -276,6 +288,9 @@ mod tests {
         check(&hand_off("kind = 'file'\npaths = ['/x']\nwhy = 'y'"), "directory");
         check(&hand_off("kind = 'socket'\npaths = []\nwhy = 'y'"), "must not be empty");
         check(&hand_off("kind = 'directory'\npaths = ['@x']\nwhy = 'y'"), "must start with /");
+        check("[[tls-unreadable]]\nname = 'x'", "one of `section`");
+        check("[[tls-functions]]\nname = 'x'\nbuild-id = 'x'", "no build id");
+        check("[[tls-functions]]\nname = 'x'\nbuild-id = 'a0'\nread = 1", "one that writes");
         parse(&hand_off("kind = 'socket'\npaths = ['@x']\nwhy = 'y'"), "c.toml").unwrap();
         assert!(matches!(
             Catalogue::with_files(&["/no/such/file"]),

@@ -12,6 +12,7 @@ mod interpreters;
 mod names;
 mod search;
 mod target;
+mod tls;
 
 use std::{borrow::Cow, sync::LazyLock};
 
@@ -27,6 +28,7 @@ pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
 pub use names::{HostName, NamePattern};
 pub use search::{Found, Place, Search, expand};
 pub use target::{Fit, Target};
+pub use tls::{TlsFunctions, TlsUnreadable};
 
 /// The name of the hand-off of a process that is controlled as by a debugger.
 pub const DEBUGGED: &str = "debugger";
@@ -120,6 +122,9 @@ pub struct Catalogue {
     pub credential_sources: Vec<CredentialSource>,
     pub credential_helpers: Vec<CredentialHelper>,
     pub mcp_servers: Vec<McpServer>,
+    /// The first that fits counts.
+    pub tls_unreadable: Vec<TlsUnreadable>,
+    pub tls_functions: Vec<TlsFunctions>,
 }
 
 impl Catalogue {
@@ -137,6 +142,7 @@ impl Catalogue {
                 (include_str!("endpoints.toml"), "endpoints.toml"),
                 (include_str!("credentials.toml"), "credentials.toml"),
                 (include_str!("mcp.toml"), "mcp.toml"),
+                (include_str!("tls.toml"), "tls.toml"),
             ] {
                 catalogue.extend(file::parse(text, name).expect("embedded")).expect("embedded");
             }
@@ -248,6 +254,8 @@ impl Catalogue {
         self.credential_sources.extend(file.credential_source);
         self.credential_helpers.extend(file.credential_helper);
         self.mcp_servers.extend(file.mcp_server);
+        self.tls_unreadable.extend(file.tls_unreadable);
+        self.tls_functions.extend(file.tls_functions);
         credentials::check_count(&self.credential_sources)
     }
 }

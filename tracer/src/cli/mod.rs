@@ -119,6 +119,14 @@ pub struct Run {
     /// by itself
     #[arg(long)]
     pub resolver: bool,
+    /// Record calls by HTTP, also inside TLS (OpenSSL of Node, python, curl and others), which makes
+    /// each call of SSL_read and SSL_write slower in other processes too (`tracer doctor` says how)
+    #[arg(long)]
+    pub http: bool,
+    /// Record the model and the version of the API that requests of AI services name, too. They stand
+    /// in bodies, of which nothing else is recorded
+    #[arg(long, requires = "http")]
+    pub http_fields: bool,
     /// Kill a program that a policy's `never-runs` forbids before its first instruction
     #[arg(long, requires = "policies")]
     pub enforce: bool,
@@ -153,7 +161,7 @@ pub enum ExitCodeOf {
 /// Switches for tests and for seeing what a failure looks like.
 #[derive(Debug, Args)]
 pub struct Debug {
-    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net, attempt, names, resolver
+    /// Lose every n-th record of a ring: RING=N, with RING one of process, argv, net, attempt, names, resolver, tls
     #[arg(long = "debug-lose", value_name = "RING=N", hide = true, value_parser = lose)]
     pub lose: Vec<(Ring, u32)>,
     /// Do not attach this probe
@@ -181,6 +189,7 @@ pub enum Ring {
     Attempt,
     Names,
     Resolver,
+    Tls,
 }
 
 fn lose(text: &str) -> Result<(Ring, u32), String> {

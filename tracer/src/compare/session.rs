@@ -115,6 +115,9 @@ impl Session {
             | Record::OddSocket(_)
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
+            | Record::TlsLibrary(_)
+            | Record::Call(_)
+            | Record::CallGap(_)
             | Record::End(_) => {}
         }
     }

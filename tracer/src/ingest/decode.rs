@@ -12,7 +12,7 @@ use crate::model::{
     ArgvPiece, AttemptEvent, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
     DatagramEvent, Endpoint, Event, EventHeader, ExecEvent, ExitEvent, ForeignSendEvent, ForkEvent,
     IntrusionEvent, LocalSendEvent, OddSocketEvent, PayloadEvent, ProcessKey, ResolveEvent,
-    RootEvent,
+    RootEvent, TlsBeginEvent, TlsDataEvent, TlsEndEvent,
 };
 
 /// Why a record could not be decoded. Any of these is a bug or an attack on the rings.
@@ -86,6 +86,12 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         Kind::CgroupMove => Event::CgroupMove(cgroup_move(&fixed(record)?.0)?),
         Kind::Payload => Event::Payload(Box::new(payload(record)?)),
         Kind::Resolve => Event::Resolve(resolve(&fixed(record)?.0)?),
+        Kind::TlsData => Event::TlsData(Box::new(tls_data(record)?)),
+        Kind::TlsBegin => Event::TlsBegin(Box::new(tls_begin(&fixed(record)?.0)?)),
+        Kind::TlsEnd => {
+            let (end, _) = fixed::<abi::TlsEnd>(record)?;
+            Event::TlsEnd(TlsEndEvent { header: event_header(&end.header), stream: end.stream })
+        }
     })
 }
 
@@ -276,6 +282,30 @@ fn payload(record: &[u8]) -> Result<PayloadEvent, DecodeError> {
         offset_bytes: payload.offset_bytes,
         wire_bytes: payload.wire_bytes,
         bytes: prefix(rest, payload.len)?.to_vec(),
+    })
+}
+
+fn tls_data(record: &[u8]) -> Result<TlsDataEvent, DecodeError> {
+    let (data, rest) = fixed::<abi::TlsData>(record)?;
+    Ok(TlsDataEvent {
+        header: event_header(&data.header),
+        stream: data.stream,
+        received: data.received != 0,
+        began_ns: data.began_ns,
+        offset_bytes: data.offset_bytes,
+        length_bytes: data.length_bytes,
+        bytes: prefix(rest, data.len)?.to_vec(),
+    })
+}
+
+fn tls_begin(begin: &abi::TlsBegin) -> Result<TlsBeginEvent, DecodeError> {
+    let (claimed, present) = (begin.count as usize, begin.randoms.len());
+    let randoms = begin.randoms.get(..claimed).ok_or(DecodeError::Lengths { claimed, present })?;
+    Ok(TlsBeginEvent {
+        header: event_header(&begin.header),
+        stream: begin.stream,
+        session: begin.session,
+        randoms: randoms.to_vec(),
     })
 }
 

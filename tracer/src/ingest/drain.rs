@@ -44,7 +44,9 @@ impl Drain {
     pub fn round(&mut self, rings: &mut Rings, sink: &mut dyn FnMut(Event)) -> usize {
         let mut count = 0;
         let mut net = std::mem::take(&mut self.net);
-        for ring in [&mut rings.net, &mut rings.names, &mut rings.attempt, &mut rings.resolver] {
+        // What TLS libraries handle comes last: the ClientHello of its connection is in another ring.
+        let Rings { net: sockets, names, attempt, resolver, tls, .. } = rings;
+        for ring in [sockets, names, attempt, resolver, tls] {
             while let Some(record) = ring.next() {
                 count += 1;
                 net.extend(self.take(&record));

@@ -5,7 +5,7 @@
 
 use std::net::IpAddr;
 
-use tracer_ebpf::abi::{ExecFile, Kind, Means, Stdio, Via, header_flag};
+use tracer_ebpf::abi::{ExecFile, Kind, Means, Stdio, TLS_RANDOM_BYTES, Via, header_flag};
 
 use super::{Bytes, Device, Endpoint, FileId, ProcessKey};
 
@@ -54,6 +54,9 @@ pub enum Event {
     CgroupMove(CgroupMoveEvent),
     Payload(Box<PayloadEvent>),
     Resolve(ResolveEvent),
+    TlsData(Box<TlsDataEvent>),
+    TlsBegin(Box<TlsBeginEvent>),
+    TlsEnd(TlsEndEvent),
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -195,6 +198,40 @@ pub struct ResolveEvent {
     pub more: bool,
 }
 
+/// Bytes that a TLS library was given, or gave.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsDataEvent {
+    pub header: EventHeader,
+    /// A number that no other session of the process has.
+    pub stream: u64,
+    pub received: bool,
+    /// When the library was called; the header has when it returned.
+    pub began_ns: u64,
+    /// Bytes of the session in that direction before these.
+    pub offset_bytes: u64,
+    /// How many there were; `bytes` can be the beginning of them, or nothing.
+    pub length_bytes: u64,
+    pub bytes: Vec<u8>,
+}
+
+/// A session of a TLS library has its first bytes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsBeginEvent {
+    pub header: EventHeader,
+    pub stream: u64,
+    /// Where the process has it.
+    pub session: u64,
+    /// What may be the random bytes of its ClientHello, and may be something else.
+    pub randoms: Vec<[u8; TLS_RANDOM_BYTES]>,
+}
+
+/// A session of a TLS library was given back.
+#[derive(Clone, Debug, PartialEq)]
+pub struct TlsEndEvent {
+    pub header: EventHeader,
+    pub stream: u64,
+}
+
 /// Bytes that a socket of the tree sent or received: the beginning of a TCP stream in pieces, or a
 /// datagram.
 #[derive(Clone, Debug, PartialEq)]
@@ -284,6 +321,9 @@ impl Event {
             Event::CgroupMove(event) => &event.header,
             Event::Payload(event) => &event.header,
             Event::Resolve(event) => &event.header,
+            Event::TlsData(event) => &event.header,
+            Event::TlsBegin(event) => &event.header,
+            Event::TlsEnd(event) => &event.header,
         }
     }
 
@@ -306,6 +346,9 @@ impl Event {
             Event::CgroupMove(_) => Kind::CgroupMove,
             Event::Payload(_) => Kind::Payload,
             Event::Resolve(_) => Kind::Resolve,
+            Event::TlsData(_) => Kind::TlsData,
+            Event::TlsBegin(_) => Kind::TlsBegin,
+            Event::TlsEnd(_) => Kind::TlsEnd,
         }
     }
 }

@@ -39,7 +39,7 @@ pub(crate) enum MapEvent {
 #[derive(Debug)]
 pub(crate) struct MapStream {
     rings: Vec<Ring>,
-    /// Readable when one of the rings is half full.
+    /// Readable when one of the rings is half full, or has a record.
     ready: OwnedFd,
     /// Records that make no sense.
     damaged: u64,
@@ -69,15 +69,16 @@ const PERF_RECORD_MISC_COMM_EXEC: u16 = 1 << 13;
 
 impl MapStream {
     /// Watches the calling thread's descendants to be. `bytes` is a power of two for the ring of each
-    /// CPU.
-    pub(crate) fn open(bytes: usize) -> io::Result<MapStream> {
+    /// CPU; `at_once` has each record wake whoever waits.
+    pub(crate) fn open(bytes: usize, at_once: bool) -> io::Result<MapStream> {
+        let wakeup = if at_once { 1 } else { u32::try_from(bytes / 2).unwrap_or(u32::MAX) };
         let attributes = Attributes {
             kind: PERF_TYPE_SOFTWARE,
             config: PERF_COUNT_SW_DUMMY,
             sample_type: PERF_SAMPLE_TID | PERF_SAMPLE_TIME,
             read_format: PERF_FORMAT_LOST,
             flags: FLAGS,
-            wakeup: u32::try_from(bytes / 2).unwrap_or(u32::MAX),
+            wakeup,
             clock: libc::CLOCK_BOOTTIME,
             ..Attributes::default()
         };

@@ -22,6 +22,8 @@ pub enum Concern {
     /// None by itself: what names the C library's resolver gave. A claim that rests on such a name is
     /// judged as if it were not there (`Contact::without_resolver`).
     Names,
+    /// None: calls by HTTP.
+    Calls,
 }
 
 impl Concern {
@@ -79,6 +81,7 @@ fn concern(kind: Kind) -> Concern {
         | Kind::CgroupMove
         | Kind::Payload => Concern::Connections,
         Kind::Resolve => Concern::Names,
+        Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => Concern::Calls,
     }
 }
 
@@ -100,7 +103,10 @@ fn since_schema(kind: Kind) -> u32 {
         | Kind::ForeignSend
         | Kind::CgroupMove
         | Kind::Payload
-        | Kind::Resolve => 3,
+        | Kind::Resolve
+        | Kind::TlsData
+        | Kind::TlsBegin
+        | Kind::TlsEnd => 3,
     }
 }
 
@@ -117,6 +123,9 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     ));
     lines.push(started(end));
     let kinds = Kind::ALL.iter().filter(|kind| since_schema(**kind) <= story.start.schema);
+    // What nobody asked for has no line.
+    let watches_tls = story.start.sensors.iter().any(|sensor| sensor.sensor == "tls");
+    let kinds = kinds.filter(|kind| concern(**kind) != Concern::Calls || watches_tls);
     lines.extend(kinds.map(|kind| nothing_lost(*kind, story, end)));
     lines.push(no_faults(story, end));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
@@ -248,7 +257,7 @@ fn meaning(fault: Fault) -> &'static str {
 fn no_skips(concern: Concern, end: &End) -> Requirement {
     let name = match concern {
         Concern::Connections => "no-skips-connections",
-        Concern::Programs | Concern::Both | Concern::Names => "no-skips-programs",
+        Concern::Programs | Concern::Both | Concern::Names | Concern::Calls => "no-skips-programs",
     };
     let skipped: Vec<String> = end
         .skipped_runs
@@ -270,6 +279,7 @@ fn probe_concern(probe: &str) -> Concern {
         | "packet_out" | "packet_in" | "cgroup_move" | "inet_socket" | "other_socket"
         | "other_socket_send" => Concern::Connections,
         "resolve_call" | "resolve_return" => Concern::Names,
+        probe if probe.starts_with("tls_") => Concern::Calls,
         "exec" => Concern::Programs,
         probe if probe.starts_with("attempt_") => Concern::Programs,
         _ => Concern::Both,
@@ -423,13 +433,13 @@ fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
     use crate::record::schema::CanaryPhase;
     let kinds: &[Kind] = match concern_of_line {
         Concern::Connections => &[Kind::Connect, Kind::ConnectResult],
-        Concern::Programs | Concern::Both | Concern::Names => {
+        Concern::Programs | Concern::Both | Concern::Names | Concern::Calls => {
             &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit]
         }
     };
     let name = match concern_of_line {
         Concern::Connections => "canaries-connections",
-        Concern::Programs | Concern::Both | Concern::Names => "canaries-programs",
+        Concern::Programs | Concern::Both | Concern::Names | Concern::Calls => "canaries-programs",
     };
     let check = |phase: CanaryPhase, when: &str| {
         let Some(canary) = end.canaries.iter().find(|canary| canary.phase == phase) else {

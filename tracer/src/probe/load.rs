@@ -5,20 +5,23 @@ use std::{
     collections::BTreeMap,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FExit,
         Program, ProgramError, RawTracePoint, TracePoint, UProbe,
         links::{FdLink, LinkError},
-        uprobe::UProbeScope,
+        uprobe::{UProbeAttachPoint, UProbeScope},
     },
 };
-use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash};
+use tracer_ebpf::abi::{
+    Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, TLS_FILES_MAX, TlsKey, TlsPlaces,
+    TlsSession, name_hash,
+};
 
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
@@ -28,7 +31,10 @@ use super::{
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
     tracepoint,
 };
-use crate::{model::FileId, record::schema::SensorState};
+use crate::{
+    model::{FileId, ProcessKey},
+    record::schema::SensorState,
+};
 
 /// The eBPF object that `cargo xtask build` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
@@ -52,6 +58,8 @@ pub enum LoadError {
     NoCgroup(String),
     #[error("this kernel refuses programs on its functions")]
     NoFunctionProbes,
+    #[error("there are more than {TLS_FILES_MAX} files with a TLS library")]
+    TooManyFiles,
     #[error("no C library with getaddrinfo was found where they usually are")]
     NoLibrary,
     #[error(
@@ -78,6 +86,7 @@ pub struct Debug {
     pub lose_attempt_every: u32,
     pub lose_names_every: u32,
     pub lose_resolver_every: u32,
+    pub lose_tls_every: u32,
     /// Bytes of each ring of executable mappings; a power of two and a multiple of the page size.
     pub maps_bytes: Option<u32>,
     /// Attach everything but this program.
@@ -94,6 +103,44 @@ pub struct Library {
     pub getaddrinfo_bytes: u64,
 }
 
+/// A file with functions of a TLS library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsLibrary {
+    /// Where in the file its functions get a breakpoint.
+    pub functions: Vec<(TlsFunction, u64)>,
+    pub places: TlsPlaces,
+}
+
+/// What a function of a TLS library does. Those that end in `Ex` write the number of bytes where
+/// their fourth argument says, the others return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsFunction {
+    Write,
+    WriteEx,
+    Read,
+    ReadEx,
+    /// Gives a session back, or makes another one of it.
+    End,
+}
+
+impl TlsFunction {
+    fn program(self) -> &'static str {
+        match self {
+            TlsFunction::Write => "tls_write",
+            TlsFunction::WriteEx => "tls_write_ex",
+            TlsFunction::Read => "tls_read",
+            TlsFunction::ReadEx => "tls_read_ex",
+            TlsFunction::End => "tls_end",
+        }
+    }
+
+    /// Whether what it returns is of interest.
+    fn returns(self) -> bool {
+        self != TlsFunction::End
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The kernel's BTF.
@@ -105,6 +152,8 @@ pub struct Options {
     pub attempts: bool,
     /// Watch the C library's resolver, which costs other processes that call it.
     pub resolver: bool,
+    /// Watch TLS libraries, which costs other processes that use them.
+    pub http: bool,
     /// The C libraries there are.
     pub libraries: Vec<Library>,
     /// Watch what reaches processes outside the tree.
@@ -121,6 +170,7 @@ impl Default for Options {
             ring_bytes: None,
             attempts: false,
             resolver: false,
+            http: false,
             libraries: Vec::new(),
             hand_offs: false,
             enforce: false,
@@ -159,6 +209,12 @@ unsafe impl Pod for Plain<FileKey> {}
 unsafe impl Pod for Plain<Flow> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FlowTotals> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<TlsKey> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<TlsSession> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<TlsPlaces> {}
 
 /// The command's cgroup, to which programs are attached.
 #[derive(Debug)]
@@ -177,6 +233,7 @@ pub struct Rings {
     pub attempt: RingBuf<MapData>,
     pub names: RingBuf<MapData>,
     pub resolver: RingBuf<MapData>,
+    pub tls: RingBuf<MapData>,
 }
 
 impl std::fmt::Debug for Rings {
@@ -220,6 +277,7 @@ impl Loaded {
             ("FAIL_ATTEMPT_EVERY", &debug.lose_attempt_every),
             ("FAIL_NAMES_EVERY", &debug.lose_names_every),
             ("FAIL_RESOLVER_EVERY", &debug.lose_resolver_every),
+            ("FAIL_TLS_EVERY", &debug.lose_tls_every),
         ] {
             loader.override_global(global, every, true);
         }
@@ -227,6 +285,8 @@ impl Loaded {
         loader.override_global("ENFORCE", &enforce, true);
         let resolver = u32::from(options.resolver);
         loader.override_global("WATCH_RESOLVER", &resolver, true);
+        let http = u32::from(options.http);
+        loader.override_global("WATCH_TLS", &http, true);
         let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
@@ -249,6 +309,12 @@ impl Loaded {
         // Threads that are in the resolver at the same time; they take 2.5 MB.
         const CALLS: u32 = 4096;
         loader.map_max_entries("CALLS", if options.resolver { CALLS } else { 1 });
+        loader.map_max_entries("TLS_RING", if options.http { options.ring_bytes } else { NOTHING });
+        // Threads that are in a TLS library at the same time, and sessions: 1 MB and 2 MB.
+        const TLS_CALLS: u32 = 4096;
+        const TLS_SESSIONS: u32 = 32_768;
+        loader.map_max_entries("TLS_CALLS", if options.http { TLS_CALLS } else { 1 });
+        loader.map_max_entries("TLS_SESSIONS", if options.http { TLS_SESSIONS } else { 1 });
         loader.map_max_entries("TREE", tree_entries());
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
         let mut loaded = Loaded {
@@ -291,9 +357,10 @@ impl Loaded {
             match attach {
                 Attach::RawTracepoint(_) => self.raw(program)?.load(),
                 Attach::SyscallTracepoint(_) => self.program::<TracePoint>(program)?.load(),
-                Attach::LibraryCall(_) | Attach::LibraryReturn(_) => {
-                    self.program::<UProbe>(program)?.load()
-                }
+                Attach::LibraryCall(_)
+                | Attach::LibraryReturn(_)
+                | Attach::TlsCall(_)
+                | Attach::TlsReturn(_) => self.program::<UProbe>(program)?.load(),
                 Attach::CgroupAddress(_) => self.program::<CgroupSockAddr>(program)?.load(),
                 Attach::CgroupPacket(_) => self.program::<CgroupSkb>(program)?.load(),
                 Attach::CgroupSocket(_) => self.program::<CgroupSock>(program)?.load(),
@@ -344,6 +411,8 @@ impl Loaded {
                     links.extend(self.attach_to_libraries(program)?);
                     continue;
                 }
+                // As their files are found: see [`Attached::watch_tls`].
+                Attach::TlsCall(_) | Attach::TlsReturn(_) => continue,
                 Attach::CgroupAddress(_) => {
                     let cgroup = self.cgroup_directory()?;
                     let attached = self.program::<CgroupSockAddr>(program)?;
@@ -377,15 +446,19 @@ impl Loaded {
         let program = self.program::<UProbe>(name)?;
         let attach = |library: &Library| {
             let Library { path, getaddrinfo_bytes } = library;
-            let id = program.attach(*getaddrinfo_bytes, path, UProbeScope::AllProcesses);
-            let link = id.and_then(|id| program.take_link(id)).map_err(|error| {
-                let detail = format!("{}: {}", path.display(), chain(&error));
-                LoadError::Refused { program: name, detail }
-            })?;
-            let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
-            Ok(Link::Slow(link))
+            break_at(program, name, (*getaddrinfo_bytes).into(), path)
         };
         libraries.iter().map(attach).collect()
+    }
+
+    /// Attaches a program to a place in a file, in every process that has it mapped.
+    fn break_at(
+        &mut self,
+        name: &'static str,
+        point: UProbeAttachPoint<'_>,
+        path: &Path,
+    ) -> Result<Link, LoadError> {
+        break_at(self.program(name)?, name, point, path)
     }
 
     fn cgroup_directory(&self) -> Result<OwnedFd, LoadError> {
@@ -409,6 +482,7 @@ impl Loaded {
             attempt: ring("ATTEMPT_RING")?,
             names: ring("NAMES_RING")?,
             resolver: ring("RESOLVER_RING")?,
+            tls: ring("TLS_RING")?,
         };
         mappings::keep_from_children();
         Ok(rings)
@@ -459,7 +533,8 @@ impl Loaded {
                 }
             }
         }
-        Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states })
+        let tls_files = 0;
+        Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states, tls_files })
     }
 
     fn attach_sensor(
@@ -472,10 +547,10 @@ impl Loaded {
         {
             return Err(LoadError::NoCgroup(why.clone()));
         }
-        if sensor.wanted == Wanted::ForNames {
-            if self.options.libraries.is_empty() {
-                return Err(LoadError::NoLibrary);
-            }
+        if sensor.wanted == Wanted::ForNames && self.options.libraries.is_empty() {
+            return Err(LoadError::NoLibrary);
+        }
+        if matches!(sensor.wanted, Wanted::ForNames | Wanted::ForCalls) {
             let release = kernel_release();
             if kills_at_uretprobes(&release) {
                 return Err(LoadError::KillsAtReturn(release));
@@ -505,6 +580,7 @@ impl Loaded {
                 Wanted::WithCgroup
                 | Wanted::ForAttempts
                 | Wanted::ForNames
+                | Wanted::ForCalls
                 | Wanted::ForHandOffs => self.load(hook),
             };
             match loaded.and_then(|()| self.attach_hook(hook)) {
@@ -514,6 +590,21 @@ impl Loaded {
         }
         Err(refusal)
     }
+}
+
+fn break_at(
+    program: &mut UProbe,
+    name: &'static str,
+    point: UProbeAttachPoint<'_>,
+    path: &Path,
+) -> Result<Link, LoadError> {
+    let id = program.attach(point, path, UProbeScope::AllProcesses);
+    let link = id.and_then(|id| program.take_link(id)).map_err(|error| {
+        let detail = format!("{}: {}", path.display(), chain(&error));
+        LoadError::Refused { program: name, detail }
+    })?;
+    let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
+    Ok(Link::Slow(link))
 }
 
 /// The way a sensor that is always attached is attached.
@@ -574,6 +665,29 @@ pub struct Attached {
     /// What a canary makes the kernel report.
     pub canary_kinds: Vec<Kind>,
     pub sensors: Vec<SensorState>,
+    /// Files whose TLS library is watched.
+    tls_files: u32,
+}
+
+/// Sessions of TLS libraries that have not ended.
+pub struct TlsSessions(HashMap<MapData, Plain<TlsKey>, Plain<TlsSession>>);
+
+impl std::fmt::Debug for TlsSessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsSessions").finish_non_exhaustive()
+    }
+}
+
+impl TlsSessions {
+    /// The process has ended, so its session has.
+    pub fn forget(&mut self, process: ProcessKey, session: u64) {
+        let key = Plain(TlsKey { session, tgid: process.pid, padding: 0 });
+        // Another process can have its number by now, and a session at that place.
+        if self.0.get(&key, 0).is_ok_and(|Plain(known)| known.start_ns == process.start_ns) {
+            // One that the process gave back in between is not there any more.
+            let _ = self.0.remove(&key);
+        }
+    }
 }
 
 /// Counters of the kernel side, final.
@@ -621,6 +735,46 @@ impl Attached {
                 }
             }
         });
+    }
+
+    /// Watches a TLS library, in every process that has mapped the file that `path` leads to.
+    pub fn watch_tls(&mut self, path: &Path, library: &TlsLibrary) -> Result<(), LoadError> {
+        let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
+        let number = self.tls_files;
+        if number >= TLS_FILES_MAX {
+            return Err(LoadError::TooManyFiles);
+        }
+        let map = self
+            .loaded
+            .ebpf
+            .map_mut("TLS_PLACES")
+            .ok_or_else(|| LoadError::Object("the object has no map `TLS_PLACES`".into()))?;
+        let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
+        places.set(number, Plain(library.places), 0).map_err(object)?;
+        self.tls_files += 1;
+        let mut links = Vec::new();
+        for (function, at) in &library.functions {
+            let location =
+                || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
+            // The call first: a return whose call was not seen says nothing.
+            links.push(self.loaded.break_at(function.program(), location(), path)?);
+            if function.returns() {
+                links.push(self.loaded.break_at("tls_return", location(), path)?);
+            }
+        }
+        self.links.extend(links);
+        Ok(())
+    }
+
+    /// What the kernel side remembers of sessions, which a process that is gone did not give back.
+    pub fn take_tls_sessions(&mut self) -> Result<TlsSessions, LoadError> {
+        let map = self
+            .loaded
+            .ebpf
+            .take_map("TLS_SESSIONS")
+            .ok_or_else(|| LoadError::Object("the object has no map `TLS_SESSIONS`".into()))?;
+        let map = HashMap::try_from(map).map_err(|error| LoadError::Object(error.to_string()))?;
+        Ok(TlsSessions(map))
     }
 
     /// Has execs of these files, and of files of these names, killed. The kernel must have been told

@@ -18,4 +18,5 @@ pub use enlist::{Enroller, Identifier};
 pub use kernel::{Lockdown, kernel_release, lockdown};
 pub use load::{
     Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,
+    TlsFunction, TlsLibrary, TlsSessions,
 };

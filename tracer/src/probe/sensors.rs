@@ -26,6 +26,8 @@ pub enum Wanted {
     ForAttempts,
     /// A policy judges names of endpoints, or the user asks for the resolver.
     ForNames,
+    /// The user asks for calls by HTTP.
+    ForCalls,
     /// A policy is to be judged.
     ForHandOffs,
 }
@@ -36,6 +38,7 @@ impl Sensor {
             Wanted::Always | Wanted::WithCgroup => true,
             Wanted::ForAttempts => options.attempts,
             Wanted::ForNames => options.resolver,
+            Wanted::ForCalls => options.http,
             Wanted::ForHandOffs => options.hand_offs,
         }
     }
@@ -43,7 +46,7 @@ impl Sensor {
     /// Whether a hook with a tax will do.
     pub(super) fn may_tax(&self, options: &Options) -> bool {
         // It has no other hook: whoever asked for it asked for the tax.
-        self.wanted == Wanted::ForNames || options.attempts
+        matches!(self.wanted, Wanted::ForNames | Wanted::ForCalls) || options.attempts
     }
 }
 
@@ -80,6 +83,10 @@ pub enum Attach {
     LibraryCall(&'static str),
     /// Where such a function returns to.
     LibraryReturn(&'static str),
+    /// A function of a TLS library, in all processes that have its file.
+    TlsCall(&'static str),
+    /// Where such functions return to.
+    TlsReturn(&'static str),
     /// An address that a socket of the command's cgroup is given.
     CgroupAddress(&'static str),
     /// Packets of sockets of that cgroup.
@@ -95,7 +102,10 @@ impl Attach {
             Attach::RawTracepoint(_) => "raw-tracepoint",
             Attach::FunctionExit(_) => "fexit",
             Attach::SyscallTracepoint(_) => "tracepoint",
-            Attach::LibraryCall(_) | Attach::LibraryReturn(_) => "uprobe",
+            Attach::LibraryCall(_)
+            | Attach::LibraryReturn(_)
+            | Attach::TlsCall(_)
+            | Attach::TlsReturn(_) => "uprobe",
             Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_) => {
                 "cgroup"
             }
@@ -114,6 +124,8 @@ impl Hook {
                 | Attach::SyscallTracepoint(name)
                 | Attach::LibraryCall(name)
                 | Attach::LibraryReturn(name)
+                | Attach::TlsCall(name)
+                | Attach::TlsReturn(name)
                 | Attach::CgroupAddress(name)
                 | Attach::CgroupPacket(name)
                 | Attach::CgroupSocket(name) => name,
@@ -124,7 +136,12 @@ impl Hook {
             Some(Attach::RawTracepoint(_)) => "raw tracepoint",
             Some(Attach::FunctionExit(_)) => "fexit",
             Some(Attach::SyscallTracepoint(_)) => "tracepoint syscalls:",
-            Some(Attach::LibraryCall(_) | Attach::LibraryReturn(_)) => "uprobe and uretprobe",
+            Some(
+                Attach::LibraryCall(_)
+                | Attach::LibraryReturn(_)
+                | Attach::TlsCall(_)
+                | Attach::TlsReturn(_),
+            ) => "uprobe and uretprobe",
             Some(Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_)) => {
                 "cgroup"
             }
@@ -166,6 +183,9 @@ const SYSCALL_TAX: &str =
 /// A breakpoint in a file is one in every process that has mapped it.
 const LIBRARY_TAX: &str = "getaddrinfo takes microseconds longer while tracing runs, in every process \
                            of this machine that has the same file of the C library";
+/// As for the C library.
+const TLS_TAX: &str = "each call of SSL_read and SSL_write takes microseconds longer while tracing runs, \
+                       in every process of this machine that has the same file";
 /// Of a socket that was made elsewhere.
 const FOREIGN_UNSEEN: &str = "what is sent over them, and such sockets that are only read from";
 /// A sensor that is no eBPF program.
@@ -387,6 +407,29 @@ pub const SENSORS: &[Sensor] = &[
                          library of their own, as in a container; 32-bit programs; gethostbyname and \
                          other functions than getaddrinfo",
             tax: LIBRARY_TAX,
+        }],
+    },
+    Sensor {
+        name: "tls",
+        purpose: "what is sent and received by TLS: calls by HTTP",
+        wanted: Wanted::ForCalls,
+        // It has no TLS library. No claim rests on what is seen here.
+        canary: &[],
+        hooks: &[Hook {
+            probes: &[
+                Probe { program: "tls_write", attach: Attach::TlsCall("SSL_write") },
+                Probe { program: "tls_write_ex", attach: Attach::TlsCall("SSL_write_ex") },
+                Probe { program: "tls_read", attach: Attach::TlsCall("SSL_read") },
+                Probe { program: "tls_read_ex", attach: Attach::TlsCall("SSL_read_ex") },
+                Probe { program: "tls_end", attach: Attach::TlsCall("SSL_free") },
+                Probe { program: "tls_return", attach: Attach::TlsReturn("SSL_free") },
+            ],
+            since: MINIMUM_KERNEL,
+            cannot_see: "other TLS libraries than OpenSSL (Go, rustls, GnuTLS, NSS, Java), and copies of it \
+                         whose functions have no names (Bun); a library's calls between the moment it \
+                         is mapped and the moment it is found, where that is not before the start; \
+                         32-bit programs; QUIC; bytes that the kernel encrypts from a file",
+            tax: TLS_TAX,
         }],
     },
     Sensor {

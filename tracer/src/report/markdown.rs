@@ -271,7 +271,9 @@ fn implications(summary: &Summary) -> Vec<String> {
     let complete = |concern: Concern| {
         let lines = summary.completeness.iter().filter(|line| match concern {
             Concern::Programs => true,
-            Concern::Connections | Concern::Both | Concern::Names => !of_others(line),
+            Concern::Connections | Concern::Both | Concern::Names | Concern::Calls => {
+                !of_others(line)
+            }
         });
         lines
             .filter(|line| line.concern == concern || line.concern == Concern::Both)

@@ -4,12 +4,16 @@
 use schemars::JsonSchema;
 use serde::Serialize;
 
-use super::{clean::clean, words::destination};
+use super::{
+    clean::clean,
+    words::{destination, duration},
+};
 use crate::{
     model::ProcessKey,
     record::schema::{
         CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, ForeignSend,
-        Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
+        Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening, TlsLibrary,
+        TlsReading,
     },
     session::Story,
 };
@@ -37,10 +41,12 @@ pub enum ObservedKind {
     CredentialFile,
     /// Questions for names, or beginnings of connections, that could not be read.
     UnreadName,
+    /// TLS libraries that were not read, or not from the beginning.
+    UnreadTls,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 10] = [
+    pub(super) const ALL: [ObservedKind; 11] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
@@ -51,6 +57,7 @@ impl ObservedKind {
         ObservedKind::CgroupMove,
         ObservedKind::CredentialFile,
         ObservedKind::UnreadName,
+        ObservedKind::UnreadTls,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -65,6 +72,7 @@ impl ObservedKind {
             ObservedKind::CgroupMove => "Processes that left the command's cgroup",
             ObservedKind::CredentialFile => "Files of credentials, opened by who cannot be told",
             ObservedKind::UnreadName => "Names that could not be read",
+            ObservedKind::UnreadTls => "TLS that was not read, or not from the beginning",
         }
     }
 }
@@ -126,6 +134,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
             let openings = story.openings.iter().filter_map(unread_opening);
             openings.chain(story.dns.iter().filter_map(malformed)).collect()
         }
+        ObservedKind::UnreadTls => story.tls_libraries.iter().filter_map(tls_library).collect(),
     }
 }
 
@@ -243,6 +252,26 @@ fn credential_file(file: &CredentialFile) -> Observed {
         what: clean(&file.path.0),
         detail: clean(format!("{did}, {}", file.source).as_bytes()),
     }
+}
+
+fn tls_library(library: &TlsLibrary) -> Option<Observed> {
+    let detail = match &library.reading {
+        TlsReading::Complete => return None,
+        TlsReading::From { t_ns } => format!(
+            "calls in its first {} may be missing",
+            duration(t_ns.saturating_sub(library.t_ns))
+        ),
+        TlsReading::Unreadable { library } => {
+            format!("TLS not readable here ({library}): nothing is known of its calls")
+        }
+        TlsReading::Failed { why } => format!("its calls are not recorded: {why}"),
+    };
+    Some(Observed {
+        t_ns: library.t_ns,
+        process: Some(library.process),
+        what: clean(&library.path.0),
+        detail: clean(detail.as_bytes()),
+    })
 }
 
 fn unread_opening(opening: &Opening) -> Option<Observed> {

@@ -14,7 +14,7 @@ use crate::{
     ingest::{Drain, flow_destination},
     model::Event,
     perf::{MapEvent, MapRecord, MapStream},
-    probe::Rings,
+    probe::{Attached, Rings, TlsSessions},
     protocol::hosts::Hosts,
     record::{
         Record, Writer,
@@ -78,6 +78,9 @@ impl Collector {
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let Collector { drain, fold, story, rings, machine, writer, write_error, .. } = self;
         let mut sink = |event: Event| {
+            if let Some(tls) = machine.tls() {
+                tls.notice(&event);
+            }
             if let Some(record) = fold.apply(event, machine) {
                 accept(record, story, writer, write_error);
             }
@@ -97,6 +100,19 @@ impl Collector {
             self.flush();
         }
         Ok(count)
+    }
+
+    /// Watches TLS libraries that processes have. To be called after each round.
+    pub(super) fn watch_tls(
+        &mut self,
+        attached: &mut Attached,
+        sessions: &mut TlsSessions,
+    ) -> io::Result<()> {
+        let global_pids = self.machine.sees_global_pids();
+        let Some(tls) = self.machine.tls() else { return Ok(()) };
+        let records = tls.round(attached, sessions, &self.story, global_pids)?;
+        self.accept(records);
+        Ok(())
     }
 
     /// The command has been started as this process.

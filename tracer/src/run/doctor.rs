@@ -70,6 +70,7 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
     let options = probe::Options {
         attempts: true,
         resolver: true,
+        http: true,
         libraries: libraries(&[]),
         hand_offs: true,
         ..options.clone()
@@ -122,7 +123,7 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
     };
     line(&format!("sensor {}", FILES.name), &finding);
     line("", &format!("cannot see: {}", FILES.cannot_see));
-    let finding = match MapStream::open(options.maps_ring_bytes()) {
+    let finding = match MapStream::open(options.maps_ring_bytes(), false) {
         Ok(_) => format!("{}: {}", MAPS.hook, MAPS.purpose),
         Err(error) => format!("NO: {error}; without it no claim over programs can be proven"),
     };

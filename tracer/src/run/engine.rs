@@ -29,6 +29,7 @@ use super::{
     libraries::libraries,
     machine::LiveMachine,
     signals::{OriginalMask, Received, Signals},
+    tls::Tls,
     user::CallingUser,
     watch::Watch,
 };
@@ -36,7 +37,7 @@ use crate::{
     model::{Bytes, Device, FileId},
     perf::MapStream,
     policy::{self, Verdict},
-    probe::{Attached, FinalCounters, LoadError, Loaded, sensors},
+    probe::{Attached, FinalCounters, LoadError, Loaded, TlsSessions, sensors},
     record::{
         Record, Writer,
         schema::{
@@ -108,7 +109,14 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         .and_then(|user| user.home.clone())
         .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
     let known = Known::search(&settings, home, &identifier);
-    let machine = LiveMachine::new(identifier)?;
+    let mut machine = LiveMachine::new(identifier)?;
+    let mut tls_sessions = None;
+    if settings.probes.http {
+        tls_sessions = Some(attached.take_tls_sessions()?);
+        let mut tls = Tls::new(settings.catalogue.clone());
+        tls.prepare(&settings.command, &mut attached, machine.identifier())?;
+        machine.look_for_tls(tls);
+    }
     let watch =
         Watch::new(&known.wanted(&settings), machine.identifier(), machine.sees_global_pids());
     let start = start_record(&settings, &attached, known, &watch, user.as_ref(), &cgroup)?;
@@ -121,7 +129,10 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     let writer = settings.output.map(Writer::new);
     let mut collector = Collector::new(rings, machine, watch, start, writer);
     collector.fold.variables = variables;
-    let mut session = Session::new(collector, attached, signals)?;
+    if settings.probes.http {
+        collector.fold.read_calls(settings.http_fields);
+    }
+    let mut session = Session::new(collector, attached, signals, tls_sessions)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
     session.canary(CanaryPhase::Start, enroll_canary, door()?, mask).await?;
@@ -131,7 +142,13 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         door()?,
         user,
         mask,
-        settings.probes.hand_offs.then(|| Perf { ring_bytes: settings.probes.maps_ring_bytes() }),
+        Perf {
+            counts_execs: settings.probes.hand_offs,
+            maps: (settings.probes.hand_offs || settings.probes.http)
+                .then(|| settings.probes.maps_ring_bytes()),
+            // A library is watched once its mapping is known.
+            at_once: settings.probes.http,
+        },
     );
     let (launched, launch_error) = match launched {
         Ok(mut launched) => {
@@ -164,10 +181,17 @@ struct Session {
     canaries: Vec<Canary>,
     interrupted: bool,
     impatience: u32,
+    /// What the kernel side knows, if TLS is read.
+    tls_sessions: Option<TlsSessions>,
 }
 
 impl Session {
-    fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
+    fn new(
+        collector: Collector,
+        attached: Attached,
+        signals: Signals,
+        tls_sessions: Option<TlsSessions>,
+    ) -> io::Result<Session> {
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
@@ -178,6 +202,7 @@ impl Session {
             rings.attempt.as_fd(),
             rings.names.as_fd(),
             rings.resolver.as_fd(),
+            rings.tls.as_fd(),
         ] {
             sources.push(ring.try_clone_to_owned()?);
         }
@@ -190,7 +215,17 @@ impl Session {
             canaries: Vec::new(),
             interrupted: false,
             impatience: 0,
+            tls_sessions,
         })
+    }
+
+    /// Handles everything that is in the rings.
+    fn round(&mut self) -> io::Result<()> {
+        self.collector.round()?;
+        if let Some(sessions) = &mut self.tls_sessions {
+            self.collector.watch_tls(&mut self.attached, sessions)?;
+        }
+        Ok(())
     }
 
     fn watch_maps(&mut self, stream: Option<Result<MapStream, String>>) -> io::Result<()> {
@@ -268,11 +303,11 @@ impl Session {
         let Launched { mut child, witness, anchor, maps: _ } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
-            self.collector.round()?;
+            self.round()?;
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
                 if ended.is_some() {
-                    self.collector.round()?;
+                    self.round()?;
                     if progress {
                         self.say_what_is_left(linger);
                     }
@@ -541,7 +576,8 @@ fn start_record(
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
     // Whether mappings can be watched shows when the command is started, and stands in the last line.
-    let maps = settings.probes.hand_offs.then(|| plain(&sensors::MAPS, None));
+    let watches_maps = settings.probes.hand_offs || settings.probes.http;
+    let maps = watches_maps.then(|| plain(&sensors::MAPS, None));
     let others = [plain(&sensors::FILES, watch.refused())].into_iter().chain(maps);
     let FileWatch { marks, mut gaps } = watch.report();
     gaps.extend(known.gaps);

@@ -56,11 +56,14 @@ pub enum LaunchError {
 }
 
 /// Perf events that the command inherits. Each costs every process that it creates some microseconds,
-/// so they are opened for a verdict only.
+/// so they are opened only for what needs them.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Perf {
-    /// Of the ring of executable mappings that each CPU gets.
-    pub(super) ring_bytes: usize,
+    pub(super) counts_execs: bool,
+    /// Bytes of the ring of executable mappings that each CPU gets, if they are wanted.
+    pub(super) maps: Option<usize>,
+    /// Each mapping is to be known as soon as there is one.
+    pub(super) at_once: bool,
 }
 
 pub(super) fn launch(
@@ -69,7 +72,7 @@ pub(super) fn launch(
     door: Option<Door>,
     user: Option<CallingUser>,
     mask: OriginalMask,
-    perf: Option<Perf>,
+    perf: Perf,
 ) -> Result<Launched, LaunchError> {
     let Some((program, arguments)) = command.split_first() else {
         return Err(LaunchError::NotFound(String::new()));
@@ -102,8 +105,9 @@ pub(super) fn launch(
         .name("launcher".into())
         .spawn(move || {
             let text = |error: io::Error| error.to_string();
-            let witness = perf.map(|_| ExecWitness::open().map_err(text));
-            let maps = perf.map(|perf| MapStream::open(perf.ring_bytes).map_err(text));
+            let witness = perf.counts_execs.then(|| ExecWitness::open().map_err(text));
+            let open = |bytes| MapStream::open(bytes, perf.at_once).map_err(text);
+            let maps = perf.maps.map(open);
             // A receiver that is gone means that tracer is ending: nothing to do.
             let _ = report.send((prepared.spawn(), witness, maps));
             let _ = until_dropped.recv();

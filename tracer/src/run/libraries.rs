@@ -27,7 +27,7 @@ const USUAL: [&str; 6] = [
     "/lib/ld-musl-x86_64.so.1",
 ];
 
-type Elf<'a> = ElfFile<'a, FileHeader64<object::Endianness>, &'a ReadCache<File>>;
+pub(super) type Elf<'a> = ElfFile<'a, FileHeader64<object::Endianness>, &'a ReadCache<File>>;
 
 /// Those of the machine and the command's own, each file once.
 pub(super) fn libraries(command: &[OsString]) -> Vec<Library> {
@@ -50,7 +50,7 @@ pub(super) fn libraries(command: &[OsString]) -> Vec<Library> {
 }
 
 /// The file that a command's first word is.
-fn program(name: &OsStr) -> Option<PathBuf> {
+pub(super) fn program(name: &OsStr) -> Option<PathBuf> {
     if name.as_bytes().contains(&b'/') {
         return Some(name.into());
     }
@@ -59,7 +59,11 @@ fn program(name: &OsStr) -> Option<PathBuf> {
 }
 
 fn with_elf<T>(path: &Path, look: impl FnOnce(&Elf<'_>) -> Option<T>) -> Option<T> {
-    let file = ReadCache::new(File::open(path).ok()?);
+    with_elf_in(File::open(path).ok()?, look)
+}
+
+pub(super) fn with_elf_in<T>(file: File, look: impl FnOnce(&Elf<'_>) -> Option<T>) -> Option<T> {
+    let file = ReadCache::new(file);
     look(&ElfFile::parse(&file).ok()?)
 }
 
@@ -81,10 +85,15 @@ fn function(library: &Path, name: &str) -> Option<u64> {
         let symbol = elf
             .dynamic_symbols()
             .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))?;
-        elf.segments().find_map(|segment| {
-            let inside = symbol.address().checked_sub(segment.address())?;
-            let (offset_bytes, size_bytes) = segment.file_range();
-            (inside < size_bytes).then_some(offset_bytes + inside)
-        })
+        in_file(elf, symbol.address())
+    })
+}
+
+/// Where in the file an address of a loaded program is.
+pub(super) fn in_file(elf: &Elf<'_>, address: u64) -> Option<u64> {
+    elf.segments().find_map(|segment| {
+        let inside = address.checked_sub(segment.address())?;
+        let (offset_bytes, size_bytes) = segment.file_range();
+        (inside < size_bytes).then_some(offset_bytes + inside)
     })
 }

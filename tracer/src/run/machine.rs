@@ -10,7 +10,10 @@ use std::{
 
 use tracer_ebpf::abi::{exec_flag, unread};
 
-use super::content::Contents;
+use super::{
+    content::Contents,
+    tls::{Seen, Tls},
+};
 use crate::{
     model::{Bytes, ExecEvent, FileId, FileVersion},
     probe::Identifier,
@@ -32,6 +35,8 @@ pub(super) struct LiveMachine {
     looked_at: HashMap<(FileId, Bytes), (Stat, FileVersion)>,
     /// By size. They are read when another file of their size is executed.
     interpreters: HashMap<u64, Vec<KnownInterpreter>>,
+    /// Where what goes through TLS libraries is read.
+    tls: Option<Tls>,
 }
 
 /// What shows that a path leads to the file that it led to before.
@@ -53,6 +58,7 @@ impl LiveMachine {
             wall_offset_ns: 0,
             looked_at: HashMap::new(),
             interpreters: HashMap::new(),
+            tls: None,
         })
     }
 
@@ -84,6 +90,15 @@ impl LiveMachine {
         for known in self.interpreters.remove(&version.size_bytes).unwrap_or_default() {
             self.read_known(known.path.as_path());
         }
+    }
+
+    /// Looks for TLS libraries from now on.
+    pub(super) fn look_for_tls(&mut self, tls: Tls) {
+        self.tls = Some(tls);
+    }
+
+    pub(super) fn tls(&mut self) -> Option<&mut Tls> {
+        self.tls.as_mut()
     }
 
     pub(super) fn identifier(&self) -> &Identifier {
@@ -118,6 +133,10 @@ impl LiveMachine {
     /// Says which version of a file was mapped, and has it read if it may be a copy of a known one.
     pub(super) fn mapped(&mut self, t_ns: u64, pid: u32, id: FileId, path: Bytes) -> MappedFile {
         let found = self.mapped_version(t_ns, pid, id, &path);
+        let paths = self.tls.is_some().then(|| self.paths_of_mapping(pid, &path));
+        if let Some((tls, paths)) = self.tls.as_mut().zip(paths) {
+            tls.mapped(pid, &Seen { t_ns, id, path: &path }, &paths, &self.identifier);
+        }
         if let Ok(version) = &found
             && self.known_sizes.contains(&version.size_bytes)
         {
@@ -181,7 +200,7 @@ impl LiveMachine {
 const CLOCK_TICK_NS: i64 = 10_000_000;
 
 /// There, a mapping is one of the file beneath, which has another inode.
-fn is_overlay(file: &File) -> bool {
+pub(super) fn is_overlay(file: &File) -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
     rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == OVERLAYFS_SUPER_MAGIC)
 }
@@ -202,8 +221,14 @@ impl Machine for LiveMachine {
         if !exec.header.is_unread(unread::FILE) {
             let image = folder.as_ref().map(|folder| folder.join("exe"));
             let path = absolute(&exec.path, exec_flag::PATH_CUT);
-            let paths = image.into_iter().chain(path).chain(spelled.clone());
+            let paths: Vec<_> = image.into_iter().chain(path).chain(spelled.clone()).collect();
             let version = FileVersion::from(&exec.file);
+            if let Some(tls) = &mut self.tls {
+                let t_ns = exec.header.time_ns;
+                let seen = Seen { t_ns, id: version.id, path: &exec.path };
+                tls.executed(exec.header.process, &seen, &paths, &self.identifier);
+            }
+            let paths = paths.into_iter();
             self.contents.ask(version, paths, &self.identifier);
             self.read_interpreters_like(&version);
         }

@@ -17,6 +17,7 @@ mod libraries;
 mod machine;
 mod settings;
 mod signals;
+mod tls;
 mod user;
 mod watch;
 mod witness;

@@ -13,6 +13,8 @@ pub struct Settings {
     /// Where the recording goes, if anywhere.
     pub output: Option<Box<dyn Write + Send>>,
     pub probes: probe::Options,
+    /// Of calls by HTTP, record a few values of their bodies.
+    pub http_fields: bool,
     /// How long to wait, once the command has ended, for the processes it left behind.
     pub linger: Duration,
     /// Say on standard error what is being waited for.

@@ -10,13 +10,19 @@ use std::{
 
 use tracer_ebpf::abi::{Means, Via, exec_flag, unread};
 
-use super::{attempts::Attempts, errno, payload::Payloads, stdio::stdio};
+use super::{
+    attempts::Attempts,
+    calls::{Calls, Chunk, Direction},
+    errno,
+    payload::Payloads,
+    stdio::stdio,
+};
 use crate::{
     model::{
         ArgvPiece, Bytes, CgroupMoveEvent, CloseEvent, ConnectEvent, ConnectResultEvent,
         DatagramEvent, Event, EventHeader, ExecEvent, ExitEvent, FileVersion, ForeignSendEvent,
         ForkEvent, IntrusionEvent, LocalSendEvent, OddSocketEvent, ProcessKey, ResolveEvent,
-        RootEvent, nanoseconds,
+        RootEvent, TlsDataEvent, nanoseconds,
     },
     protocol::host_name,
     record::schema::{
@@ -46,6 +52,8 @@ pub struct Fold {
     connections: HashMap<u64, Pending>,
     attempts: Attempts,
     payloads: Payloads,
+    /// HTTP calls, where they are read.
+    calls: Option<Calls>,
     /// What payloads said.
     said: Vec<Record>,
     /// Every process that a root or fork event introduced.
@@ -88,7 +96,10 @@ impl Fold {
             | Event::ForeignSend(_)
             | Event::CgroupMove(_)
             | Event::Payload(_)
-            | Event::Resolve(_) => {
+            | Event::Resolve(_)
+            | Event::TlsData(_)
+            | Event::TlsBegin(_)
+            | Event::TlsEnd(_) => {
                 if !self.met.contains(&event.header().process) {
                     self.early.push(event);
                     return None;
@@ -117,7 +128,12 @@ impl Fold {
                 self.argv.entry(key).or_default().push(piece);
                 return None;
             }
-            Event::Exit(event) => exit(&event),
+            Event::Exit(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.exited(event.header.process);
+                }
+                exit(&event)
+            }
             Event::Connect(event) => self.connect(&event),
             Event::ConnectResult(event) => self.connect_result(&event),
             Event::Close(event) => self.close(&event),
@@ -129,12 +145,51 @@ impl Fold {
             Event::ForeignSend(event) => foreign_send(&event),
             Event::CgroupMove(event) => cgroup_move(event),
             Event::Payload(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.payload(&event);
+                }
                 let records = self.payloads.add(*event);
                 self.said.extend(records);
                 return None;
             }
             Event::Resolve(event) => resolved(event),
+            Event::TlsData(event) => {
+                self.tls_data(&event);
+                return None;
+            }
+            Event::TlsBegin(event) => {
+                if let Some(calls) = &mut self.calls {
+                    for random in &event.randoms {
+                        calls.hello(event.header.process, event.stream, *random);
+                    }
+                }
+                return None;
+            }
+            Event::TlsEnd(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.closed(event.header.process, event.stream);
+                }
+                return None;
+            }
         })
+    }
+
+    fn tls_data(&mut self, event: &TlsDataEvent) {
+        let Some(calls) = &mut self.calls else { return };
+        // A request is made when its bytes are given away, a response is there when they have come.
+        let (direction, at_ns) = match event.received {
+            false => (Direction::Sent, event.began_ns),
+            true => (Direction::Received, event.header.time_ns),
+        };
+        calls.chunk(&Chunk {
+            process: event.header.process,
+            stream: event.stream,
+            direction,
+            at_ns,
+            offset: event.offset_bytes,
+            length: event.length_bytes,
+            bytes: &event.bytes,
+        });
     }
 
     /// Attempts that are complete; when `all`, also those that may not be.
@@ -142,13 +197,27 @@ impl Fold {
         self.attempts.take(all)
     }
 
-    /// What payloads said since the last call. To be called after each drain; when `all`, also what
+    /// Reads HTTP calls, and with `extract` a few values of JSON that they send.
+    pub fn read_calls(&mut self, extract: bool) {
+        self.calls = Some(Calls::new(extract));
+    }
+
+    /// What payloads and calls said since the last call. To be called after each drain; when `all`, also what
     /// those amount to that are not complete.
     pub fn take_said(&mut self, all: bool) -> Vec<Record> {
         let mut said = std::mem::take(&mut self.said);
         said.extend(self.payloads.round());
         if all {
             said.extend(self.payloads.rest());
+        }
+        if let Some(calls) = &mut self.calls {
+            for record in &said {
+                if let Record::Opening(opening) = record {
+                    let connection = opening.connection.and_then(|id| self.connections.get(&id));
+                    calls.opening(opening, connection.map(|pending| pending.attempted_ns));
+                }
+            }
+            said.extend(calls.round(all));
         }
         said
     }
@@ -289,6 +358,9 @@ impl Fold {
         let header = &event.header;
         let established = self.connections.remove(&event.id).and_then(|known| known.established_ns);
         self.payloads.closed(event.id);
+        if let Some(calls) = &mut self.calls {
+            calls.connection_closed(event.id, header.time_ns);
+        }
         Record::Close(Close {
             t_ns: header.time_ns,
             process: header.process,

@@ -5,6 +5,7 @@
 
 mod attempts;
 mod by_pid;
+pub mod calls;
 mod credentials;
 mod errno;
 mod fold;

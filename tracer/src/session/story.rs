@@ -14,9 +14,9 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
-            Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
-            Opened, Opening, Outcome, Record, Resolved, Start,
+            Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile, Datagram,
+            Dns, End, Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped,
+            OddSocket, Opened, Opening, Outcome, Record, Resolved, Start, TlsLibrary,
         },
     },
 };
@@ -51,6 +51,10 @@ pub struct Story {
     pub dns: Vec<Dns>,
     pub openings: Vec<Opening>,
     pub resolved: Vec<Resolved>,
+    /// Files with a TLS library that processes have.
+    pub tls_libraries: Vec<TlsLibrary>,
+    pub calls: Vec<Call>,
+    pub call_gaps: Vec<CallGap>,
     pub credential_files: Vec<CredentialFile>,
     /// Successful execs recorded.
     pub execs: u64,
@@ -141,6 +145,9 @@ impl Story {
             dns: Vec::new(),
             openings: Vec::new(),
             resolved: Vec::new(),
+            tls_libraries: Vec::new(),
+            calls: Vec::new(),
+            call_gaps: Vec::new(),
             credential_files: Vec::new(),
             attempt_tries: 0,
             execs: 0,
@@ -320,6 +327,18 @@ impl Story {
                 self.expect(resolved.process, resolved.t_ns);
                 keep(self.keeps_contacts, &mut self.resolved, resolved);
             }
+            Record::TlsLibrary(library) => {
+                self.expect(library.process, library.t_ns);
+                self.tls_libraries.push(library);
+            }
+            Record::Call(call) => {
+                self.expect(call.process, call.t_ns);
+                keep(self.keeps_contacts, &mut self.calls, *call);
+            }
+            Record::CallGap(gap) => {
+                self.expect(gap.process, gap.t_ns);
+                keep(self.keeps_contacts, &mut self.call_gaps, gap);
+            }
             Record::CredentialFile(file) => self.credential_files.push(file),
             Record::End(end) => {
                 self.end = Some(*end);
@@ -463,7 +482,7 @@ impl Story {
     /// Events of this kind in the lines; none for a kind that has no lines of its own.
     pub fn recorded(&self, kind: Kind) -> Option<u64> {
         match kind {
-            Kind::ArgvChunk | Kind::Payload => None,
+            Kind::ArgvChunk | Kind::Payload | Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => None,
             // A line can stand for several.
             Kind::Attempt => Some(self.attempt_tries),
             Kind::Root

@@ -4,8 +4,10 @@
 //! `wall_offset_ns` for Unix time), `_bytes` bytes. A value the kernel could not read is absent and
 //! named in `unread`; zero always means zero.
 
+mod calls;
 mod credentials;
 mod net;
+mod tls;
 
 use std::{borrow::Cow, collections::BTreeMap};
 
@@ -18,6 +20,7 @@ use crate::{
     policy::{Policy, Verdict},
 };
 
+pub use calls::{Call, CallConnection, CallGap, CallOutcome, JoinedBy};
 pub use credentials::{
     CredentialAccess, CredentialEvents, CredentialFile, CredentialGap, CredentialPlace,
     CredentialWatch, Descriptor, DescriptorKind, Stdio,
@@ -27,8 +30,10 @@ pub use net::{
     Exchange, FirstBytes, ForeignSend, HostsEntry, OddSocket, Opening, Outcome, Resolved,
 };
 
+pub use tls::{TlsLibrary, TlsReading};
+
 /// Version of the lines below. A reader refuses a newer one.
-pub const SCHEMA: u32 = 3;
+pub const SCHEMA: u32 = 4;
 
 /// One line.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
@@ -51,6 +56,9 @@ pub enum Record {
     Dns(Dns),
     Opening(Opening),
     Resolved(Resolved),
+    TlsLibrary(TlsLibrary),
+    Call(Box<Call>),
+    CallGap(CallGap),
     CredentialFile(CredentialFile),
     Opened(Opened),
     HandOff(HandOff),
@@ -82,6 +90,9 @@ impl Record {
             Record::Dns(_) => "dns",
             Record::Opening(_) => "opening",
             Record::Resolved(_) => "resolved",
+            Record::TlsLibrary(_) => "tls-library",
+            Record::Call(_) => "call",
+            Record::CallGap(_) => "call-gap",
             Record::CredentialFile(_) => "credential-file",
             Record::Opened(_) => "opened",
             Record::HandOff(_) => "hand-off",

@@ -1,0 +1,301 @@
+//! Calls by HTTP: what is recorded is what the lab's server logged.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ffi::OsString,
+    fs,
+    path::PathBuf,
+};
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tracer::record::schema::{Call, CallOutcome, JoinedBy, TlsReading};
+use tracer_tests::lab::{Lab, Request};
+
+use crate::{
+    Test,
+    harness::{Run, Scratch, fixtures, on_path, repeats, skip},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("thousand_conversations", thousand_conversations),
+    ("versions_of_node", versions_of_node),
+    ("python_and_curl", python_and_curl),
+    ("node_that_comes_later", node_that_comes_later),
+    ("lost_pieces", lost_pieces),
+    ("secrets", secrets),
+    ("without_the_option", without_the_option),
+];
+
+const HOST: &str = "varied.example";
+
+/// The folder of the clients, with the packages in it.
+fn clients() -> Result<PathBuf> {
+    on_path("node")?;
+    let folder = fixtures().join("http");
+    if !folder.join("node_modules/axios").is_dir() {
+        return skip(
+            "the packages of the clients are not installed; `cargo xtask setup` does that",
+        );
+    }
+    Ok(folder)
+}
+
+/// A command that runs in the lab with its calls recorded, and the lab's log of it.
+fn recorded(
+    scratch: &Scratch,
+    command: &[OsString],
+    options: &[&str],
+) -> Result<(Run, Vec<Request>)> {
+    let lab = Lab::start()?;
+    let mut tracer = scratch.run(command).option("--http").by(|tracer| lab.command(tracer));
+    for option in options {
+        tracer = tracer.option(option);
+    }
+    let run = tracer.record()?;
+    run.exits(0)?;
+    Ok((run, lab.requests()?))
+}
+
+/// By method and URL, each of which the clients use once.
+fn by_url<T>(rows: Vec<(String, T)>) -> Result<BTreeMap<String, T>> {
+    let mut found = BTreeMap::new();
+    for (url, row) in rows {
+        ensure!(found.insert(url.clone(), row).is_none(), "{url} is there twice");
+    }
+    Ok(found)
+}
+
+fn calls(run: &Run) -> Result<BTreeMap<String, &Call>> {
+    let calls = run.story.calls.iter();
+    by_url(calls.map(|call| (format!("{} {}", call.method, call.url), call)).collect())
+}
+
+/// The log and the recording have the same calls, and what is known of each is the same.
+fn same_as_the_log(run: &Run, requests: &[Request]) -> Result<usize> {
+    let calls = calls(run)?;
+    let scheme = |request: &Request| if request.connection.is_some() { "https" } else { "http" };
+    let url = |request: &Request| {
+        format!("{} {}://{}{}", request.method, scheme(request), request.host, request.path)
+    };
+    let log = by_url(requests.iter().map(|request| (url(request), request)).collect())?;
+    let names = |map: BTreeSet<&String>| map.into_iter().take(5).cloned().collect::<Vec<_>>();
+    let (in_log, in_calls) = (log.keys().collect(), calls.keys().collect::<BTreeSet<_>>());
+    let missing = names(&in_log - &in_calls);
+    ensure!(missing.is_empty(), "not recorded: {missing:#?}; gaps: {:#?}", run.story.call_gaps);
+    let extra = names(&in_calls - &in_log);
+    ensure!(extra.is_empty(), "recorded, and not in the log: {extra:#?}");
+    for (url, request) in &log {
+        let call = calls[url];
+        check(call, request).with_context(|| format!("{url}\n{call:#?}\n{request:#?}"))?;
+    }
+    Ok(log.len())
+}
+
+fn check(call: &Call, request: &Request) -> Result<()> {
+    ensure!(!call.served, "the client is the one that is traced");
+    let version = if request.http_version == "2.0" { "2" } else { &request.http_version };
+    ensure!(call.http_version == version, "another version");
+    match &call.outcome {
+        CallOutcome::Complete => {
+            ensure!(call.status == request.status, "another status");
+            ensure!(call.request_id == request.request_id, "another request ID");
+            // The server may have been told that the client is gone before it had counted.
+            if request.completed {
+                ensure!(
+                    call.request_bytes == request.request_bytes,
+                    "another number of bytes sent"
+                );
+                let received = if call.method == "HEAD" { 0 } else { request.response_bytes };
+                ensure!(call.response_bytes == received, "another number of bytes received");
+                within(call, request)?;
+            }
+        }
+        // What the server had begun to say when it ended may not have come.
+        CallOutcome::Aborted { .. } => {
+            ensure!(call.status.is_none() || call.status == request.status, "another status");
+            ensure!(
+                call.request_id.is_none() || call.request_id == request.request_id,
+                "another request ID"
+            );
+        }
+        CallOutcome::Partial { why } => bail!("not all of it was read: {why}"),
+        CallOutcome::Upgraded { to } => bail!("it became {to}"),
+    }
+    if request.connection.is_some() {
+        let joined = call.connection.context("it has no connection")?;
+        ensure!(joined.by == JoinedBy::Exact, "its connection is a guess");
+    }
+    Ok(())
+}
+
+/// The client cannot have had the answer sooner than the server gave it: both measure durations, so no
+/// two clocks are compared.
+fn within(call: &Call, request: &Request) -> Result<()> {
+    /// Of a clock that is read before and after what it measures.
+    const SLACK_MS: f64 = 0.5;
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let total = call.total_ms.context("no total_ms")?;
+    let ttfb = call.ttfb_ms.context("no ttfb_ms")?;
+    ensure!(ttfb <= total + f64::EPSILON, "the first byte came after the last");
+    let responded = request.responded_ns.context("an answer that was never begun")?;
+    let server_ttfb = ms(responded.saturating_sub(request.received_ns));
+    ensure!(ttfb + SLACK_MS >= server_ttfb, "the server took {server_ttfb} ms to begin");
+    Ok(())
+}
+
+fn words(words: &[&str]) -> Vec<OsString> {
+    words.iter().map(OsString::from).collect()
+}
+
+fn thousand_conversations(scratch: &Scratch) -> Result<()> {
+    /// One process has most of them, the others something to do at the same time.
+    const PROCESSES: u64 = 4;
+    let each = (repeats(1000)? / PROCESSES).max(1).to_string();
+    let script = clients()?.join("clients.mjs");
+    let seed = std::process::id();
+    let line = (0..PROCESSES).map(|number| {
+        format!("node {} {} {each} & ", script.display(), u64::from(seed) * PROCESSES + number)
+    });
+    let line: String = line.chain(["wait".to_owned()]).collect();
+    let (run, requests) = recorded(scratch, &words(&["sh", "-c", &line]), &[])?;
+    let count = same_as_the_log(&run, &requests).with_context(|| format!("seed {seed}"))?;
+    ensure!(count as u64 > repeats(1000)?, "only {count} requests");
+    ensure!(run.story.call_gaps.is_empty(), "{:#?}", run.story.call_gaps);
+    Ok(())
+}
+
+fn versions_of_node(scratch: &Scratch) -> Result<()> {
+    let folder = clients()?;
+    let script = folder.join("clients.mjs");
+    for version in ["18", "22", "24", "26"] {
+        let node = folder.join(format!("node_modules/node-{version}/bin/node"));
+        if !node.is_file() {
+            return skip(&format!(
+                "Node {version} is not installed; `cargo xtask setup` does that"
+            ));
+        }
+        let command = [node.into(), script.clone().into(), version.into(), "30".into()];
+        let (run, requests) = recorded(scratch, &command, &[])?;
+        same_as_the_log(&run, &requests).with_context(|| format!("Node {version}"))?;
+    }
+    Ok(())
+}
+
+fn python_and_curl(scratch: &Scratch) -> Result<()> {
+    let script = clients()?.join("clients.py");
+    on_path("curl")?;
+    let urls = |from: u32| {
+        let url = |number| format!("'https://{HOST}/v/c-{number}?bytes=70000&pieces=3'");
+        (from..from + 5).map(url).collect::<Vec<_>>().join(" ")
+    };
+    let line = format!(
+        "/usr/bin/python3 {} 7 40 && curl -sS --http2 -Z {} >/dev/null && curl -sS --http1.1 {} >/dev/null",
+        script.display(),
+        urls(0),
+        urls(5)
+    );
+    let (run, requests) = recorded(scratch, &words(&["sh", "-c", &line]), &[])?;
+    let count = same_as_the_log(&run, &requests)?;
+    ensure!(count > 50, "only {count} requests");
+    let read = |library: &&tracer::record::schema::TlsLibrary| {
+        library.path.lossy().contains("libssl.so") && library.reading == TlsReading::Complete
+    };
+    ensure!(run.story.tls_libraries.iter().any(|library| read(&library)), "libssl is not listed");
+    Ok(())
+}
+
+/// A copy that nobody could have known before it ran.
+fn node_that_comes_later(scratch: &Scratch) -> Result<()> {
+    let script = clients()?.join("clients.mjs");
+    let copy = scratch.path().join("another");
+    let node = fs::canonicalize(on_path("node")?)?;
+    let line = format!(
+        "cp {} {} && {} {} 5 20",
+        node.display(),
+        copy.display(),
+        copy.display(),
+        script.display()
+    );
+    let (run, requests) = recorded(scratch, &words(&["sh", "-c", &line]), &[])?;
+    let library = run
+        .story
+        .tls_libraries
+        .iter()
+        .find(|library| library.path.as_path() == copy)
+        .with_context(|| format!("the copy is not listed: {:#?}", run.story.tls_libraries))?;
+    let TlsReading::From { t_ns } = library.reading else { bail!("{library:#?}") };
+    ensure!(t_ns > library.t_ns, "{library:#?}");
+    let says = format!("calls in its first");
+    ensure!(run.output.stderr.contains(&says), "not in the summary: {}", run.output.stderr);
+    // What was missed was missed before then.
+    let missed = requests.len() - run.story.calls.len();
+    eprintln!(
+        "  a copy of Node is watched {} ms after it began; {missed} of {} requests were missed",
+        (t_ns - library.t_ns) / 1_000_000,
+        requests.len()
+    );
+    let calls = calls(&run)?;
+    for request in requests.iter().filter(|request| request.connection.is_some()) {
+        let url = format!("{} https://{HOST}{}", request.method, request.path);
+        if let Some(call) = calls.get(&url) {
+            check(call, request).with_context(|| url)?;
+        }
+    }
+    Ok(())
+}
+
+/// Whatever is lost, nothing is made up: a call that is recorded as complete is right.
+fn lost_pieces(scratch: &Scratch) -> Result<()> {
+    let script = clients()?.join("clients.mjs");
+    let command = [OsString::from("node"), script.into(), "11".into(), "60".into()];
+    let (run, requests) = recorded(scratch, &command, &["--debug-lose=tls=7"])?;
+    ensure!(run.counted("tls-data")?.lost > 0, "nothing was lost");
+    ensure!(!run.story.call_gaps.is_empty(), "no gap is recorded");
+    let calls = calls(&run)?;
+    let mut complete = 0;
+    for request in requests.iter().filter(|request| request.connection.is_some()) {
+        let url = format!("{} https://{HOST}{}", request.method, request.path);
+        let Some(call) = calls.get(&url) else { continue };
+        if call.outcome == CallOutcome::Complete {
+            complete += 1;
+            ensure!(call.status == request.status, "{call:#?}\n{request:#?}");
+            ensure!(call.request_id == request.request_id, "{call:#?}\n{request:#?}");
+        }
+    }
+    ensure!(complete < requests.len(), "all of {complete} are complete although pieces were lost");
+    Ok(())
+}
+
+fn secrets(scratch: &Scratch) -> Result<()> {
+    let script = clients()?.join("secrets.mjs");
+    let command = [OsString::from("node"), script.into()];
+    let (run, requests) = recorded(scratch, &command, &["--http-fields"])?;
+    let planted = String::from_utf8(run.output.stdout.clone())?;
+    let planted: Vec<&str> = planted.lines().collect();
+    ensure!(planted.len() == 20, "{} secrets", planted.len());
+    ensure!(requests.len() >= 8 && run.story.calls.len() == requests.len(), "{requests:#?}");
+    let mut texts = vec![("the recording".to_owned(), fs::read_to_string(&run.recording)?)];
+    texts.push(("what tracer said".into(), run.output.stderr.clone()));
+    for format in ["text", "markdown", "html", "json", "perfetto"] {
+        let recording = run.recording.to_str().context("a path that is no text")?;
+        let report = scratch.tracer(&["report", "--format", format, recording]).output()?;
+        texts.push((format!("the report as {format}"), String::from_utf8(report.stdout)?));
+    }
+    for (whose, text) in &texts {
+        ensure!(!text.is_empty(), "{whose} is empty");
+        for secret in &planted {
+            ensure!(!text.contains(secret), "{secret} is in {whose}");
+        }
+    }
+    Ok(())
+}
+
+fn without_the_option(scratch: &Scratch) -> Result<()> {
+    let script = clients()?.join("clients.mjs");
+    let lab = Lab::start()?;
+    let command = [OsString::from("node"), script.into(), "3".into(), "3".into()];
+    let run = scratch.run(command).by(|tracer| lab.command(tracer)).record()?;
+    ensure!(run.story.calls.is_empty() && run.story.tls_libraries.is_empty(), "calls were read");
+    ensure!(!run.story.start.sensors.iter().any(|sensor| sensor.sensor == "tls"), "it is attached");
+    Ok(())
+}

@@ -1,0 +1,261 @@
+//! What a file says of the TLS library in it.
+
+use std::{collections::BTreeMap, fs::File};
+
+use object::{
+    Object as _, ObjectSection as _, ObjectSegment as _,
+    elf::{SHT_DYNSYM, SHT_SYMTAB},
+    read::elf::{SectionHeader as _, Sym as _},
+};
+use tracer_ebpf::abi::{NO_POINTER, TLS_PLACES_MAX, TlsPlace, TlsPlaces};
+
+use super::{
+    super::libraries::{Elf, in_file, with_elf_in},
+    prologue::{self, Prologue},
+};
+use crate::{
+    catalogue::{Catalogue, TlsUnreadable},
+    probe::{TlsFunction, TlsLibrary},
+};
+
+/// What was found in a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Found {
+    /// No TLS library that anybody knows.
+    Nothing,
+    Readable(TlsLibrary),
+    /// A TLS library of that name.
+    Unreadable(String),
+}
+
+/// Functions of OpenSSL, and what they do.
+const FUNCTIONS: [(&str, TlsFunction); 6] = [
+    ("SSL_write", TlsFunction::Write),
+    ("SSL_write_ex", TlsFunction::WriteEx),
+    ("SSL_read", TlsFunction::Read),
+    ("SSL_read_ex", TlsFunction::ReadEx),
+    ("SSL_free", TlsFunction::End),
+    ("SSL_clear", TlsFunction::End),
+];
+const GET_RANDOM: &str = "SSL_get_client_random";
+
+/// Looks for a TLS library. `is_program` for what is executed, whose text is looked at, too.
+pub(super) fn look(file: File, is_program: bool, catalogue: &Catalogue) -> Found {
+    let look = |elf: &Elf<'_>| {
+        if let Some(known) = known_build(elf, catalogue) {
+            return Some(Found::Readable(known));
+        }
+        let symbols = symbols(elf, catalogue);
+        if let Some(library) = openssl(elf, &symbols) {
+            return Some(Found::Readable(library));
+        }
+        let unreadable = catalogue.tls_unreadable.iter();
+        let mut data = None;
+        let mut fits = |library: &&TlsUnreadable| {
+            let has_section = |name: &String| elf.section_by_name(name).is_some();
+            library.section.as_ref().is_none_or(has_section)
+                && library.symbol.as_ref().is_none_or(|name| symbols.contains_key(name.as_str()))
+                && library.text.as_ref().is_none_or(|text| {
+                    let data = data.get_or_insert_with(|| text_of(elf, is_program));
+                    contains(data, text.as_bytes())
+                })
+        };
+        let found = unreadable.into_iter().find(&mut fits);
+        Some(found.map_or(Found::Nothing, |library| Found::Unreadable(library.name.clone())))
+    };
+    with_elf_in(file, look).unwrap_or(Found::Nothing)
+}
+
+/// The read-only data of a program. Libraries that cannot be read have functions with names.
+fn text_of<'data>(elf: &Elf<'data>, is_program: bool) -> &'data [u8] {
+    let section = elf.section_by_name(".rodata").filter(|_| is_program);
+    section.and_then(|section| section.data().ok()).unwrap_or_default()
+}
+
+fn contains(data: &[u8], text: &[u8]) -> bool {
+    memchr::memmem::find(data, text).is_some()
+}
+
+fn known_build(elf: &Elf<'_>, catalogue: &Catalogue) -> Option<TlsLibrary> {
+    let build_id = elf.build_id().ok()??;
+    let build_id: String = build_id.iter().map(|byte| format!("{byte:02x}")).collect();
+    let known = catalogue.tls_functions.iter().find(|known| known.build_id == build_id)?;
+    Some(TlsLibrary { functions: known.functions(), places: TlsPlaces::default() })
+}
+
+/// A function: its address, and its size if the file says it.
+#[derive(Clone, Copy, Debug)]
+struct Symbol {
+    address: u64,
+    size_bytes: u64,
+}
+
+/// The functions of interest that the file defines.
+fn symbols<'a>(elf: &Elf<'_>, catalogue: &'a Catalogue) -> BTreeMap<&'a str, Symbol> {
+    let names: Vec<&str> = FUNCTIONS
+        .iter()
+        .map(|(name, _)| *name)
+        .chain([GET_RANDOM])
+        .chain(catalogue.tls_unreadable.iter().filter_map(|library| library.symbol.as_deref()))
+        .collect();
+    let mut found = BTreeMap::new();
+    // Those for others first: they are fewer.
+    for kind in [SHT_DYNSYM, SHT_SYMTAB] {
+        add_symbols(elf, kind, &names, &mut found);
+        if found.contains_key("SSL_write") {
+            break;
+        }
+    }
+    found
+}
+
+/// Adds those of a table. The names are read as one piece: there can be a hundred thousand.
+fn add_symbols<'a>(
+    elf: &Elf<'_>,
+    kind: u32,
+    names: &[&'a str],
+    found: &mut BTreeMap<&'a str, Symbol>,
+) -> Option<()> {
+    let (endian, data) = (elf.endian(), elf.data());
+    let sections = elf.elf_section_table();
+    let table = sections.symbols(endian, data, kind).ok()?;
+    let strings = sections.section(table.string_section()).ok()?.data(endian, data).ok()?;
+    for symbol in table.iter() {
+        if symbol.is_undefined(endian) || symbol.st_value(endian) == 0 {
+            continue;
+        }
+        let at = usize::try_from(symbol.st_name(endian)).unwrap_or(usize::MAX);
+        let Some(name) = strings.get(at..) else { continue };
+        let is_it = |known: &&&str| {
+            name.strip_prefix(known.as_bytes()).is_some_and(|rest| rest.first() == Some(&0))
+        };
+        if let Some(name) = names.iter().find(is_it) {
+            let (address, size_bytes) = (symbol.st_value(endian), symbol.st_size(endian));
+            found.entry(*name).or_insert(Symbol { address, size_bytes });
+        }
+    }
+    Some(())
+}
+
+fn openssl(elf: &Elf<'_>, symbols: &BTreeMap<&str, Symbol>) -> Option<TlsLibrary> {
+    let places = symbols.get(GET_RANDOM).map(|symbol| places(elf, *symbol)).unwrap_or_default();
+    let mut functions = Vec::new();
+    for (name, also, kind) in [
+        ("SSL_write", "SSL_write_ex", TlsFunction::WriteEx),
+        ("SSL_read", "SSL_read_ex", TlsFunction::ReadEx),
+    ] {
+        let both = [name, also].map(|name| symbols.get(name).copied());
+        let [Some(plain), ex] = both else { return None };
+        // Both hand over to one function, which takes the arguments of the second.
+        if let Some(ex) = ex
+            && let Some(inner) = common(elf, plain, ex)
+        {
+            functions.push((kind, inner));
+            continue;
+        }
+        let kind_of = |name| FUNCTIONS.iter().find(|(known, _)| *known == name);
+        for (name, symbol) in [(name, Some(plain)), (also, ex)] {
+            if let (Some((_, kind)), Some(symbol)) = (kind_of(name), symbol) {
+                functions.push((*kind, cheapest(elf, symbol.address)?));
+            }
+        }
+    }
+    // Without it, the next session at the same place would be taken for the same one.
+    symbols.get("SSL_free")?;
+    for name in ["SSL_free", "SSL_clear"] {
+        if let Some(symbol) = symbols.get(name) {
+            functions.push((TlsFunction::End, cheapest(elf, symbol.address)?));
+        }
+    }
+    Some(TlsLibrary { functions, places })
+}
+
+/// The code at an address, some of it.
+fn code<'data>(elf: &Elf<'data>, address: u64, bytes: u64) -> Option<&'data [u8]> {
+    elf.segments().find_map(|segment| {
+        let (begin, size) = (segment.address(), segment.file_range().1);
+        let inside = address.checked_sub(begin).filter(|inside| *inside < size)?;
+        segment.data_range(address, bytes.min(size - inside)).ok()?
+    })
+}
+
+fn prologue(elf: &Elf<'_>, address: u64) -> Prologue {
+    /// More than the instructions that are looked at.
+    const BYTES: u64 = 64;
+    if elf.architecture() != object::Architecture::X86_64 {
+        return Prologue::default();
+    }
+    code(elf, address, BYTES).map(prologue::read).unwrap_or_default()
+}
+
+/// Where in the file a breakpoint costs least.
+fn cheapest(elf: &Elf<'_>, address: u64) -> Option<u64> {
+    in_file(elf, address + prologue(elf, address).cheap_at.unwrap_or(0))
+}
+
+/// Where a breakpoint is cheap in the function that both call first, if it is dear in one of them.
+fn common(elf: &Elf<'_>, plain: Symbol, ex: Symbol) -> Option<u64> {
+    let (of_plain, of_ex) = (prologue(elf, plain.address), prologue(elf, ex.address));
+    if of_plain.cheap_at.is_some() && of_ex.cheap_at.is_some() {
+        return None;
+    }
+    let inner = plain.address.checked_add_signed(of_plain.calls?)?;
+    if ex.address.checked_add_signed(of_ex.calls?)? != inner {
+        return None;
+    }
+    in_file(elf, inner + prologue(elf, inner).cheap_at?)
+}
+
+/// Where a session may have the random bytes of its ClientHello, from the numbers in the function that
+/// copies them. One that has nothing to do with it does no harm: what is there is compared with the
+/// random bytes that were on the wire.
+fn places(elf: &Elf<'_>, function: Symbol) -> TlsPlaces {
+    /// The function has 200 to 350 bytes.
+    const BYTES: u64 = 384;
+    let size = if function.size_bytes == 0 { BYTES } else { function.size_bytes.min(BYTES) };
+    code(elf, function.address, size).map(places_in).unwrap_or_default()
+}
+
+fn places_in(code: &[u8]) -> TlsPlaces {
+    /// In sessions of OpenSSL 1.1.1 to 3.6 the number is between these.
+    const LIKELY: std::ops::RangeInclusive<u32> = 0x40..=0x1000;
+    let number = |bytes: &[u8]| {
+        let number = u32::from_le_bytes(bytes.get(..4)?.try_into().ok()?);
+        LIKELY.contains(&number).then_some(number)
+    };
+    let (mut sums, mut pointers) = (Vec::new(), Vec::new());
+    let add = |list: &mut Vec<u32>, found: Option<u32>| {
+        if let Some(found) = found.filter(|found| !list.contains(found)) {
+            list.push(found);
+        }
+    };
+    for at in 0..code.len() {
+        match &code[at..] {
+            // lea register, [register + number]
+            [0x48 | 0x49 | 0x4c | 0x4d, 0x8d, form, rest @ ..]
+                if form & 0xc0 == 0x80 && form & 7 != 4 =>
+            {
+                add(&mut sums, number(rest));
+            }
+            // add rax, number; add register, number
+            [0x48, 0x05, rest @ ..] | [0x48, 0x81, 0xc0..=0xc7, rest @ ..] => {
+                add(&mut sums, number(rest));
+            }
+            // mov register, [rdi + number]
+            [0x48, 0x8b, form, rest @ ..] if form & 0xc7 == 0x87 => {
+                add(&mut pointers, number(rest));
+            }
+            _ => {}
+        }
+    }
+    pointers.retain(|pointer| !sums.contains(pointer));
+    let direct = sums.iter().map(|at| TlsPlace { pointer_at: NO_POINTER, at: *at });
+    let through = pointers
+        .iter()
+        .flat_map(|pointer_at| sums.iter().map(|at| TlsPlace { pointer_at: *pointer_at, at: *at }));
+    let mut places = TlsPlaces::default();
+    for (place, found) in places.iter_mut().zip(direct.chain(through).take(TLS_PLACES_MAX)) {
+        *place = found;
+    }
+    places
+}

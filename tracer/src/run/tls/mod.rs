@@ -1,0 +1,277 @@
+//! Which TLS libraries the tree uses, and which of them are watched from when on.
+//!
+//! A library is a file. Those that most programs use get their breakpoints before the command starts;
+//! any other when a process of the tree has executed or mapped it, which is seen some milliseconds
+//! later. What the process may have called until then was not seen, and the recording says so.
+
+mod elf;
+mod prologue;
+
+use std::{
+    collections::{BTreeSet, HashMap, HashSet},
+    ffi::OsString,
+    fs::{self, File},
+    io,
+    os::fd::AsRawFd as _,
+    path::{Path, PathBuf},
+};
+
+use self::elf::Found;
+use super::{engine::boottime_ns, libraries::program, machine::is_overlay};
+use crate::{
+    catalogue::Catalogue,
+    model::{Bytes, Event, FileId, ProcessKey},
+    probe::{Attached, Identifier, TlsSessions},
+    record::{
+        Record,
+        schema::{TlsLibrary, TlsReading},
+    },
+    session::Story,
+};
+
+/// Where distributions have OpenSSL, and Node's code where it is a library.
+const USUAL_FOLDERS: [&str; 5] =
+    ["/usr/lib/x86_64-linux-gnu", "/lib/x86_64-linux-gnu", "/usr/lib64", "/lib64", "/usr/lib"];
+const USUAL_NAMES: [&str; 2] = ["libssl.so.", "libnode.so."];
+/// Programs that most commands come down to.
+const USUAL_PROGRAMS: [&str; 1] = ["node"];
+
+#[derive(Debug)]
+pub(super) struct Tls {
+    catalogue: Catalogue,
+    /// Every file that was looked at.
+    files: HashMap<FileId, State>,
+    sightings: Vec<Sighting>,
+    /// Of each process, those that are known to the kernel side: what names them, and where they are.
+    sessions: HashMap<ProcessKey, HashMap<u64, u64>>,
+    /// Processes that have ended; events of theirs can be in another ring still.
+    ended: Vec<ProcessKey>,
+    ending: Vec<ProcessKey>,
+    /// What stands in the recording.
+    told: HashSet<(FileId, Option<ProcessKey>)>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    NoTls,
+    /// Since then, at the latest.
+    Watched {
+        from_ns: u64,
+    },
+    Unreadable {
+        library: String,
+    },
+    Failed {
+        why: String,
+    },
+}
+
+/// Who executed or mapped a file.
+#[derive(Clone, Copy, Debug)]
+enum Who {
+    Process(ProcessKey),
+    /// By its number in tracer's pid namespace.
+    Pid(u32),
+}
+
+#[derive(Debug)]
+struct Sighting {
+    t_ns: u64,
+    who: Who,
+    id: FileId,
+    path: Bytes,
+    is_program: bool,
+    /// Not needed where the file is known.
+    file: Option<Result<File, &'static str>>,
+}
+
+/// What a process executed or mapped.
+#[derive(Debug)]
+pub(super) struct Seen<'a> {
+    pub(super) t_ns: u64,
+    pub(super) id: FileId,
+    pub(super) path: &'a Bytes,
+}
+
+impl Tls {
+    pub(super) fn new(catalogue: Catalogue) -> Tls {
+        Tls {
+            catalogue,
+            files: HashMap::new(),
+            sightings: Vec::new(),
+            sessions: HashMap::new(),
+            ended: Vec::new(),
+            ending: Vec::new(),
+            told: HashSet::new(),
+        }
+    }
+
+    /// Watches what the command and most others use, before any of them runs.
+    pub(super) fn prepare(
+        &mut self,
+        command: &[OsString],
+        attached: &mut Attached,
+        identifier: &Identifier,
+    ) -> io::Result<()> {
+        let of_command = command.first().and_then(|name| program(name));
+        let usual = USUAL_PROGRAMS.iter().filter_map(|name| program(name.as_ref()));
+        for path in of_command.into_iter().chain(usual).chain(usual_libraries()) {
+            let Ok(file) = File::open(&path) else { continue };
+            let Some(version) = identifier.version_of(&file) else { continue };
+            if !self.files.contains_key(&version.id) {
+                let state = look(file, true, &self.catalogue, attached)?;
+                self.files.insert(version.id, state);
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn executed(
+        &mut self,
+        process: ProcessKey,
+        seen: &Seen<'_>,
+        paths: &[PathBuf],
+        identifier: &Identifier,
+    ) {
+        self.saw(Who::Process(process), seen, true, paths, identifier);
+    }
+
+    pub(super) fn mapped(
+        &mut self,
+        pid: u32,
+        seen: &Seen<'_>,
+        paths: &[PathBuf],
+        identifier: &Identifier,
+    ) {
+        self.saw(Who::Pid(pid), seen, false, paths, identifier);
+    }
+
+    fn saw(
+        &mut self,
+        who: Who,
+        seen: &Seen<'_>,
+        is_program: bool,
+        paths: &[PathBuf],
+        identifier: &Identifier,
+    ) {
+        let known = self.files.get(&seen.id);
+        if matches!(known, Some(State::NoTls)) {
+            return;
+        }
+        // At once: a moment later the process may be gone, and its view of the files too.
+        let file = known.is_none().then(|| open(seen.id, paths, identifier));
+        let (t_ns, id, path) = (seen.t_ns, seen.id, seen.path.clone());
+        self.sightings.push(Sighting { t_ns, who, id, path, is_program, file });
+    }
+
+    /// Keeps account of sessions.
+    pub(super) fn notice(&mut self, event: &Event) {
+        if let Event::TlsBegin(begin) = event {
+            let sessions = self.sessions.entry(begin.header.process).or_default();
+            sessions.insert(begin.stream, begin.session);
+        } else if let Event::TlsEnd(end) = event {
+            if let Some(sessions) = self.sessions.get_mut(&end.header.process) {
+                sessions.remove(&end.stream);
+            }
+        } else if let Event::Exit(exit) = event {
+            self.ending.push(exit.header.process);
+        }
+    }
+
+    /// To be called after each round of the rings: watches what was seen, and says so.
+    pub(super) fn round(
+        &mut self,
+        attached: &mut Attached,
+        kernel: &mut TlsSessions,
+        story: &Story,
+        global_pids: bool,
+    ) -> io::Result<Vec<Record>> {
+        for process in std::mem::replace(&mut self.ended, std::mem::take(&mut self.ending)) {
+            for session in self.sessions.remove(&process).unwrap_or_default().into_values() {
+                kernel.forget(process, session);
+            }
+        }
+        let mut records = Vec::new();
+        for mut sighting in std::mem::take(&mut self.sightings) {
+            let file = sighting.file.take();
+            if !self.files.contains_key(&sighting.id) {
+                let state = match file {
+                    Some(Ok(file)) => look(file, sighting.is_program, &self.catalogue, attached)?,
+                    Some(Err(why)) => State::Failed { why: why.into() },
+                    None => State::NoTls,
+                };
+                self.files.insert(sighting.id, state);
+            }
+            records.extend(self.tell(sighting, story, global_pids));
+        }
+        Ok(records)
+    }
+
+    fn tell(&mut self, sighting: Sighting, story: &Story, global_pids: bool) -> Option<Record> {
+        let Sighting { t_ns, who, id, path, is_program, file: _ } = sighting;
+        let reading = match self.files.get(&id)? {
+            State::NoTls => return None,
+            State::Watched { from_ns } if *from_ns <= t_ns => TlsReading::Complete,
+            State::Watched { from_ns } => TlsReading::From { t_ns: *from_ns },
+            State::Unreadable { library } => TlsReading::Unreadable { library: library.clone() },
+            // Most files that are gone have no TLS library: programs that tests make and delete.
+            State::Failed { .. } if is_program => return None,
+            State::Failed { why } => TlsReading::Failed { why: why.clone() },
+        };
+        let process = match who {
+            Who::Process(process) => Some(process),
+            Who::Pid(pid) if pid == std::process::id() => return None,
+            Who::Pid(pid) if global_pids => story.by_pid(pid, Some(t_ns)).latest(),
+            Who::Pid(pid) => story.by_namespace_pid(pid, t_ns),
+        };
+        let process = process.or_else(|| story.root())?;
+        // That all is well needs to be said once.
+        let whose = (reading != TlsReading::Complete).then_some(process);
+        self.told
+            .insert((id, whose))
+            .then(|| Record::TlsLibrary(TlsLibrary { t_ns, process, path, file: id, reading }))
+    }
+}
+
+fn usual_libraries() -> Vec<PathBuf> {
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        USUAL_NAMES.iter().any(|usual| name.starts_with(usual))
+    };
+    let folders = USUAL_FOLDERS.iter().filter_map(|folder| fs::read_dir(folder).ok());
+    let paths: BTreeSet<PathBuf> =
+        folders.flatten().filter_map(|entry| Some(entry.ok()?.path())).filter(is_library).collect();
+    paths.into_iter().collect()
+}
+
+fn open(id: FileId, paths: &[PathBuf], identifier: &Identifier) -> Result<File, &'static str> {
+    let mut why = "no path leads to it any more";
+    for path in paths {
+        let Ok(file) = File::open(path) else { continue };
+        if identifier.version_of(&file).is_some_and(|version| version.id == id) || is_overlay(&file)
+        {
+            return Ok(file);
+        }
+        why = "another file has its path now";
+    }
+    Err(why)
+}
+
+/// Looks at a file and watches the TLS library in it.
+fn look(
+    file: File,
+    is_program: bool,
+    catalogue: &Catalogue,
+    attached: &mut Attached,
+) -> io::Result<State> {
+    // The file itself, whatever becomes of its name.
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    Ok(match elf::look(file.try_clone()?, is_program, catalogue) {
+        Found::Nothing => State::NoTls,
+        Found::Unreadable(library) => State::Unreadable { library },
+        Found::Readable(library) => match attached.watch_tls(Path::new(&path), &library) {
+            Ok(()) => State::Watched { from_ns: boottime_ns()? },
+            Err(error) => State::Failed { why: error.to_string() },
+        },
+    })
+}

@@ -1,0 +1,391 @@
+//! Calls of HTTP/1: requests in one direction, responses in the same order in the other.
+
+use std::collections::VecDeque;
+
+use super::{
+    body::Body,
+    exchange::{Asked, Exchange, Field, Over},
+};
+use crate::{protocol::printable, record::schema::CallOutcome};
+
+/// A longer head is not read. Servers allow 8 to 64 KiB.
+pub(super) const HEAD_MAX_BYTES: usize = 64 * 1024;
+/// Fields of a head. Servers allow about a hundred, Node two thousand.
+const FIELDS_MAX: usize = 256;
+/// Requests without a response yet.
+const UNDER_WAY_MAX: usize = 1024;
+
+/// Why a stream is read no further.
+pub(super) type Stop = String;
+
+#[derive(Debug)]
+pub(super) struct Http1 {
+    requests: Half,
+    responses: Half,
+    /// Those that are answered next first.
+    under_way: VecDeque<Exchange>,
+    had_any: bool,
+    extract: bool,
+}
+
+/// One direction.
+#[derive(Debug)]
+enum Half {
+    /// In a head, or before one, of which the first byte came at this time.
+    Head {
+        bytes: Vec<u8>,
+        begun_ns: u64,
+    },
+    Body(Body),
+    /// It became something else.
+    Over,
+}
+
+const BEFORE_HEAD: Half = Half::Head { bytes: Vec::new(), begun_ns: 0 };
+
+impl Http1 {
+    pub(super) fn new(extract: bool) -> Http1 {
+        Http1 {
+            requests: BEFORE_HEAD,
+            responses: BEFORE_HEAD,
+            under_way: VecDeque::new(),
+            had_any: false,
+            extract,
+        }
+    }
+
+    /// Bytes of the client.
+    pub(super) fn requests(
+        &mut self,
+        mut input: &[u8],
+        at_ns: u64,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        while !input.is_empty() {
+            match &mut self.requests {
+                Half::Over => return Ok(()),
+                Half::Head { bytes, begun_ns } => {
+                    if !head(bytes, begun_ns, &mut input, at_ns)? {
+                        return Ok(());
+                    }
+                    let (bytes, begun_ns) = (std::mem::take(bytes), *begun_ns);
+                    let (mut exchange, body) = request(&bytes, begun_ns, self.extract)?;
+                    if self.under_way.len() >= UNDER_WAY_MAX {
+                        return Err(format!(
+                            "more than {UNDER_WAY_MAX} requests wait for responses"
+                        ));
+                    }
+                    exchange.is_first = !std::mem::replace(&mut self.had_any, true);
+                    self.under_way.push_back(exchange);
+                    match body {
+                        Some(body) => self.requests = Half::Body(body),
+                        None => self.request_ended(over),
+                    }
+                }
+                Half::Body(body) => {
+                    let Some(exchange) = self.under_way.back_mut() else {
+                        return Err("a request body has no request".into());
+                    };
+                    let ended = body.read(&mut input, &mut |data| exchange.request_data(data))?;
+                    if ended {
+                        self.request_ended(over);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Bytes of the server.
+    pub(super) fn responses(
+        &mut self,
+        mut input: &[u8],
+        at_ns: u64,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        while !input.is_empty() {
+            match &mut self.responses {
+                Half::Over => return Ok(()),
+                Half::Head { bytes, begun_ns } => {
+                    if !head(bytes, begun_ns, &mut input, at_ns)? {
+                        return Ok(());
+                    }
+                    let (bytes, begun_ns) = (std::mem::take(bytes), *begun_ns);
+                    self.response(&bytes, begun_ns, at_ns, over)?;
+                }
+                Half::Body(body) => {
+                    let Some(exchange) = self.under_way.front_mut() else {
+                        return Err("a response has no request".into());
+                    };
+                    exchange.at(at_ns);
+                    let read = &mut exchange.response_bytes;
+                    if body.read(&mut input, &mut |data| *read += data.len() as u64)? {
+                        self.response_ended(over);
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// So many bytes of the client were not read; `lost` if they should have been.
+    pub(super) fn skip_requests(
+        &mut self,
+        bytes: u64,
+        lost: bool,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        let ended = skip(&mut self.requests, bytes)?;
+        if let (Half::Body(_), Some(exchange)) = (&self.requests, self.under_way.back_mut()) {
+            exchange.unread_request_data(bytes);
+            if lost {
+                exchange.is_partial(LOST);
+            }
+        }
+        if ended {
+            self.request_ended(over);
+        }
+        Ok(())
+    }
+
+    /// The same of the server.
+    pub(super) fn skip_responses(
+        &mut self,
+        bytes: u64,
+        lost: bool,
+        at_ns: u64,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        let ended = skip(&mut self.responses, bytes)?;
+        if let (Half::Body(_), Some(exchange)) = (&self.responses, self.under_way.front_mut()) {
+            exchange.at(at_ns);
+            exchange.response_bytes += bytes;
+            if lost {
+                exchange.is_partial(LOST);
+            }
+        }
+        if ended {
+            self.response_ended(over);
+        }
+        Ok(())
+    }
+
+    /// The connection has ended: so has a body that ends with it. Whether a request had begun that is
+    /// no call yet.
+    pub(super) fn closed(&mut self) -> bool {
+        if let (Half::Body(Body::UntilClose), Some(exchange)) =
+            (&self.responses, self.under_way.front_mut())
+        {
+            exchange.response_ended = true;
+        }
+        matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty())
+    }
+
+    pub(super) fn take_under_way(&mut self) -> Vec<Exchange> {
+        std::mem::take(&mut self.under_way).into()
+    }
+
+    pub(super) fn held_bytes(&self) -> usize {
+        let of = |half: &Half| match half {
+            Half::Head { bytes, .. } => bytes.capacity(),
+            // A line of a chunked body, at most.
+            Half::Body(_) => 8 * 1024,
+            Half::Over => 0,
+        };
+        let exchanges: usize = self.under_way.iter().map(Exchange::held_bytes).sum();
+        of(&self.requests) + of(&self.responses) + exchanges
+    }
+
+    fn request_ended(&mut self, over: &mut Vec<Over>) {
+        if !matches!(self.requests, Half::Over) {
+            self.requests = BEFORE_HEAD;
+        }
+        if let Some(exchange) = self.under_way.back_mut() {
+            exchange.request_ended = true;
+        }
+        self.settle(over);
+    }
+
+    fn response_ended(&mut self, over: &mut Vec<Over>) {
+        self.responses = BEFORE_HEAD;
+        if let Some(exchange) = self.under_way.front_mut() {
+            exchange.response_ended = true;
+        }
+        self.settle(over);
+    }
+
+    /// Hands on the call at the front when it is over.
+    fn settle(&mut self, over: &mut Vec<Over>) {
+        let ended = |exchange: &mut Exchange| exchange.request_ended && exchange.response_ended;
+        if let Some(exchange) = self.under_way.pop_front_if(ended) {
+            over.push(exchange.over(CallOutcome::Complete));
+        }
+    }
+
+    fn response(
+        &mut self,
+        bytes: &[u8],
+        begun_ns: u64,
+        at_ns: u64,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+        let mut response = httparse::Response::new(&mut fields);
+        match response.parse(bytes) {
+            Ok(httparse::Status::Complete(_)) => {}
+            Ok(httparse::Status::Partial) => return Err("a response head is not valid".into()),
+            Err(error) => return Err(format!("a response head is not valid: {error}")),
+        }
+        let status = response.code.unwrap_or_default();
+        let Some(exchange) = self.under_way.front_mut().filter(|first| !first.response_ended)
+        else {
+            return Err("a response came to no request".into());
+        };
+        let fields = || response.headers.iter().map(|field| (field.name.as_bytes(), field.value));
+        if (100..200).contains(&status) && status != 101 {
+            self.responses = BEFORE_HEAD;
+            return Ok(());
+        }
+        exchange.respond(status, fields(), begun_ns);
+        exchange.at(at_ns);
+        let tunnel = exchange.method == "CONNECT" && (200..300).contains(&status);
+        if status == 101 || tunnel {
+            let to = if tunnel { "a tunnel".into() } else { upgrade(fields()) };
+            if let Some(exchange) = self.under_way.pop_front() {
+                over.push(exchange.over(CallOutcome::Upgraded { to }));
+            }
+            (self.requests, self.responses) = (Half::Over, Half::Over);
+            for exchange in self.take_under_way() {
+                over.push(
+                    exchange.unread("the connection became something else before its response"),
+                );
+            }
+            return Ok(());
+        }
+        let none = exchange.method == "HEAD" || status == 204 || status == 304;
+        let body = match (none, framing(fields())?) {
+            (true, _) | (false, Some(Body::Length(0))) => None,
+            (false, Some(body)) => Some(body),
+            (false, None) => Some(Body::UntilClose),
+        };
+        match body {
+            Some(body) => self.responses = Half::Body(body),
+            None => self.response_ended(over),
+        }
+        Ok(())
+    }
+}
+
+pub(super) const LOST: &str = "some of its bytes were lost on the way to tracer";
+
+/// Collects a head. Whether it is there as a whole.
+fn head(
+    bytes: &mut Vec<u8>,
+    begun_ns: &mut u64,
+    input: &mut &[u8],
+    at_ns: u64,
+) -> Result<bool, Stop> {
+    if bytes.is_empty() {
+        // RFC 9112, 2.2: empty lines before a request are to be ignored.
+        let blank = input.iter().take_while(|byte| matches!(byte, b'\r' | b'\n')).count();
+        *input = &input[blank..];
+        *begun_ns = at_ns;
+    }
+    let before = bytes.len();
+    let room = HEAD_MAX_BYTES - before;
+    bytes.extend(&input[..input.len().min(room)]);
+    // The end can have begun in what was there.
+    let from = before.saturating_sub(3);
+    let Some(end) = end_of_head(&bytes[from..]).map(|end| from + end) else {
+        if bytes.len() >= HEAD_MAX_BYTES {
+            return Err(format!("a head has more than {HEAD_MAX_BYTES} bytes"));
+        }
+        *input = &[];
+        return Ok(false);
+    };
+    *input = &input[end - before..];
+    bytes.truncate(end);
+    Ok(true)
+}
+
+fn end_of_head(bytes: &[u8]) -> Option<usize> {
+    let ends = bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at + 1);
+    ends.into_iter().find(|end| {
+        let line = &bytes[..end - 1];
+        line.ends_with(b"\n") || line.ends_with(b"\n\r")
+    })
+}
+
+fn request(bytes: &[u8], begun_ns: u64, extract: bool) -> Result<(Exchange, Option<Body>), Stop> {
+    let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
+    let mut request = httparse::Request::new(&mut fields);
+    match request.parse(bytes) {
+        Ok(httparse::Status::Complete(_)) => {}
+        Ok(httparse::Status::Partial) => return Err("a request head is not valid".into()),
+        Err(error) => return Err(format!("a request head is not valid: {error}")),
+    }
+    let fields = request.headers.iter().map(|field| (field.name.as_bytes(), field.value));
+    let authority = fields.clone().find(|(name, _)| name.eq_ignore_ascii_case(b"host"));
+    let asked = Asked {
+        method: request.method.unwrap_or_default().as_bytes(),
+        target: request.path.unwrap_or_default().as_bytes(),
+        authority: authority.map(|(_, host)| host),
+        version: if request.version == Some(0) { "1.0" } else { "1.1" },
+        http2_stream: None,
+    };
+    let body = match framing(fields.clone())? {
+        // RFC 9112, 6.3: a request without a length has no body.
+        None | Some(Body::Length(0)) => None,
+        Some(Body::UntilClose) => {
+            return Err("a request body of a transfer coding that is not known".into());
+        }
+        Some(body) => Some(body),
+    };
+    Ok((Exchange::new(&asked, fields, begun_ns, extract), body))
+}
+
+/// What the fields say of the body (RFC 9112, 6.3); none when they say nothing.
+fn framing<'a>(fields: impl Iterator<Item = Field<'a>>) -> Result<Option<Body>, Stop> {
+    let (mut coded, mut length) = (None, None);
+    for (name, value) in fields {
+        if name.eq_ignore_ascii_case(b"transfer-encoding") {
+            let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
+            coded = Some(last.eq_ignore_ascii_case(b"chunked"));
+        } else if name.eq_ignore_ascii_case(b"content-length") {
+            for value in value.split(|byte| *byte == b',') {
+                let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();
+                let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+                let value = text.parse::<u64>().ok().filter(|_| digits);
+                let value = value.ok_or("a length of a body is not valid")?;
+                if length.replace(value).is_some_and(|before| before != value) {
+                    return Err("a body has two lengths".into());
+                }
+            }
+        }
+    }
+    Ok(match (coded, length) {
+        (Some(true), _) => Some(Body::chunked()),
+        (Some(false), _) => Some(Body::UntilClose),
+        (None, length) => length.map(Body::Length),
+    })
+}
+
+fn upgrade<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> String {
+    const SHOWN_MAX: usize = 64;
+    let to = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
+    let value = to.map_or(&b"another protocol"[..], |(_, value)| value);
+    printable(&value[..value.len().min(SHOWN_MAX)]).to_ascii_lowercase()
+}
+
+/// Whether what was in the way has ended.
+fn skip(half: &mut Half, bytes: u64) -> Result<bool, Stop> {
+    let ended = match half {
+        Half::Over => Some(false),
+        Half::Body(body) => body.skip(bytes),
+        Half::Head { .. } => None,
+    };
+    ended.ok_or_else(|| UNREAD.into())
+}
+
+pub(super) const UNREAD: &str =
+    "bytes were not read, and what follows them cannot be told without them";

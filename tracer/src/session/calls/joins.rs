@@ -1,0 +1,146 @@
+//! Which connection a TLS session went over.
+
+use std::collections::{BTreeMap, HashMap};
+
+use crate::{
+    model::ProcessKey,
+    record::schema::{CallConnection, FirstBytes, JoinedBy, Opening},
+};
+
+/// Connections that are remembered; when there are more, the oldest are forgotten.
+const CONNECTIONS_MAX: usize = 16 * 1024;
+
+/// The random number of a ClientHello.
+pub(super) type ClientRandom = [u8; 32];
+
+/// Connections whose ClientHello was seen.
+#[derive(Debug, Default)]
+pub(super) struct Joins {
+    /// By the number that they have here, in order of time.
+    known: BTreeMap<u64, Known>,
+    by_random: HashMap<ClientRandom, u64>,
+    by_connection: HashMap<u64, u64>,
+    next: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    connection: u64,
+    process: ProcessKey,
+    random: Option<ClientRandom>,
+    sni: Option<String>,
+    opened_ns: u64,
+    attempted_ns: Option<u64>,
+    closed_ns: Option<u64>,
+    /// A session is known for certain to go over it.
+    taken: bool,
+}
+
+/// What is known of a session's connection.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Joined {
+    pub(super) connection: CallConnection,
+    pub(super) sni: Option<String>,
+    pub(super) attempted_ns: Option<u64>,
+}
+
+impl Joins {
+    pub(super) fn opening(&mut self, opening: &Opening, attempted_ns: Option<u64>) {
+        let FirstBytes::Tls { sni, client_random, quic: false, .. } = &opening.what else { return };
+        let Some(connection) = opening.connection else { return };
+        let number = self.next;
+        self.next += 1;
+        let random = bytes_of(client_random);
+        if let Some(random) = random {
+            self.by_random.insert(random, number);
+        }
+        self.by_connection.insert(connection, number);
+        let known = Known {
+            connection,
+            process: opening.process,
+            random,
+            sni: sni.clone(),
+            opened_ns: opening.t_ns,
+            attempted_ns,
+            closed_ns: None,
+            taken: false,
+        };
+        self.known.insert(number, known);
+        if self.known.len() > CONNECTIONS_MAX
+            && let Some((oldest, known)) = self.known.pop_first()
+        {
+            self.by_connection.retain_if(known.connection, oldest);
+            if let Some(random) = known.random {
+                self.by_random.retain_if(random, oldest);
+            }
+        }
+    }
+
+    pub(super) fn closed(&mut self, connection: u64, t_ns: u64) {
+        let number = self.by_connection.get(&connection);
+        if let Some(known) = number.and_then(|number| self.known.get_mut(number)) {
+            known.closed_ns = Some(t_ns);
+        }
+    }
+
+    /// By the random number; where that leads nowhere, the only connection that the process had open
+    /// at that time under this name.
+    pub(super) fn of(
+        &mut self,
+        process: ProcessKey,
+        randoms: &[ClientRandom],
+        host: Option<&str>,
+        t_ns: u64,
+    ) -> Option<Joined> {
+        let exact = randoms.iter().find_map(|random| self.by_random.get(random).copied());
+        if let Some(known) = exact.and_then(|number| self.known.get_mut(&number)) {
+            known.taken = true;
+            return Some(known.joined(JoinedBy::Exact));
+        }
+        let fits = |known: &&Known| {
+            known.process == process
+                && !known.taken
+                && known.opened_ns <= t_ns
+                && known.closed_ns.is_none_or(|closed_ns| closed_ns >= t_ns)
+                && host.is_some_and(|host| known.sni.as_deref() == Some(host))
+        };
+        let mut fitting = self.known.values().filter(fits);
+        let only = fitting.next()?;
+        fitting.next().is_none().then(|| only.joined(JoinedBy::Inferred))
+    }
+}
+
+impl Known {
+    fn joined(&self, by: JoinedBy) -> Joined {
+        Joined {
+            connection: CallConnection { id: self.connection, by },
+            sni: self.sni.clone(),
+            attempted_ns: self.attempted_ns,
+        }
+    }
+}
+
+/// A map in which a later entry may stand under the key of one that goes.
+trait RetainIf<K> {
+    fn retain_if(&mut self, key: K, gone: u64);
+}
+
+impl<K: std::hash::Hash + Eq> RetainIf<K> for HashMap<K, u64> {
+    fn retain_if(&mut self, key: K, gone: u64) {
+        if self.get(&key) == Some(&gone) {
+            self.remove(&key);
+        }
+    }
+}
+
+/// From hexadecimal.
+fn bytes_of(text: &str) -> Option<ClientRandom> {
+    let mut random = ClientRandom::default();
+    if text.len() != 2 * random.len() || !text.is_ascii() {
+        return None;
+    }
+    for (at, byte) in random.iter_mut().enumerate() {
+        *byte = u8::from_str_radix(text.get(2 * at..2 * at + 2)?, 16).ok()?;
+    }
+    Some(random)
+}

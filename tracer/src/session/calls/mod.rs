@@ -1,0 +1,398 @@
+//! HTTP calls, from what programs hand to TLS and get from it.
+//!
+//! ```text
+//! chunk ─► Stream ─► Http1 or Http2 ─► Exchange ─┐
+//! ClientHello on the wire ─► Joins ──────────────┴─► Record::Call
+//! ```
+//!
+//! No IO and no clock. What cannot be read for certain is not guessed: the calls of that stream are
+//! partial, and a [`CallGap`] says that there may be more. Memory is bounded, whatever comes:
+//! [`SESSIONS_MAX`] sessions and [`HELD_MAX_BYTES`] of unfinished heads and calls in all of them; when
+//! there is more, those in which nothing happened for longest are given up, which is said too.
+
+mod body;
+mod exchange;
+mod fields;
+mod head;
+mod hpack;
+mod http1;
+mod http2;
+mod joins;
+#[cfg(test)]
+mod made;
+mod plain;
+mod redact;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::collections::BTreeMap;
+
+use crate::{
+    model::{PayloadEvent, ProcessKey},
+    record::schema::{Call, CallConnection, CallGap, CallOutcome, JoinedBy, Opening, Record},
+};
+use exchange::{Exchange, Over, ms};
+use joins::{ClientRandom, Joins};
+use plain::Plain;
+use stream::Stream;
+
+/// Sessions that are open at once.
+const SESSIONS_MAX: usize = 16 * 1024;
+/// What they hold in all, by their own estimate.
+const HELD_MAX_BYTES: usize = 64 * 1024 * 1024;
+
+/// As the process sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    Sent,
+    Received,
+}
+
+impl Direction {
+    fn other(self) -> Direction {
+        match self {
+            Direction::Sent => Direction::Received,
+            Direction::Received => Direction::Sent,
+        }
+    }
+}
+
+/// Bytes that one call of the TLS library took or gave.
+#[derive(Clone, Copy, Debug)]
+pub struct Chunk<'a> {
+    pub process: ProcessKey,
+    /// Names the TLS session in the process.
+    pub stream: u64,
+    pub direction: Direction,
+    pub at_ns: u64,
+    /// Bytes of this direction before it, read or not.
+    pub offset: u64,
+    /// How many there were.
+    pub length: u64,
+    /// The first of them.
+    pub bytes: &'a [u8],
+}
+
+/// What a stream of bytes is named by within its process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Name {
+    Tls(u64),
+    /// The cookie of the socket.
+    Plain(u64),
+}
+
+type Key = (ProcessKey, Name);
+
+#[derive(Debug)]
+struct Session {
+    stream: Stream,
+    randoms: Vec<ClientRandom>,
+    /// Of a socket without TLS.
+    connection: Option<u64>,
+    /// Some of its calls are over.
+    had_calls: bool,
+    held_bytes: usize,
+    /// By the count of what came, and when.
+    touched: u64,
+    last_ns: u64,
+}
+
+/// A call or gap that waits for what names its connection.
+#[derive(Debug)]
+struct Done {
+    key: Key,
+    randoms: Vec<ClientRandom>,
+    connection: Option<u64>,
+    served: bool,
+    what: What,
+}
+
+#[derive(Debug)]
+enum What {
+    Call(Box<Exchange>, CallOutcome),
+    Gap { t_ns: u64, why: String },
+}
+
+/// Puts calls together.
+#[derive(Debug, Default)]
+pub struct Calls {
+    /// Read what is wanted of JSON bodies.
+    extract: bool,
+    sessions: BTreeMap<Key, Session>,
+    held_bytes: usize,
+    joins: Joins,
+    plain: Plain,
+    /// Of this round, and of the one before it.
+    done: Vec<Done>,
+    waiting: Vec<Done>,
+    /// Processes that have ended. Their last bytes may come with the next round.
+    exiting: Vec<ProcessKey>,
+    exited: Vec<ProcessKey>,
+    /// Counts what came, for what was touched last.
+    clock: u64,
+}
+
+impl Calls {
+    pub fn new(extract: bool) -> Calls {
+        Calls { extract, ..Calls::default() }
+    }
+
+    pub fn chunk(&mut self, chunk: &Chunk<'_>) {
+        let key = (chunk.process, Name::Tls(chunk.stream));
+        self.session(
+            key,
+            None,
+            |stream, over| {
+                if stream.is_new() && chunk.offset > 0 {
+                    return Err("tracer began to read it in the middle".into());
+                }
+                let Chunk { direction, at_ns, offset, length, bytes, .. } = *chunk;
+                stream.add(direction, at_ns, offset, length, bytes, over)
+            },
+            chunk.at_ns,
+        );
+    }
+
+    /// The TLS session ended.
+    pub fn closed(&mut self, process: ProcessKey, stream: u64) {
+        self.close((process, Name::Tls(stream)), CLOSED);
+    }
+
+    /// What may be the random number of the ClientHello that the TLS session sent. What is not on the
+    /// wire is not.
+    pub fn hello(&mut self, process: ProcessKey, stream: u64, client_random: ClientRandom) {
+        let key = (process, Name::Tls(stream));
+        self.session(key, None, |_, _| Ok(()), 0);
+        if let Some(session) = self.sessions.get_mut(&key) {
+            session.randoms.push(client_random);
+        }
+    }
+
+    /// Bytes of a TCP connection, with TLS or without.
+    pub fn payload(&mut self, event: &PayloadEvent) {
+        let Some(read) = self.plain.add(event) else { return };
+        let key = (read.process, Name::Plain(event.cookie));
+        self.session(
+            key,
+            event.connection,
+            |stream, over| {
+                let length = read.bytes.len() as u64;
+                stream.add(
+                    read.direction,
+                    event.header.time_ns,
+                    read.offset,
+                    length,
+                    &read.bytes,
+                    over,
+                )?;
+                match read.ends {
+                    true => Err(plain::ENDS.into()),
+                    false => Ok(()),
+                }
+            },
+            event.header.time_ns,
+        );
+        if self.sessions.get(&key).is_some_and(|session| session.stream.is_over()) {
+            // Nothing is held by one that is over.
+            self.sessions.remove(&key);
+            self.plain.stop(event.cookie);
+        }
+    }
+
+    /// What the first bytes of a connection said, and when it was asked for.
+    pub fn opening(&mut self, opening: &Opening, attempted_ns: Option<u64>) {
+        self.joins.opening(opening, attempted_ns);
+    }
+
+    /// A connection is gone.
+    pub fn connection_closed(&mut self, connection: u64, t_ns: u64) {
+        self.joins.closed(connection, t_ns);
+        self.plain.closed(connection);
+    }
+
+    /// A process is gone, and its sessions with it.
+    pub fn exited(&mut self, process: ProcessKey) {
+        self.exiting.push(process);
+    }
+
+    /// What is over since the last round: to be called after each, when the ClientHellos of the round
+    /// are known. With `all`, tracing has ended.
+    pub fn round(&mut self, all: bool) -> Vec<Record> {
+        for (cookie, process, whole) in self.plain.round() {
+            let key = (process, Name::Plain(cookie));
+            if whole {
+                self.close(key, CLOSED);
+            } else if let Some(session) = self.sessions.remove(&key) {
+                self.give_up(key, session, plain::ENDS);
+            }
+        }
+        let exited = std::mem::replace(&mut self.exited, std::mem::take(&mut self.exiting));
+        for process in exited {
+            let of = (process, Name::Tls(0))..=(process, Name::Plain(u64::MAX));
+            let keys: Vec<Key> = self.sessions.range(of).map(|(key, _)| *key).collect();
+            for key in keys {
+                self.close(key, "was under way when its process ended");
+            }
+        }
+        let mut done = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.done));
+        if all {
+            for (key, session) in std::mem::take(&mut self.sessions) {
+                self.give_up(key, session, "tracing ended before it did");
+            }
+            done.append(&mut self.waiting);
+            done.append(&mut self.done);
+        }
+        done.into_iter().map(|done| self.record(done)).collect()
+    }
+
+    /// Does something with a session, which begins with that if it is new.
+    fn session(
+        &mut self,
+        key: Key,
+        connection: Option<u64>,
+        work: impl FnOnce(&mut Stream, &mut Vec<Over>) -> Result<(), String>,
+        t_ns: u64,
+    ) {
+        self.clock += 1;
+        let extract = self.extract;
+        let session = self.sessions.entry(key).or_insert_with(|| Session {
+            stream: Stream::new(extract),
+            randoms: Vec::new(),
+            connection,
+            had_calls: false,
+            held_bytes: 0,
+            touched: 0,
+            last_ns: 0,
+        });
+        session.touched = self.clock;
+        session.last_ns = session.last_ns.max(t_ns);
+        let mut over = Vec::new();
+        let result = work(&mut session.stream, &mut over);
+        if let Err(why) = &result {
+            session.stream.stop(why, &mut over);
+        }
+        let held_bytes = session.stream.held_bytes();
+        self.held_bytes = self.held_bytes - session.held_bytes + held_bytes;
+        session.held_bytes = held_bytes;
+        session.tell(key, over, &mut self.done);
+        if let Err(why) = result {
+            // Most sockets without TLS have nothing to do with HTTP.
+            let is_call = session.had_calls || matches!(key.1, Name::Tls(_));
+            if is_call {
+                self.done.push(session.gap(key, why));
+            }
+        }
+        self.make_room();
+    }
+
+    fn close(&mut self, key: Key, why: &str) {
+        let Some(mut session) = self.sessions.remove(&key) else { return };
+        self.held_bytes -= session.held_bytes;
+        let mut over = Vec::new();
+        let result = session.stream.closed(why, &mut over);
+        session.tell(key, over, &mut self.done);
+        if let Err(why) = result {
+            self.done.push(session.gap(key, why));
+        }
+    }
+
+    /// Ends a session that goes on.
+    fn give_up(&mut self, key: Key, mut session: Session, why: &str) {
+        self.held_bytes -= session.held_bytes;
+        let mut over = Vec::new();
+        session.stream.stop(why, &mut over);
+        session.tell(key, over, &mut self.done);
+    }
+
+    fn make_room(&mut self) {
+        /// Of the sessions, this part goes at once, so that going through all of them is rare.
+        const PART: usize = 16;
+        const WHY: &str = "too many sessions were open at once";
+        if self.sessions.len() <= SESSIONS_MAX && self.held_bytes <= HELD_MAX_BYTES {
+            return;
+        }
+        let mut by_age: Vec<(u64, Key)> =
+            self.sessions.iter().map(|(key, session)| (session.touched, *key)).collect();
+        by_age.sort_unstable();
+        let least = by_age.len() / PART + 1;
+        for (at, (_, key)) in by_age.into_iter().enumerate() {
+            if at >= least && self.held_bytes <= HELD_MAX_BYTES / 2 {
+                break;
+            }
+            let Some(session) = self.sessions.remove(&key) else { continue };
+            if !session.stream.is_over() {
+                self.done.push(session.gap(key, WHY.into()));
+            }
+            self.give_up(key, session, WHY);
+        }
+    }
+
+    fn record(&mut self, done: Done) -> Record {
+        let (process, name) = done.key;
+        let (session, plaintext) = match name {
+            Name::Tls(stream) => (stream, false),
+            Name::Plain(cookie) => (cookie, true),
+        };
+        let own = done.connection.map(|id| CallConnection { id, by: JoinedBy::Exact });
+        match done.what {
+            What::Gap { t_ns, why } => {
+                let joined = self.joins.of(process, &done.randoms, None, t_ns);
+                let connection = own.or(joined.map(|joined| joined.connection));
+                Record::CallGap(CallGap { t_ns, process, session, plaintext, connection, why })
+            }
+            What::Call(exchange, outcome) => {
+                let host = exchange.host();
+                let t_ns = exchange.begun_ns;
+                let joined = match name {
+                    Name::Tls(_) if !done.served => {
+                        self.joins.of(process, &done.randoms, host.as_deref(), t_ns)
+                    }
+                    Name::Tls(_) | Name::Plain(_) => None,
+                };
+                let sni = joined.as_ref().and_then(|joined| joined.sni.clone());
+                let connection = own.or(joined.as_ref().map(|joined| joined.connection));
+                let attempted_ns = joined
+                    .filter(|joined| exchange.is_first && joined.connection.by == JoinedBy::Exact)
+                    .and_then(|joined| joined.attempted_ns);
+                let call = exchange.call(outcome, sni.as_deref().unwrap_or("unknown"), plaintext);
+                Record::Call(Box::new(Call {
+                    process,
+                    served: done.served,
+                    session,
+                    setup_ms: attempted_ns.map(|attempted_ns| ms(attempted_ns, t_ns)),
+                    connection,
+                    ..call
+                }))
+            }
+        }
+    }
+}
+
+const CLOSED: &str = "was under way when its connection was closed";
+
+impl Session {
+    /// Hands on calls that are over.
+    fn tell(&mut self, key: Key, over: Vec<Over>, done: &mut Vec<Done>) {
+        for (exchange, outcome) in over {
+            self.had_calls = true;
+            done.push(Done {
+                key,
+                randoms: self.randoms.clone(),
+                connection: self.connection,
+                served: self.stream.served,
+                what: What::Call(Box::new(exchange), outcome),
+            });
+        }
+    }
+
+    fn gap(&self, key: Key, why: String) -> Done {
+        Done {
+            key,
+            randoms: self.randoms.clone(),
+            connection: self.connection,
+            served: self.stream.served,
+            what: What::Gap { t_ns: self.last_ns, why },
+        }
+    }
+}
