@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(arguments) => start(arguments),
+        Command::Attach(arguments) => command::attach(arguments),
         Command::Verify(arguments) => command::verify(&arguments),
         Command::Sign(arguments) => command::sign(&arguments),
         Command::Compare(arguments) => command::compare(&arguments),
@@ -146,13 +147,17 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     Ok(code)
 }
 
+fn say_cut_short(error: &io::Error) {
+    eprintln!(
+        "tracer: the recording could not be written to its end: {error}. \
+         What is in it up to there is intact and says that it was cut short"
+    );
+}
+
 fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
     use tracer::run::LaunchError;
     if let Some(error) = &finished.write_error {
-        eprintln!(
-            "tracer: the recording could not be written to its end: {error}. \
-             What is in it up to there is intact and says that it was cut short"
-        );
+        say_cut_short(error);
         return exit::TRACER_FAILED;
     }
     if let Some(error) = &finished.launch_error {
@@ -171,7 +176,9 @@ fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
         (Some(_) | None, _) => match finished.status {
             CommandStatus::Exited(code) => code,
             CommandStatus::Killed(signal) => 128u8.saturating_add(signal),
-            CommandStatus::Running | CommandStatus::NotStarted(_) => exit::TRACER_FAILED,
+            CommandStatus::Running | CommandStatus::NotStarted(_) | CommandStatus::NoCommand => {
+                exit::TRACER_FAILED
+            }
         },
     }
 }

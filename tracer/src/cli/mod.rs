@@ -1,5 +1,6 @@
 //! What the user typed. Nothing is opened here.
 
+mod attach;
 mod compare;
 mod describe;
 mod evidence;
@@ -8,6 +9,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use attach::{Attach, AttachTarget};
 pub use compare::{Compare, CompareFormat, Member};
 pub use describe::{Completions, Man, completions, man_pages};
 pub use evidence::{Sign, Verify};
@@ -53,6 +55,8 @@ pub struct Cli {
 pub enum Command {
     /// Start a command under trace and give a verdict
     Run(Run),
+    /// Trace what runs already: a process, a container, the whole machine
+    Attach(Attach),
     /// Check a recording and judge it again, without kernel or root
     Verify(Verify),
     /// Sign a recording, for others to check

@@ -115,6 +115,8 @@ impl Session {
             | Record::OddSocket(_)
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
+            | Record::Snapshot(_)
+            | Record::FoundSocket(_)
             | Record::End(_) => {}
         }
     }

@@ -108,13 +108,8 @@ fn since_schema(kind: Kind) -> u32 {
 pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> {
     let mut lines = vec![integrity(story)];
     let Some(end) = &story.end else { return lines };
-    lines.push(Requirement::new(
-        "armed",
-        Concern::Both,
-        (!story.start.armed_before_first_instruction)
-            .then(|| "what ran before the probes were attached is unknown".into()),
-        "the probes were attached before the first instruction of the command".into(),
-    ));
+    lines.push(armed(story));
+    lines.extend(found(story));
     lines.push(started(end));
     let kinds = Kind::ALL.iter().filter(|kind| since_schema(**kind) <= story.start.schema);
     lines.extend(kinds.map(|kind| nothing_lost(*kind, story, end)));
@@ -152,10 +147,41 @@ fn integrity(story: &Story) -> Requirement {
     )
 }
 
+fn armed(story: &Story) -> Requirement {
+    let start = &story.start;
+    let from_arming = start.attached.as_ref().is_some_and(|attached| attached.from_arming);
+    let failure = (!start.armed_before_first_instruction && !from_arming)
+        .then(|| "what ran before the probes were attached is unknown".into());
+    let good = if from_arming {
+        "the claims are limited to the time from when tracer had found what ran already; what that did \
+         before is unknown"
+    } else {
+        "the probes were attached before the first instruction of the command"
+    };
+    Requirement::new("armed", Concern::Both, failure, good.into())
+}
+
+/// Everybody who ran already was found. No line where nothing was to be found.
+fn found(story: &Story) -> Option<Requirement> {
+    story.start.attached.as_ref()?;
+    let failure = match &story.snapshot {
+        None => Some("the processes that ran already were not all found".into()),
+        Some(snapshot) if !snapshot.doubts.is_empty() => Some(snapshot.doubts.join("; ")),
+        Some(_) => None,
+    };
+    let good = story.snapshot.as_ref().map_or_else(String::new, |snapshot| {
+        format!(
+            "{} processes that ran already were found; /proc was read {} times until there were no more",
+            snapshot.processes, snapshot.rounds
+        )
+    });
+    Some(Requirement::new("found", Concern::Both, failure, good))
+}
+
 fn started(end: &End) -> Requirement {
-    use crate::record::schema::CommandStatus::{Exited, Killed, NotStarted, Running};
+    use crate::record::schema::CommandStatus::{Exited, Killed, NoCommand, NotStarted, Running};
     let failure = match &end.command_status {
-        Exited(_) | Killed(_) | Running => None,
+        Exited(_) | Killed(_) | Running | NoCommand => None,
         NotStarted(why) => Some(format!("the command could not be started: {why}")),
     };
     Requirement::new("started", Concern::Both, failure, "the command was started".into())

@@ -23,6 +23,7 @@ use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
+    finder::Finder,
     kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
@@ -110,6 +111,10 @@ pub struct Options {
     pub hand_offs: bool,
     /// Kill what [`Attached::forbid`] names.
     pub enforce: bool,
+    /// Processes that run already are to be found.
+    pub find: bool,
+    /// Whoever joins the cgroup joins the tree.
+    pub follow_cgroup: bool,
     pub debug: Debug,
 }
 
@@ -125,6 +130,8 @@ impl Default for Options {
             libraries: Vec::new(),
             hand_offs: false,
             enforce: false,
+            find: false,
+            follow_cgroup: false,
             debug: Debug::default(),
         }
     }
@@ -228,6 +235,10 @@ impl Loaded {
         loader.override_global("ENFORCE", &enforce, true);
         let resolver = u32::from(options.resolver);
         loader.override_global("WATCH_RESOLVER", &resolver, true);
+        let find = u32::from(options.find);
+        loader.override_global("FINDING", &find, true);
+        let follow = u32::from(options.follow_cgroup && cgroup.is_ok());
+        loader.override_global("FOLLOW_CGROUP", &follow, true);
         let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
@@ -245,6 +256,7 @@ impl Loaded {
         const CALLS: u32 = 4096;
         loader.map_max_entries("CALLS", if options.resolver { CALLS } else { 1 });
         loader.map_max_entries("TREE", tree_entries());
+        loader.map_max_entries("BIRTHS", if options.find { tree_entries() } else { 1 });
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
         let mut loaded = Loaded {
             ebpf,
@@ -253,7 +265,8 @@ impl Loaded {
             no_function_probes: refuses_function_probes(),
             cgroup,
         };
-        for program in UNATTACHED {
+        let find = options.find.then_some("find");
+        for program in UNATTACHED.iter().copied().chain(find) {
             loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
         }
         for hook in SENSORS.iter().filter(|sensor| sensor.wanted == Wanted::Always).flat_map(first)
@@ -422,6 +435,19 @@ impl Loaded {
             .take_map("IDENTIFIED")
             .ok_or_else(|| LoadError::Object("the object has no map `IDENTIFIED`".into()))?;
         Identifier::new(program, map).map_err(|error| LoadError::Object(error.to_string()))
+    }
+
+    /// What finds processes that run already, which the options must ask for. Can be taken once.
+    pub fn take_finder(&mut self) -> Result<Finder, LoadError> {
+        let program = self.descriptor("find")?;
+        let mut map = |name: &str| {
+            self.ebpf
+                .take_map(name)
+                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
+        };
+        let (answer, switches, births) = (map("FOUND")?, map("SWITCHES")?, map("BIRTHS")?);
+        Finder::new(program, answer, switches, births)
+            .map_err(|error| LoadError::Object(error.to_string()))
     }
 
     fn descriptor(&mut self, program: &'static str) -> Result<OwnedFd, LoadError> {

@@ -7,6 +7,7 @@ mod btf;
 #[cfg(feature = "debug-log")]
 mod debug_log;
 mod enlist;
+mod finder;
 mod kernel;
 mod load;
 mod mappings;
@@ -15,6 +16,7 @@ mod tracepoint;
 
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier};
+pub use finder::{Finder, PidFd};
 pub use kernel::{Lockdown, kernel_release, lockdown};
 pub use load::{
     Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,

@@ -1,6 +1,8 @@
 //! What a recording has besides programs and connections: one kind after the other, in rows that
 //! every format shows alike. A new kind of record needs an entry here and nowhere else.
 
+use std::net::SocketAddr;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -9,7 +11,8 @@ use crate::{
     model::ProcessKey,
     record::schema::{
         CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, ForeignSend,
-        Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
+        FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
+        SocketProtocol,
     },
     session::Story,
 };
@@ -37,10 +40,12 @@ pub enum ObservedKind {
     CredentialFile,
     /// Questions for names, or beginnings of connections, that could not be read.
     UnreadName,
+    /// Sockets that processes had open when they were found.
+    FoundSocket,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 10] = [
+    pub(super) const ALL: [ObservedKind; 11] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
@@ -51,6 +56,7 @@ impl ObservedKind {
         ObservedKind::CgroupMove,
         ObservedKind::CredentialFile,
         ObservedKind::UnreadName,
+        ObservedKind::FoundSocket,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -65,6 +71,7 @@ impl ObservedKind {
             ObservedKind::CgroupMove => "Processes that left the command's cgroup",
             ObservedKind::CredentialFile => "Files of credentials, opened by who cannot be told",
             ObservedKind::UnreadName => "Names that could not be read",
+            ObservedKind::FoundSocket => "Sockets that were open when their processes were found",
         }
     }
 }
@@ -126,6 +133,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
             let openings = story.openings.iter().filter_map(unread_opening);
             openings.chain(story.dns.iter().filter_map(malformed)).collect()
         }
+        ObservedKind::FoundSocket => story.found_sockets.iter().map(found_socket).collect(),
     }
 }
 
@@ -229,6 +237,20 @@ fn cgroup_move(moved: &CgroupMove) -> Observed {
         process: Some(moved.process),
         what: moved.to_path.as_ref().map_or(id, |path| clean(&path.0)),
         detail: "datagrams of the sockets it makes from then on are not seen".into(),
+    }
+}
+
+fn found_socket(socket: &FoundSocket) -> Observed {
+    let protocol = socket.protocol.map_or("of an unknown kind", SocketProtocol::name);
+    let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let path = socket.path.as_ref().map(|path| clean(&path.0));
+    let from = path.or_else(|| address(socket.local)).unwrap_or_else(|| "no name".into());
+    let to = address(socket.remote).map_or_else(String::new, |to| format!(" to {to}"));
+    Observed {
+        t_ns: socket.t_ns,
+        process: Some(socket.process),
+        what: format!("{protocol}, {from}{to}"),
+        detail: socket.state.as_deref().map_or_else(String::new, |state| clean(state.as_bytes())),
     }
 }
 

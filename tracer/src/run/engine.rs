@@ -20,7 +20,9 @@ use tokio::{
 use tracer_ebpf::abi::{Fault, Kind};
 
 use super::{
-    Settings, canary,
+    Settings,
+    attach::TargetError,
+    canary,
     cgroup::{self, CommandCgroup, Door},
     collector::Collector,
     inherited,
@@ -40,7 +42,7 @@ use crate::{
     record::{
         Record, Writer,
         schema::{
-            Canary, CanaryPhase, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
+            self, Canary, CanaryPhase, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
             SCHEMA, SensorState, Start, Witness,
         },
     },
@@ -71,6 +73,8 @@ pub enum RunError {
     SilentProbe(String),
     #[error("the canary at the start failed: {0}; the command was not started")]
     Canary(String),
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -96,31 +100,12 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         settings.probes.libraries = libraries(&settings.command);
     }
     let mut loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
-    let rings = loaded.take_rings()?;
-    let identifier = loaded.take_identifier()?;
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
-    let mut attached = loaded.attach()?;
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
-    let home = user
-        .as_ref()
-        .and_then(|user| user.home.clone())
-        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
-    let known = Known::search(&settings, home, &identifier);
-    let machine = LiveMachine::new(identifier)?;
-    let watch =
-        Watch::new(&known.wanted(&settings), machine.identifier(), machine.sees_global_pids());
-    let start = start_record(&settings, &attached, known, &watch, user.as_ref(), &cgroup)?;
-    if settings.probes.enforce {
-        let (files, names) = policy::rules(&start);
-        attached.forbid(&files, &names)?;
-    }
-    let variables = settings.catalogue.credential_variables();
-    attached.look_for(&variables)?;
-    let writer = settings.output.map(Writer::new);
-    let mut collector = Collector::new(rings, machine, watch, start, writer);
-    collector.fold.variables = variables;
+    let reported = cgroup::report(&cgroup);
+    let (collector, attached) = prepare(&mut settings, loaded, user.as_ref(), reported, |_| {})?;
     let mut session = Session::new(collector, attached, signals)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
@@ -156,8 +141,40 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
 
-struct Session {
-    collector: Collector,
+/// Attaches the probes and makes the first line of the recording, about which `change` has the last word.
+pub(super) fn prepare(
+    settings: &mut Settings,
+    mut loaded: Loaded,
+    user: Option<&CallingUser>,
+    cgroup: schema::CommandCgroup,
+    change: impl FnOnce(&mut Start),
+) -> Result<(Collector, Attached), RunError> {
+    let rings = loaded.take_rings()?;
+    let identifier = loaded.take_identifier()?;
+    let mut attached = loaded.attach()?;
+    let home = user
+        .and_then(|user| user.home.clone())
+        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
+    let known = Known::search(settings, home, &identifier);
+    let machine = LiveMachine::new(identifier)?;
+    let watch =
+        Watch::new(&known.wanted(settings), machine.identifier(), machine.sees_global_pids());
+    let mut start = start_record(settings, &attached, known, &watch, user, cgroup)?;
+    change(&mut start);
+    if settings.probes.enforce {
+        let (files, names) = policy::rules(&start);
+        attached.forbid(&files, &names)?;
+    }
+    let variables = settings.catalogue.credential_variables();
+    attached.look_for(&variables)?;
+    let writer = settings.output.take().map(Writer::new);
+    let mut collector = Collector::new(rings, machine, watch, start, writer);
+    collector.fold.variables = variables;
+    Ok((collector, attached))
+}
+
+pub(super) struct Session {
+    pub(super) collector: Collector,
     attached: Attached,
     signals: Signals,
     readiness: Vec<AsyncFd<OwnedFd>>,
@@ -167,7 +184,7 @@ struct Session {
 }
 
 impl Session {
-    fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
+    pub(super) fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
@@ -205,7 +222,7 @@ impl Session {
 
     /// Starts a canary and waits until all its events have come. At the start a probe that does
     /// not fire is an error; at the end it is the verdict's business.
-    async fn canary(
+    pub(super) async fn canary(
         &mut self,
         phase: CanaryPhase,
         enroller: crate::probe::Enroller,
@@ -298,6 +315,41 @@ impl Session {
         Ok((status, witness))
     }
 
+    /// Drains until a signal comes, the time is over or, unless nobody waits for that, everybody has ended.
+    pub(super) async fn stay(
+        &mut self,
+        duration: Option<Duration>,
+        for_ever: bool,
+    ) -> io::Result<()> {
+        let deadline = duration.map(|duration| Instant::now() + duration);
+        loop {
+            self.collector.round()?;
+            if !for_ever && self.collector.story.alive.is_empty() {
+                return Ok(());
+            }
+            let over = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let batch = async {
+                any_readable(&self.readiness).await?;
+                sleep(BATCH).await;
+                Ok::<_, io::Error>(())
+            };
+            tokio::select! {
+                result = batch => result?,
+                () = over => return Ok(()),
+                received = self.signals.next() => {
+                    if received?.signal != libc::SIGCHLD {
+                        return Ok(());
+                    }
+                }
+            }
+        }
+    }
+
     /// Until there is something to do: events (a batch of them), a signal, or the end of lingering.
     async fn wait(
         &mut self,
@@ -369,7 +421,7 @@ impl Session {
     }
 
     /// Detaches, drains to the last record and takes the counters.
-    async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
+    pub(super) async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
         self.attached.detach();
         let counters = self.settle().await?;
         let collector = &mut self.collector;
@@ -429,7 +481,7 @@ impl Session {
     }
 
     /// Judges and writes the last line.
-    fn finish(
+    pub(super) fn finish(
         self,
         end: End,
         policies: &[policy::Policy],
@@ -537,7 +589,7 @@ fn start_record(
     known: Known,
     watch: &Watch,
     user: Option<&CallingUser>,
-    cgroup: &Result<CommandCgroup, String>,
+    cgroup: schema::CommandCgroup,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
     // Whether mappings can be watched shows when the command is started, and stands in the last line.
@@ -580,8 +632,9 @@ fn start_record(
         known_packages: known.packages,
         interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),
-        cgroup: Some(cgroup::report(cgroup)),
+        cgroup: Some(cgroup),
         credentials: Some(watch.credentials.report()),
         mcp_servers: settings.catalogue.mcp_servers.clone(),
+        attached: None,
     })
 }

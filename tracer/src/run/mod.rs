@@ -1,15 +1,17 @@
-//! `tracer run`: the command under trace, from arming to verdict.
+//! `tracer run`: the command under trace, from arming to verdict. `tracer attach` is in [`attach`].
 //!
 //! ```text
 //! load ─► attach ─► canary ─► witness + launch ─► drain … ─► canary ─► detach ─► drain ─► judge
 //! ```
 
+mod attach;
 pub mod canary;
 mod cgroup;
 mod collector;
 mod content;
 mod doctor;
 mod engine;
+mod hierarchies;
 mod inherited;
 mod known;
 mod launch;
@@ -21,6 +23,7 @@ mod user;
 mod watch;
 mod witness;
 
+pub use attach::{Join, Target, TargetError, attach};
 pub use doctor::{Diagnosis, diagnose};
 pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};

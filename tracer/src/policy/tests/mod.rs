@@ -47,6 +47,7 @@ pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -
             mode: 0o100_755,
         }),
         script: None,
+        found: false,
         killed: false,
         memfd: false,
         unlinked: false,
@@ -254,6 +255,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         credentials: None,
         mcp_servers: Vec::new(),
         files: None,
+        attached: None,
         cgroup: None,
     }
 }
