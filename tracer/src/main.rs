@@ -109,7 +109,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let mut output = arguments
         .output
         .as_deref()
-        .map(|path| open_output(path, existing, user.as_ref()))
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
         .transpose()?;
     let signing = match arguments.sign.as_deref().zip(arguments.output.as_deref()) {
         Some((key, recording)) => {
@@ -124,6 +124,8 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         policies,
         catalogue,
         output,
+        part_bytes: arguments.writing.rotate,
+        on_error: on_error(arguments.writing.on_error),
         probes,
         linger: Duration::from_secs(arguments.linger),
         progress: !arguments.quiet && io::stderr().is_terminal(),
@@ -210,8 +212,10 @@ fn open_output(
     path: &Path,
     existing: Existing,
     user: Option<&CallingUser>,
+    part_bytes: Option<u64>,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
+        anyhow::ensure!(part_bytes.is_none(), "standard output has no next file; give a file with --output");
         anyhow::ensure!(
             !run::stdout_was_closed(),
             "cannot write the recording to standard output, which is closed; the command was not \
@@ -219,19 +223,36 @@ fn open_output(
         );
         return Ok(Box::new(io::stdout()));
     }
-    let open = || record::create_output(path, existing);
     // With the caller's rights, so that root writes nowhere the caller could not.
-    let file = match user {
-        Some(user) => user.with_file_rights(open),
-        None => open(),
+    fn with_rights<T>(user: Option<&CallingUser>, open: impl FnOnce() -> T) -> T {
+        match user {
+            Some(user) => user.with_file_rights(open),
+            None => open(),
+        }
+    }
+    let opened = || -> Result<Box<dyn io::Write + Send>, record::OutputError> {
+        let Some(part_bytes) = part_bytes else {
+            return Ok(Box::new(record::create_output(path, existing)?));
+        };
+        let owner = user.cloned();
+        let open = Box::new(move |path: &Path| {
+            with_rights(owner.as_ref(), || record::create_output(path, existing))
+        });
+        Ok(Box::new(record::Parts::new(path, part_bytes, existing, open)?))
     };
-    let file = file.with_context(|| {
+    with_rights(user, opened).with_context(|| {
         format!(
             "cannot write the recording {}; the command was not started. Give another file with --output",
             path.display()
         )
-    })?;
-    Ok(Box::new(file))
+    })
+}
+
+fn on_error(asked: cli::OnError) -> run::OnError {
+    match asked {
+        cli::OnError::Continue => run::OnError::Continue,
+        cli::OnError::Stop => run::OnError::Stop,
+    }
 }
 
 fn probe_options(debug: &cli::Debug) -> probe::Options {

@@ -4,7 +4,7 @@ use std::{path::PathBuf, time::Duration};
 
 use clap::Args;
 
-use super::{CatalogueFiles, Debug};
+use super::{CatalogueFiles, Debug, Writing};
 
 #[derive(Debug, Args)]
 #[command(after_help = "\
@@ -12,7 +12,7 @@ Examples:
   sudo tracer attach --pid 4711 --output session.jsonl
   sudo tracer attach --container 3f2a --policy no-telemetry --duration 10m -o session.jsonl
   sudo tracer attach --cgroup /sys/fs/cgroup/system.slice/agent.service --from-arming -p mine.toml
-  sudo tracer attach --host --duration 1h -q -o host.jsonl
+  sudo tracer attach --host --duration 24h -q -o host.jsonl --rotate 100M
 
 Tracing ends when everything that was joined has ended, when the time is over, or with SIGINT, SIGTERM,
 SIGHUP or SIGQUIT; the recording gets its last line each time. What was joined goes on.
@@ -44,6 +44,8 @@ pub struct Attach {
     /// Replace what is in the output file
     #[arg(long, requires = "output")]
     pub force: bool,
+    #[command(flatten)]
+    pub writing: Writing,
     /// Record failed execs too, whatever that costs other processes on this kernel (`tracer doctor`
     /// says what); a policy with `attempts = true` does so by itself
     #[arg(long)]

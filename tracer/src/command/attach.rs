@@ -11,7 +11,7 @@ use tracer::{
     run::{self, CallingUser, Join, Settings, Target},
 };
 
-use crate::{load_names, open_output, probe_options, ruling_code};
+use crate::{load_names, on_error, open_output, probe_options, ruling_code};
 
 pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
     let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
@@ -32,13 +32,15 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
     let output = arguments
         .output
         .as_deref()
-        .map(|path| open_output(path, existing, user.as_ref()))
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
         .transpose()?;
     let settings = Settings {
         command: Vec::new(),
         policies,
         catalogue,
         output,
+        part_bytes: arguments.writing.rotate,
+        on_error: on_error(arguments.writing.on_error),
         probes,
         linger: std::time::Duration::ZERO,
         progress: false,

@@ -121,6 +121,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.extend(sockets(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
+    lines.extend(checks(end));
     lines.extend(files(story, end));
     lines.extend(maps(end));
     lines.push(drained(story, end, survivors_allowed));
@@ -524,6 +525,13 @@ fn ledger(story: &Story, end: &End) -> Requirement {
         end.ledger.len()
     );
     Requirement::new("ledger", Concern::Programs, failure, good)
+}
+
+/// Nobody detached a probe. No line for a recording from before that was looked at.
+fn checks(end: &End) -> Option<Requirement> {
+    let checks = end.checks.as_ref()?;
+    let good = format!("the probes were attached at each of {} checks", checks.made);
+    Some(Requirement::new("attached", Concern::Both, checks.failure.clone(), good))
 }
 
 /// The rings of executable mappings are bounded. No line for a recording without that stream.

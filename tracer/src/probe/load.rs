@@ -24,6 +24,7 @@ use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
     finder::Finder,
+    guard,
     kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
@@ -480,6 +481,9 @@ impl Loaded {
                 }
             }
         }
+        guard::freeze_maps(&self.ebpf).map_err(|error| {
+            LoadError::Object(format!("the maps could not be made read-only for others: {error}"))
+        })?;
         Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states })
     }
 
@@ -642,6 +646,29 @@ impl Attached {
                 }
             }
         });
+    }
+
+    /// Whether every probe is attached still, as far as the kernel tells.
+    pub fn check(&self) -> Result<(), String> {
+        let mut detached = 0;
+        for link in &self.links {
+            let link = match link {
+                Link::Bpf(link) => link,
+                // Nobody can take these away from who holds them.
+                Link::Slow(_) | Link::Perf(_) => continue,
+            };
+            match guard::is_detached(link) {
+                Ok(None | Some(false)) => {}
+                Ok(Some(true)) => detached += 1,
+                Err(error) => return Err(format!("whether probes are attached could not be read: {error}")),
+            }
+        }
+        if detached > 0 {
+            return Err(format!(
+                "{detached} probes were detached by somebody else, and what they would have seen is not known"
+            ));
+        }
+        Ok(())
     }
 
     /// Has execs of these files, and of files of these names, killed. The kernel must have been told

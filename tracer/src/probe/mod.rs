@@ -8,6 +8,7 @@ mod btf;
 mod debug_log;
 mod enlist;
 mod finder;
+mod guard;
 mod kernel;
 mod load;
 mod mappings;

@@ -30,6 +30,7 @@ use super::{
     launch::{self, LaunchError, Launched, Perf},
     libraries::libraries,
     machine::LiveMachine,
+    settings::OnError,
     signals::{OriginalMask, Received, Signals},
     user::CallingUser,
     watch::Watch,
@@ -42,7 +43,7 @@ use crate::{
     record::{
         Record, Writer,
         schema::{
-            self, Canary, CanaryPhase, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
+            self, Canary, CanaryPhase, Checks, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
             SCHEMA, SensorState, Start, Witness,
         },
     },
@@ -60,6 +61,8 @@ const BATCH: Duration = Duration::from_millis(2);
 const CANARY_WAIT: Duration = Duration::from_secs(5);
 /// How long records that are already reserved may take to be submitted after detaching.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked up whether the probes are attached still.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// This many signals from the terminal end tracing although the command goes on.
 const IMPATIENT_AFTER: u32 = 3;
 
@@ -109,7 +112,7 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     let mut session = Session::new(collector, attached, signals)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, door()?, mask).await?;
+    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
     let launched = launch::launch(
         &settings.command,
         enroll_command,
@@ -127,7 +130,7 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         Err(error) => (None, Some(error)),
     };
     let (status, witness) = match launched {
-        Some(launched) => session.follow(launched, settings.linger, settings.progress).await?,
+        Some(launched) => session.follow(launched, &settings).await?,
         None => (
             CommandStatus::NotStarted(
                 launch_error.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -135,7 +138,7 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
             Witness::Absent("the command was not started".into()),
         ),
     };
-    session.canary(CanaryPhase::End, enroll_last, door()?, mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
     let end = session.end(status.clone(), witness).await?;
     session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
@@ -179,6 +182,8 @@ pub(super) struct Session {
     signals: Signals,
     readiness: Vec<AsyncFd<OwnedFd>>,
     canaries: Vec<Canary>,
+    checks: Checks,
+    next_check: Instant,
     interrupted: bool,
     impatience: u32,
 }
@@ -205,6 +210,8 @@ impl Session {
             signals,
             readiness,
             canaries: Vec::new(),
+            checks: Checks::default(),
+            next_check: Instant::now() + CHECK_EVERY,
             interrupted: false,
             impatience: 0,
         })
@@ -226,12 +233,12 @@ impl Session {
         &mut self,
         phase: CanaryPhase,
         enroller: crate::probe::Enroller,
-        door: Option<Door>,
+        door: io::Result<Option<Door>>,
         mask: OriginalMask,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let deadline = Instant::now() + CANARY_WAIT;
-        let mut child = canary::spawn(enroller, door, mask);
+        let mut child = door.and_then(|door| canary::spawn(enroller, door, mask));
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
@@ -279,13 +286,15 @@ impl Session {
     async fn follow(
         &mut self,
         launched: Launched,
-        linger: Duration,
-        progress: bool,
+        settings: &Settings,
     ) -> io::Result<(CommandStatus, Witness)> {
+        let Settings { linger, progress, on_error, .. } = *settings;
+        let mut stopped = false;
         let Launched { mut child, witness, anchor, maps: _ } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             self.collector.round()?;
+            self.check();
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
                 if ended.is_some() {
@@ -294,6 +303,11 @@ impl Session {
                         self.say_what_is_left(linger);
                     }
                 }
+            }
+            if ended.is_none() && !stopped && self.should_stop(on_error) {
+                stopped = true;
+                say_stopped("the command gets SIGTERM");
+                send(&child, libc::SIGTERM);
             }
             let now = Instant::now();
             let over = ended.is_some_and(|(_, deadline)| {
@@ -320,11 +334,17 @@ impl Session {
         &mut self,
         duration: Option<Duration>,
         for_ever: bool,
+        on_error: OnError,
     ) -> io::Result<()> {
         let deadline = duration.map(|duration| Instant::now() + duration);
         loop {
             self.collector.round()?;
+            self.check();
             if !for_ever && self.collector.story.alive.is_empty() {
+                return Ok(());
+            }
+            if self.should_stop(on_error) {
+                say_stopped("tracing ends, and what was joined goes on");
                 return Ok(());
             }
             let over = async {
@@ -341,6 +361,7 @@ impl Session {
             tokio::select! {
                 result = batch => result?,
                 () = over => return Ok(()),
+                () = sleep_until(self.next_check) => {}
                 received = self.signals.next() => {
                     if received?.signal != libc::SIGCHLD {
                         return Ok(());
@@ -371,6 +392,7 @@ impl Session {
         tokio::select! {
             result = batch => result?,
             () = end_of_linger => {}
+            () = sleep_until(self.next_check) => {}
             received = self.signals.next() => {
                 let received = received?;
                 self.on_signal(received, child, ended);
@@ -394,12 +416,13 @@ impl Session {
             *deadline = Instant::now();
         } else if self.impatience >= IMPATIENT_AFTER {
             self.interrupted = true;
-        } else if received.from_process
-            && let Ok(pid) = libc::pid_t::try_from(child.id())
-        {
-            // SAFETY: the child was not waited for yet, so the pid is still its own.
-            unsafe { libc::kill(pid, received.signal) };
+        } else if received.from_process {
+            send(child, received.signal);
         }
+    }
+
+    fn should_stop(&self, on_error: OnError) -> bool {
+        on_error == OnError::Stop && self.collector.write_error.is_some()
     }
 
     fn say_what_is_left(&self, linger: Duration) {
@@ -420,8 +443,24 @@ impl Session {
         );
     }
 
+    /// Looks, now and then, whether the probes are attached still.
+    fn check(&mut self) {
+        if Instant::now() >= self.next_check {
+            self.next_check = Instant::now() + CHECK_EVERY;
+            self.check_now();
+        }
+    }
+
+    fn check_now(&mut self) {
+        self.checks.made += 1;
+        if let Err(why) = self.attached.check() {
+            self.checks.failure.get_or_insert(why);
+        }
+    }
+
     /// Detaches, drains to the last record and takes the counters.
     pub(super) async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
+        self.check_now();
         self.attached.detach();
         let counters = self.settle().await?;
         let collector = &mut self.collector;
@@ -457,6 +496,7 @@ impl Session {
             credentials: Some(collector.watch.credentials.events()),
             maps: collector.maps_watched(),
             hosts: collector.hosts(),
+            checks: Some(std::mem::take(&mut self.checks)),
             verdict: None,
         })
     }
@@ -501,6 +541,18 @@ impl Session {
             launch_error,
             write_error: collector.write_error,
         }
+    }
+}
+
+fn say_stopped(what: &str) {
+    eprintln!("tracer: the recording cannot be written any more, and --on-error=stop is given: {what}");
+}
+
+/// To a child that was not waited for yet.
+fn send(child: &Child, signal: libc::c_int) {
+    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: the child was not waited for yet, so the pid is still its own.
+        unsafe { libc::kill(pid, signal) };
     }
 }
 
@@ -635,6 +687,7 @@ fn start_record(
         cgroup: Some(cgroup),
         credentials: Some(watch.credentials.report()),
         mcp_servers: settings.catalogue.mcp_servers.clone(),
+        part_bytes: settings.part_bytes,
         attached: None,
     })
 }

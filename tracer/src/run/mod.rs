@@ -29,5 +29,5 @@ pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};
 pub use inherited::stdout_was_closed;
 pub use launch::LaunchError;
-pub use settings::Settings;
+pub use settings::{OnError, Settings};
 pub use user::CallingUser;

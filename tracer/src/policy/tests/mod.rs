@@ -190,6 +190,7 @@ pub(crate) fn good_end(records: &[Record]) -> End {
         credentials: None,
         files: None,
         hosts: Vec::new(),
+        checks: Some(Checks { made: 1, failure: None }),
         verdict: None,
     }
 }
@@ -255,6 +256,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         credentials: None,
         mcp_servers: Vec::new(),
         files: None,
+        part_bytes: None,
         attached: None,
         cgroup: None,
     }

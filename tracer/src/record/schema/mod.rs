@@ -154,6 +154,9 @@ pub struct Start {
     /// How servers of the Model Context Protocol are told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp_servers: Vec<McpServer>,
+    /// The recording goes on in further files when one is as large as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_bytes: Option<u64>,
     /// What was joined, where nothing was started.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub attached: Option<Attachment>,
@@ -678,8 +681,20 @@ pub struct End {
     /// What the file of hosts said about addresses that the tree contacted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostsEntry>,
+    /// What the checks of the probes came to, one a second. Absent in recordings from before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Checks>,
     /// As computed at the time; `verify` computes it again.
     pub verdict: Option<Verdict>,
+}
+
+/// Whether the probes were attached all the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Checks {
+    pub made: u64,
+    /// What the first one found that was not in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

@@ -83,7 +83,7 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     }
     let mut session = Session::new(collector, attached, signals)?;
     let door = || cgroup.as_ref().ok().map(SharedCgroup::door).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, door()?, mask).await?;
+    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
     let mut searched = search::search(&mut finder, &members, boottime_ns)?;
@@ -91,10 +91,11 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
         (follow && !follows).then(|| "who joins the cgroup later is not followed".to_owned())
     }));
     describe(&mut session, &mut finder, searched)?;
-    session.stay(join.duration, matches!(members, Members::Everybody)).await?;
+    let for_ever = matches!(members, Members::Everybody);
+    session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
-    session.canary(CanaryPhase::End, enroll_last, door()?, mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
     let status = CommandStatus::NoCommand;
     let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
     session.collector.hand_offs(&settings.catalogue);
