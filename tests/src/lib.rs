@@ -38,6 +38,12 @@ pub fn on_path(name: &str) -> anyhow::Result<PathBuf> {
     }
 }
 
+/// A program of Debian's, as xtask's set-up leaves it or on PATH, or the test is skipped.
+pub fn debian_tool(name: &str) -> anyhow::Result<PathBuf> {
+    let here = evasions::debian_tools().join(name);
+    if here.is_file() { Ok(here.canonicalize()?) } else { on_path(name) }
+}
+
 pub fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("fixtures")
 }

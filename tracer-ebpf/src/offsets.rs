@@ -23,6 +23,7 @@ macro_rules! kernel_fields {
         $callback! {
             TASK_MM: "task_struct" "mm";
             TASK_TGID: "task_struct" "tgid";
+            TASK_FLAGS: "task_struct" "flags";
             TASK_REAL_PARENT: "task_struct" "real_parent";
             TASK_GROUP_LEADER: "task_struct" "group_leader";
             TASK_START_BOOTTIME: "task_struct" "start_boottime";
@@ -30,6 +31,7 @@ macro_rules! kernel_fields {
             TASK_EXIT_CODE: "task_struct" "exit_code";
             TASK_EXEC_ID: "task_struct" "self_exec_id";
             TASK_THREAD_PID: "task_struct" "thread_pid";
+            TASK_PID_LINKS: "task_struct" "pid_links";
             TASK_CRED: "task_struct" "cred";
             TASK_FS: "task_struct" "fs";
             TASK_WORKS: "task_struct" "task_works";
@@ -49,6 +51,7 @@ macro_rules! kernel_fields {
             SIGNAL_FLAGS: "signal_struct" "flags";
             SIGNAL_GROUP_EXIT_CODE: "signal_struct" "group_exit_code";
             PID_LEVEL: "pid" "level";
+            PID_TASKS: "pid" "tasks";
             PID_NUMBERS: "pid" "numbers";
             UPID_NR: "upid" "nr";
             UPID_NS: "upid" "ns";
@@ -70,6 +73,7 @@ macro_rules! kernel_fields {
             FILE_FLAGS: "file" "f_flags";
             FILE_TASK_WORK: "file" "f_task_work", "file" "f_rcuhead";
             FILE_INODE: "file" "f_inode";
+            FILE_PRIVATE: "file" "private_data";
             FILE_DENTRY: "file" "f_path.dentry";
             FILE_MOUNT: "file" "f_path.mnt";
             FS_PWD_DENTRY: "fs_struct" "pwd.dentry";
@@ -82,6 +86,7 @@ macro_rules! kernel_fields {
             MOUNT_MOUNTPOINT: "mount" "mnt_mountpoint";
             VFSMOUNT_ROOT: "vfsmount" "mnt_root";
             INODE_NUMBER: "inode" "i_ino";
+            INODE_PRIVATE: "inode" "i_private";
             INODE_SUPER: "inode" "i_sb";
             INODE_MODE: "inode" "i_mode";
             INODE_DEVICE: "inode" "i_rdev";

@@ -40,6 +40,7 @@ fn main() -> ExitCode {
     };
     let result = match cli.command {
         Command::Run(arguments) => start(arguments),
+        Command::Attach(arguments) => command::attach(arguments),
         Command::Verify(arguments) => command::verify(&arguments),
         Command::Sign(arguments) => command::sign(&arguments),
         Command::Compare(arguments) => command::compare(&arguments),
@@ -109,7 +110,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let mut output = arguments
         .output
         .as_deref()
-        .map(|path| open_output(path, existing, user.as_ref()))
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
         .transpose()?;
     let signing = match arguments.sign.as_deref().zip(arguments.output.as_deref()) {
         Some((key, recording)) => {
@@ -124,6 +125,8 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         policies,
         catalogue,
         output,
+        part_bytes: arguments.writing.rotate,
+        on_error: on_error(arguments.writing.on_error),
         probes,
         http_fields: arguments.http_fields,
         linger: Duration::from_secs(arguments.linger),
@@ -148,13 +151,17 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     Ok(code)
 }
 
+fn say_cut_short(error: &io::Error) {
+    eprintln!(
+        "tracer: the recording could not be written to its end: {error}. \
+         What is in it up to there is intact and says that it was cut short"
+    );
+}
+
 fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
     use tracer::run::LaunchError;
     if let Some(error) = &finished.write_error {
-        eprintln!(
-            "tracer: the recording could not be written to its end: {error}. \
-             What is in it up to there is intact and says that it was cut short"
-        );
+        say_cut_short(error);
         return exit::TRACER_FAILED;
     }
     if let Some(error) = &finished.launch_error {
@@ -173,7 +180,9 @@ fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
         (Some(_) | None, _) => match finished.status {
             CommandStatus::Exited(code) => code,
             CommandStatus::Killed(signal) => 128u8.saturating_add(signal),
-            CommandStatus::Running | CommandStatus::NotStarted(_) => exit::TRACER_FAILED,
+            CommandStatus::Running | CommandStatus::NotStarted(_) | CommandStatus::NoCommand => {
+                exit::TRACER_FAILED
+            }
         },
     }
 }
@@ -205,8 +214,13 @@ fn open_output(
     path: &Path,
     existing: Existing,
     user: Option<&CallingUser>,
+    part_bytes: Option<u64>,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
+        anyhow::ensure!(
+            part_bytes.is_none(),
+            "standard output has no next file; give a file with --output"
+        );
         anyhow::ensure!(
             !run::stdout_was_closed(),
             "cannot write the recording to standard output, which is closed; the command was not \
@@ -214,19 +228,36 @@ fn open_output(
         );
         return Ok(Box::new(io::stdout()));
     }
-    let open = || record::create_output(path, existing);
     // With the caller's rights, so that root writes nowhere the caller could not.
-    let file = match user {
-        Some(user) => user.with_file_rights(open),
-        None => open(),
+    fn with_rights<T>(user: Option<&CallingUser>, open: impl FnOnce() -> T) -> T {
+        match user {
+            Some(user) => user.with_file_rights(open),
+            None => open(),
+        }
+    }
+    let opened = || -> Result<Box<dyn io::Write + Send>, record::OutputError> {
+        let Some(part_bytes) = part_bytes else {
+            return Ok(Box::new(record::create_output(path, existing)?));
+        };
+        let owner = user.cloned();
+        let open = Box::new(move |path: &Path| {
+            with_rights(owner.as_ref(), || record::create_output(path, existing))
+        });
+        Ok(Box::new(record::Parts::new(path, part_bytes, existing, open)?))
     };
-    let file = file.with_context(|| {
+    with_rights(user, opened).with_context(|| {
         format!(
             "cannot write the recording {}; the command was not started. Give another file with --output",
             path.display()
         )
-    })?;
-    Ok(Box::new(file))
+    })
+}
+
+fn on_error(asked: cli::OnError) -> run::OnError {
+    match asked {
+        cli::OnError::Continue => run::OnError::Continue,
+        cli::OnError::Stop => run::OnError::Stop,
+    }
 }
 
 fn probe_options(debug: &cli::Debug) -> probe::Options {

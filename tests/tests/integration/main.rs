@@ -4,6 +4,8 @@
 //! it are gone afterwards, also when the test fails. `TRACER_BIN` names another tracer than the
 //! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat.
 
+mod attach;
+mod attacked;
 mod attempts;
 mod compare;
 mod connect;
@@ -56,6 +58,8 @@ fn main() -> ExitCode {
         ("thousand", thousand::TESTS),
         ("http", http::TESTS),
         ("swarm", swarm::TESTS),
+        ("attach", attach::TESTS),
+        ("attacked", attacked::TESTS),
         ("ordinary", ordinary::TESTS),
         ("enforce", enforce::TESTS),
         ("exec", exec::TESTS),

@@ -248,7 +248,7 @@ fn five_hundred_edits(scratch: &Scratch) -> Result<()> {
 
 fn killed_tracer(scratch: &Scratch) -> Result<()> {
     let mut numbers = Numbers(88_172_645_463_325_252);
-    for round in 0..10 {
+    for round in 0..20 {
         let recording = scratch.file(format!("killed-{round}.jsonl"));
         let mut tracer = scratch
             .run(["sh", "-c", "while true; do /bin/true; done"])

@@ -1,5 +1,6 @@
 //! What every probe uses: reading kernel memory, process fields, tree membership, emitting.
 
+pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod emit;
 pub(crate) mod enforce;

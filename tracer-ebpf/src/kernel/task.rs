@@ -65,6 +65,20 @@ impl Task {
         KernelPtr(files.0 + descriptor * POINTER_BYTES).load().map(KernelPtr)
     }
 
+    /// The group leader that a `struct pid` names; `None` when it was reaped.
+    #[inline(always)]
+    pub(crate) fn of_pid(pid: KernelPtr) -> Option<Task> {
+        // enum pid_type, include/linux/pid_types.h, since 4.19.
+        const PIDTYPE_TGID: u64 = 1;
+        const LIST_HEAD_BYTES: u64 = 8; // struct hlist_head
+        const LIST_NODE_BYTES: u64 = 16; // struct hlist_node
+        let heads = pid.at(&field::PID_TASKS)?;
+        let node: u64 = KernelPtr(heads.0 + PIDTYPE_TGID * LIST_HEAD_BYTES).load()?;
+        let links = u64::from(field::TASK_PID_LINKS.load());
+        let task = node.checked_sub(links + PIDTYPE_TGID * LIST_NODE_BYTES)?;
+        if node == 0 { None } else { Some(Task(KernelPtr(task))) }
+    }
+
     /// Valid for a group leader: a thread has a pid of its own.
     #[inline(always)]
     pub(crate) fn namespace_pid(self) -> Option<NamespacePid> {
@@ -93,6 +107,13 @@ impl Task {
         } else {
             self.leader()?.0.read(&field::TASK_EXIT_CODE)
         }
+    }
+
+    /// Whether it is a thread of the kernel's own.
+    #[inline(always)]
+    pub(crate) fn is_kernel_thread(self) -> Option<bool> {
+        const PF_KTHREAD: u32 = 0x0020_0000; // include/linux/sched.h, since 4.15
+        self.0.read::<u32>(&field::TASK_FLAGS).map(|flags| flags & PF_KTHREAD != 0)
     }
 
     /// How many threads of the process have not begun to exit.

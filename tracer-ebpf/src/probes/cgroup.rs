@@ -2,7 +2,7 @@
 //! command's cgroup, by itself or by somebody else.
 //!
 //! Programs on sockets belong to a cgroup, and a socket to the cgroup it was made in: what a process
-//! makes elsewhere is not seen. Moves to descendants change nothing. Threads cannot leave alone: a
+//! makes elsewhere is not seen. Whoever is moved into a cgroup that is followed joins the tree. Moves to descendants change nothing. Threads cannot leave alone: a
 //! threaded subtree lies below the command's cgroup.
 
 use aya_ebpf::{
@@ -11,8 +11,9 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{CGROUP_PATH_BYTES, CgroupMove, Kind};
 
+use super::find::enter;
 use crate::kernel::{
-    cgroup::Cgroup,
+    cgroup::{Cgroup, is_followed},
     emit,
     field::KernelPtr,
     scratch,
@@ -22,9 +23,15 @@ use crate::kernel::{
 
 #[raw_tracepoint(tracepoint = "cgroup_attach_task")]
 fn cgroup_move(ctx: RawTracePointContext) -> i32 {
-    let Some(tgid) = Task(KernelPtr(ctx.arg(2))).tgid() else { return 0 };
-    let Some(member) = tree::find(tgid) else { return 0 };
+    let task = Task(KernelPtr(ctx.arg(2)));
+    let Some(tgid) = task.tgid() else { return 0 };
     let cgroup = Cgroup(KernelPtr(ctx.arg(0)));
+    let Some(member) = tree::find(tgid) else {
+        if is_followed() && cgroup.is_v2() && !cgroup.is_outside() {
+            enter(task);
+        }
+        return 0;
+    };
     if cgroup.is_v2() && cgroup.is_outside() {
         moved(tgid, &member, cgroup, Some(KernelPtr(ctx.arg(1))));
     }

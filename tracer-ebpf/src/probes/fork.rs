@@ -6,8 +6,9 @@
 use aya_ebpf::{macros::raw_tracepoint, programs::RawTracePointContext};
 use tracer_ebpf::abi::{Fault, Fork, Kind, header_flag, unread};
 
-use super::cgroup::moved;
+use super::{cgroup::moved, find::enter};
 use crate::kernel::{
+    births,
     cgroup::{self, Cgroup},
     emit,
     field::KernelPtr,
@@ -21,6 +22,8 @@ fn fork(ctx: RawTracePointContext) -> i32 {
         on_fork(&parent, Task(KernelPtr(ctx.arg(1))));
         #[cfg(feature = "debug-log")]
         aya_log_ebpf::debug!(&ctx, "fork: tgid {} tid {}", parent.tgid, parent.tid);
+    } else if births::are_noted() || cgroup::is_followed() {
+        on_foreign_fork(Task(KernelPtr(ctx.arg(1))));
     }
     0
 }
@@ -60,6 +63,21 @@ fn on_fork(parent: &Tracked, child: Task) {
             None => fork.header.unread |= unread::PARENT,
         }
     });
+}
+
+/// Whose parent is not of the tree, or not yet.
+#[inline(always)]
+fn on_foreign_fork(child: Task) {
+    let (Some(child_tgid), Some(parent)) = (child.tgid(), Task::current().leader()) else {
+        return emit::fault(Fault::Identity);
+    };
+    if parent.tgid() == Some(child_tgid) {
+        return; // a thread
+    }
+    births::note(child, parent);
+    if cgroup::is_followed() && Cgroup::of(child).is_some_and(|cgroup| !cgroup.is_outside()) {
+        enter(child);
+    }
 }
 
 /// A child can be put into another cgroup than its parent's at once (`CLONE_INTO_CGROUP`). One that

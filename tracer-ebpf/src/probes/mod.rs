@@ -7,6 +7,7 @@ mod destination;
 mod enrol;
 mod exec;
 mod exit;
+mod find;
 mod foreign_send;
 mod fork;
 mod identify;

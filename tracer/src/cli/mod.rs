@@ -1,5 +1,6 @@
 //! What the user typed. Nothing is opened here.
 
+mod attach;
 mod compare;
 mod describe;
 mod evidence;
@@ -8,6 +9,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+pub use attach::{Attach, AttachTarget};
 pub use compare::{Compare, CompareFormat, Member};
 pub use describe::{Completions, Man, completions, man_pages};
 pub use evidence::{Sign, Verify};
@@ -53,6 +55,8 @@ pub struct Cli {
 pub enum Command {
     /// Start a command under trace and give a verdict
     Run(Run),
+    /// Trace what runs already: a process, a container, the whole machine
+    Attach(Attach),
     /// Check a recording and judge it again, without kernel or root
     Verify(Verify),
     /// Sign a recording, for others to check
@@ -101,8 +105,10 @@ pub struct Run {
     /// Replace what is in the output file
     #[arg(long, requires = "output")]
     pub force: bool,
+    #[command(flatten)]
+    pub writing: Writing,
     /// Sign the recording with this Ed25519 key (PKCS#8 PEM or OpenSSH), as `tracer sign` does
-    #[arg(long, value_name = "KEY", requires = "output")]
+    #[arg(long, value_name = "KEY", requires = "output", conflicts_with = "rotate")]
     pub sign: Option<PathBuf>,
     /// What the exit code tells, when there is a policy
     #[arg(long, value_enum, default_value_t = ExitCodeOf::Verdict, value_name = "OF")]
@@ -148,6 +154,39 @@ pub struct CatalogueFiles {
     /// Extend the catalogue of programs, hand-offs and endpoints by a file; repeatable
     #[arg(long = "catalogue", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+}
+
+/// How a recording is written.
+#[derive(Debug, Args)]
+pub struct Writing {
+    /// Go on in FILE.1, FILE.2, ... when a file has this size: a number and K, M or G; at least 64K. The
+    /// digests go on across the files, and `tracer verify FILE` reads all of them
+    #[arg(long, value_name = "SIZE", requires = "output", value_parser = size)]
+    pub rotate: Option<u64>,
+    /// What happens when the recording cannot be written any more, as on a full disk
+    #[arg(long, value_enum, default_value_t = OnError::Continue, value_name = "WHAT")]
+    pub on_error: OnError,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum OnError {
+    /// The command runs to its end, and tracer fails then
+    Continue,
+    /// The command gets SIGTERM; after `attach`, tracing ends
+    Stop,
+}
+
+fn size(text: &str) -> Result<u64, String> {
+    const SMALLEST: u64 = 64 << 10;
+    let wrong = || "it must be a number and K, M or G, and 64K at least".to_owned();
+    let (digits, shift) = match text.char_indices().last() {
+        Some((at, 'K')) => (&text[..at], 10),
+        Some((at, 'M')) => (&text[..at], 20),
+        Some((at, 'G')) => (&text[..at], 30),
+        Some(_) | None => return Err(wrong()),
+    };
+    let number: u64 = digits.parse().map_err(|_| wrong())?;
+    number.checked_mul(1 << shift).filter(|bytes| *bytes >= SMALLEST).ok_or_else(wrong)
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -319,6 +358,20 @@ pub struct Doctor {
 #[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
+
+    #[test]
+    fn sizes_have_units() {
+        let check =
+            |text: &str, bytes: Option<u64>| assert_eq!(super::size(text).ok(), bytes, "{text}");
+        check("64K", Some(65_536));
+        check("100M", Some(104_857_600));
+        check("2G", Some(2_147_483_648));
+        for wrong in
+            ["", "K", "63K", "1", "1T", "-1M", "99999999999999999999G", "18446744073709551615G"]
+        {
+            check(wrong, None);
+        }
+    }
 
     #[test]
     fn the_command_line_is_consistent() {

@@ -118,6 +118,8 @@ impl Session {
             | Record::TlsLibrary(_)
             | Record::Call(_)
             | Record::CallGap(_)
+            | Record::Snapshot(_)
+            | Record::FoundSocket(_)
             | Record::End(_) => {}
         }
     }

@@ -148,7 +148,7 @@ impl Statement {
     ) -> Statement {
         let start = &story.start;
         let date = |t_ns: u64| report::rfc3339(start.wall_offset_ns.saturating_add_unsigned(t_ns));
-        let command = report::command_line(&start.command);
+        let command = report::subject(start);
         let boot = &start.host.boot_id;
         Statement {
             kind: STATEMENT_TYPE.into(),

@@ -114,13 +114,8 @@ fn since_schema(kind: Kind) -> u32 {
 pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> {
     let mut lines = vec![integrity(story)];
     let Some(end) = &story.end else { return lines };
-    lines.push(Requirement::new(
-        "armed",
-        Concern::Both,
-        (!story.start.armed_before_first_instruction)
-            .then(|| "what ran before the probes were attached is unknown".into()),
-        "the probes were attached before the first instruction of the command".into(),
-    ));
+    lines.push(armed(story));
+    lines.extend(found(story));
     lines.push(started(end));
     let kinds = Kind::ALL.iter().filter(|kind| since_schema(**kind) <= story.start.schema);
     // What nobody asked for has no line.
@@ -135,6 +130,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     lines.extend(sockets(story));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| canaries(concern, end)));
     lines.push(ledger(story, end));
+    lines.extend(checks(end));
     lines.extend(files(story, end));
     lines.extend(maps(end));
     lines.push(drained(story, end, survivors_allowed));
@@ -161,10 +157,41 @@ fn integrity(story: &Story) -> Requirement {
     )
 }
 
+fn armed(story: &Story) -> Requirement {
+    let start = &story.start;
+    let from_arming = start.attached.as_ref().is_some_and(|attached| attached.from_arming);
+    let failure = (!start.armed_before_first_instruction && !from_arming)
+        .then(|| "what ran before the probes were attached is unknown".into());
+    let good = if from_arming {
+        "the claims are limited to the time from when tracer had found what ran already; what that did \
+         before is unknown"
+    } else {
+        "the probes were attached before the first instruction of the command"
+    };
+    Requirement::new("armed", Concern::Both, failure, good.into())
+}
+
+/// Everybody who ran already was found. No line where nothing was to be found.
+fn found(story: &Story) -> Option<Requirement> {
+    story.start.attached.as_ref()?;
+    let failure = match &story.snapshot {
+        None => Some("the processes that ran already were not all found".into()),
+        Some(snapshot) if !snapshot.doubts.is_empty() => Some(snapshot.doubts.join("; ")),
+        Some(_) => None,
+    };
+    let good = story.snapshot.as_ref().map_or_else(String::new, |snapshot| {
+        format!(
+            "{} processes that ran already were found; /proc was read {} times until there were no more",
+            snapshot.processes, snapshot.rounds
+        )
+    });
+    Some(Requirement::new("found", Concern::Both, failure, good))
+}
+
 fn started(end: &End) -> Requirement {
-    use crate::record::schema::CommandStatus::{Exited, Killed, NotStarted, Running};
+    use crate::record::schema::CommandStatus::{Exited, Killed, NoCommand, NotStarted, Running};
     let failure = match &end.command_status {
-        Exited(_) | Killed(_) | Running => None,
+        Exited(_) | Killed(_) | Running | NoCommand => None,
         NotStarted(why) => Some(format!("the command could not be started: {why}")),
     };
     Requirement::new("started", Concern::Both, failure, "the command was started".into())
@@ -508,6 +535,13 @@ fn ledger(story: &Story, end: &End) -> Requirement {
         end.ledger.len()
     );
     Requirement::new("ledger", Concern::Programs, failure, good)
+}
+
+/// Nobody detached a probe. No line for a recording from before that was looked at.
+fn checks(end: &End) -> Option<Requirement> {
+    let checks = end.checks.as_ref()?;
+    let good = format!("the probes were attached at each of {} checks", checks.made);
+    Some(Requirement::new("attached", Concern::Both, checks.failure.clone(), good))
 }
 
 /// The rings of executable mappings are bounded. No line for a recording without that stream.

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalogue::{Catalogue, Endpoints, Fit, Target},
     model::ProcessKey,
-    record,
+    record::{self, schema::SocketProtocol},
     session::Story,
 };
 
@@ -111,7 +111,15 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
         "the recording is from before tracer recorded datagrams and what names an address"
             .to_owned()
     });
-    odd.chain(moves).chain(elsewhere).chain(inherited).chain(old)
+    let found = story.found_sockets.iter().filter(|socket| socket.leads_away()).map(|socket| {
+        let what = socket.protocol.map_or("a socket of an unknown kind", SocketProtocol::name);
+        let to = socket.remote.map_or_else(String::new, |remote| format!(" to {remote}"));
+        format!(
+            "{}: it had a socket open when it was found ({what}{to}), and what goes over that is not seen",
+            story.label(socket.process)
+        )
+    });
+    odd.chain(moves).chain(elsewhere).chain(inherited).chain(old).chain(found)
 }
 
 /// A claim's endpoints, read.

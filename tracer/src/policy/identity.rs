@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Claim, ClaimKind,
-    layers::{given, may_be_interpreter, runs_loader},
+    layers::{given, may_be_interpreter, runs_loader, takes_programs},
     mapped,
 };
 use crate::{
@@ -145,6 +145,12 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
     }
     if !exec.argv.complete {
         return Some("its argv is not complete".into());
+    }
+    if exec.found && takes_programs(exec, story) {
+        return Some(
+            "it ran already when it was found, and what an interpreter was given before is told by its own memory only"
+                .into(),
+        );
     }
     let script = exec.script.as_ref().map(|script| script.file.as_ref());
     if script == Some(None) {

@@ -135,7 +135,15 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
     let Evidence { story, contacts, statement } = *evidence;
     let mut verdict = ClaimVerdict {
         policy: policy.name.clone(),
-        claim: claim.words(),
+        claim: match &story.start.attached {
+            Some(attached) if attached.from_arming => {
+                format!(
+                    "{}, from the moment on when tracer had found what ran already",
+                    claim.words()
+                )
+            }
+            Some(_) | None => claim.words(),
+        },
         ruling: Ruling::Proven,
         violations: Vec::new(),
         reasons: Vec::new(),
@@ -313,7 +321,8 @@ fn own_program(exec: &Exec, own: &(Option<FileId>, Option<FileId>)) -> bool {
 }
 
 fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
-    if !exec.argv.complete {
+    // A process can write its own argv, and so what a found one says of itself allows nothing.
+    if !exec.argv.complete || exec.found {
         return false;
     }
     // A script's argv is INTERPRETER [ARGUMENT] SCRIPT ARGUMENTS...: compare from the script on.

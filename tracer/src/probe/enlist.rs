@@ -34,7 +34,7 @@ impl Enroller {
 
     /// Async-signal-safe: it allocates nothing, so it may run between fork and exec.
     pub fn enrol(&self, role: Role) -> io::Result<()> {
-        match run(&self.program, role as u64)? {
+        match run(&self.program, &[role as u64])? {
             0 => Ok(()),
             // The tree is full, or the process's own ids could not be read.
             _ => Err(io::Error::from_raw_os_error(libc::ENOSPC)),
@@ -83,7 +83,7 @@ impl Identifier {
             return None;
         }
         let descriptor = u64::try_from(file.as_raw_fd()).ok()?;
-        if run(&self.program, descriptor).ok()? != 0 {
+        if run(&self.program, &[descriptor]).ok()? != 0 {
             return None;
         }
         let PlainFile(found) = self.answer.get(&0, 0).ok()?;
@@ -92,7 +92,7 @@ impl Identifier {
 }
 
 /// Runs a raw tracepoint program here and now; returns what it returned.
-fn run(program: &OwnedFd, argument: u64) -> io::Result<u32> {
+pub(super) fn run(program: &OwnedFd, arguments: &[u64]) -> io::Result<u32> {
     /// `struct { ... } test` of `union bpf_attr`, include/uapi/linux/bpf.h.
     #[repr(C)]
     #[derive(Default)]
@@ -115,10 +115,9 @@ fn run(program: &OwnedFd, argument: u64) -> io::Result<u32> {
         padding: u32,
     }
     const BPF_PROG_TEST_RUN: libc::c_long = 10;
-    let arguments = [argument];
     let mut attr = TestRun {
         prog_fd: program.as_raw_fd().cast_unsigned(),
-        ctx_size_in: size_of_val(&arguments) as u32,
+        ctx_size_in: size_of_val(arguments) as u32,
         ctx_in: arguments.as_ptr() as u64,
         ..TestRun::default()
     };

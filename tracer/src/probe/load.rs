@@ -26,6 +26,8 @@ use tracer_ebpf::abi::{
 use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
+    finder::Finder,
+    guard,
     kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
@@ -160,6 +162,10 @@ pub struct Options {
     pub hand_offs: bool,
     /// Kill what [`Attached::forbid`] names.
     pub enforce: bool,
+    /// Processes that run already are to be found.
+    pub find: bool,
+    /// Whoever joins the cgroup joins the tree.
+    pub follow_cgroup: bool,
     pub debug: Debug,
 }
 
@@ -174,6 +180,8 @@ impl Default for Options {
             libraries: Vec::new(),
             hand_offs: false,
             enforce: false,
+            find: false,
+            follow_cgroup: false,
             debug: Debug::default(),
         }
     }
@@ -287,6 +295,10 @@ impl Loaded {
         loader.override_global("WATCH_RESOLVER", &resolver, true);
         let http = u32::from(options.http);
         loader.override_global("WATCH_TLS", &http, true);
+        let find = u32::from(options.find);
+        loader.override_global("FINDING", &find, true);
+        let follow = u32::from(options.follow_cgroup && cgroup.is_ok());
+        loader.override_global("FOLLOW_CGROUP", &follow, true);
         let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
         loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
         // aya would read the kernel's types for relocations, which rustc cannot emit.
@@ -300,6 +312,7 @@ impl Loaded {
             ("NAMES_RING", true),
             ("ATTEMPT_RING", options.attempts),
             ("RESOLVER_RING", options.resolver),
+            ("TLS_RING", options.http),
         ] {
             let bytes = if is_used { options.ring_bytes } else { Some(NOTHING) };
             if let Some(bytes) = bytes {
@@ -309,13 +322,13 @@ impl Loaded {
         // Threads that are in the resolver at the same time; they take 2.5 MB.
         const CALLS: u32 = 4096;
         loader.map_max_entries("CALLS", if options.resolver { CALLS } else { 1 });
-        loader.map_max_entries("TLS_RING", if options.http { options.ring_bytes } else { NOTHING });
         // Threads that are in a TLS library at the same time, and sessions: 1 MB and 2 MB.
         const TLS_CALLS: u32 = 4096;
         const TLS_SESSIONS: u32 = 32_768;
         loader.map_max_entries("TLS_CALLS", if options.http { TLS_CALLS } else { 1 });
         loader.map_max_entries("TLS_SESSIONS", if options.http { TLS_SESSIONS } else { 1 });
         loader.map_max_entries("TREE", tree_entries());
+        loader.map_max_entries("BIRTHS", if options.find { tree_entries() } else { 1 });
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
         let mut loaded = Loaded {
             ebpf,
@@ -324,7 +337,8 @@ impl Loaded {
             no_function_probes: refuses_function_probes(),
             cgroup,
         };
-        for program in UNATTACHED {
+        let find = options.find.then_some("find");
+        for program in UNATTACHED.iter().copied().chain(find) {
             loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
         }
         for hook in SENSORS.iter().filter(|sensor| sensor.wanted == Wanted::Always).flat_map(first)
@@ -503,6 +517,19 @@ impl Loaded {
         Identifier::new(program, map).map_err(|error| LoadError::Object(error.to_string()))
     }
 
+    /// What finds processes that run already, which the options must ask for. Can be taken once.
+    pub fn take_finder(&mut self) -> Result<Finder, LoadError> {
+        let program = self.descriptor("find")?;
+        let mut map = |name: &str| {
+            self.ebpf
+                .take_map(name)
+                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
+        };
+        let (answer, switches, births) = (map("FOUND")?, map("SWITCHES")?, map("BIRTHS")?);
+        Finder::new(program, answer, switches, births)
+            .map_err(|error| LoadError::Object(error.to_string()))
+    }
+
     fn descriptor(&mut self, program: &'static str) -> Result<OwnedFd, LoadError> {
         self.raw(program)?
             .fd()
@@ -533,6 +560,9 @@ impl Loaded {
                 }
             }
         }
+        guard::freeze_maps(&self.ebpf).map_err(|error| {
+            LoadError::Object(format!("the maps could not be made read-only for others: {error}"))
+        })?;
         let tls_files = 0;
         Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states, tls_files })
     }
@@ -775,6 +805,31 @@ impl Attached {
             .ok_or_else(|| LoadError::Object("the object has no map `TLS_SESSIONS`".into()))?;
         let map = HashMap::try_from(map).map_err(|error| LoadError::Object(error.to_string()))?;
         Ok(TlsSessions(map))
+    }
+
+    /// Whether every probe is attached still, as far as the kernel tells.
+    pub fn check(&self) -> Result<(), String> {
+        let mut detached = 0;
+        for link in &self.links {
+            let link = match link {
+                Link::Bpf(link) => link,
+                // Nobody can take these away from who holds them.
+                Link::Slow(_) | Link::Perf(_) => continue,
+            };
+            match guard::is_detached(link) {
+                Ok(None | Some(false)) => {}
+                Ok(Some(true)) => detached += 1,
+                Err(error) => {
+                    return Err(format!("whether probes are attached could not be read: {error}"));
+                }
+            }
+        }
+        if detached > 0 {
+            return Err(format!(
+                "{detached} probes were detached by somebody else, and what they would have seen is not known"
+            ));
+        }
+        Ok(())
     }
 
     /// Has execs of these files, and of files of these names, killed. The kernel must have been told

@@ -7,6 +7,8 @@ mod btf;
 #[cfg(feature = "debug-log")]
 mod debug_log;
 mod enlist;
+mod finder;
+mod guard;
 mod kernel;
 mod load;
 mod mappings;
@@ -15,6 +17,7 @@ mod tracepoint;
 
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier};
+pub use finder::{Finder, PidFd};
 pub use kernel::{Lockdown, kernel_release, lockdown};
 pub use load::{
     Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,

@@ -7,6 +7,7 @@
 mod blocks;
 mod chain;
 mod output;
+mod parts;
 mod reader;
 pub mod schema;
 mod text;
@@ -14,6 +15,7 @@ mod versions;
 mod writer;
 
 pub use output::{Existing, OutputError, create_output};
+pub use parts::Parts;
 pub use reader::{Finish, Integrity, ReadError, Reader, Recording, read};
 pub use schema::Record;
 pub(crate) use text::to_hex as hex;

@@ -33,6 +33,11 @@ pub enum OutputError {
     HardLinks,
     #[error("it exists already, and replacing it would lose what is in it; --force replaces it")]
     Exists,
+    #[error(
+        "there are further files of an earlier recording beside it (with .1, .2 and so on behind the name); \
+         --force removes them"
+    )]
+    PartsExist,
     #[error(transparent)]
     Io(#[from] io::Error),
 }

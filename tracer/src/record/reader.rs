@@ -5,7 +5,6 @@
 
 use std::{
     collections::VecDeque,
-    fs::File,
     io::{self, Read},
     path::Path,
 };
@@ -15,6 +14,7 @@ use serde::Deserialize;
 use super::{
     blocks::{Blocks, Parsed},
     chain::ChainError,
+    parts,
     schema::{End, Record, SCHEMA, Start},
     versions,
 };
@@ -120,7 +120,7 @@ pub fn read(path: &Path) -> Result<Recording, ReadError> {
 }
 
 impl Reader {
-    /// Opens a file, or standard input for `-`. With `hashed`, the digest of the whole file will be
+    /// Opens a file and those that follow it, or standard input for `-`. With `hashed`, the digest of the whole file will be
     /// known at the end.
     pub fn open(path: &Path, hashed: bool) -> Result<Reader, ReadError> {
         let name = path.display().to_string();
@@ -128,11 +128,8 @@ impl Reader {
         if path == Path::new("-") {
             return Reader::new(io::stdin(), name, hashed);
         }
-        let file = File::open(path).map_err(io)?;
-        if file.metadata().map_err(io)?.is_dir() {
-            return Err(io(io::Error::from(io::ErrorKind::IsADirectory)));
-        }
-        Reader::new(file, name, hashed)
+        let files = parts::open(path).map_err(io)?;
+        Reader::new(files, name, hashed)
     }
 
     /// Of anything that can be read; `name` is what errors call it.

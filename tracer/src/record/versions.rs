@@ -43,7 +43,12 @@ pub const VERSIONS: [Version; 4] = [
         watches_outside: true,
         tells_endpoints: true,
     },
-    Version { number: 4, brought: "HTTP calls", watches_outside: true, tells_endpoints: true },
+    Version {
+        number: 4,
+        brought: "HTTP calls, trees that were joined, several files, checks of the probes",
+        watches_outside: true,
+        tells_endpoints: true,
+    },
 ];
 
 const _: () = assert!(VERSIONS[VERSIONS.len() - 1].number == SCHEMA, "a row for every version");

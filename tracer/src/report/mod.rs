@@ -38,4 +38,4 @@ pub use summary::{
 pub(crate) use summary::{Protocols, endpoint_label};
 pub(crate) use tables::service;
 pub use text::{Detail, text};
-pub(crate) use words::{duration, integrity, rfc3339};
+pub(crate) use words::{duration, integrity, rfc3339, subject};

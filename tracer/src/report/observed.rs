@@ -1,6 +1,8 @@
 //! What a recording has besides programs and connections: one kind after the other, in rows that
 //! every format shows alike. A new kind of record needs an entry here and nowhere else.
 
+use std::net::SocketAddr;
+
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -12,8 +14,8 @@ use crate::{
     model::ProcessKey,
     record::schema::{
         CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, ForeignSend,
-        Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening, TlsLibrary,
-        TlsReading,
+        FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
+        SocketProtocol, TlsLibrary, TlsReading,
     },
     session::Story,
 };
@@ -43,10 +45,12 @@ pub enum ObservedKind {
     UnreadName,
     /// TLS libraries that were not read, or not from the beginning.
     UnreadTls,
+    /// Sockets that processes had open when they were found.
+    FoundSocket,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 11] = [
+    pub(super) const ALL: [ObservedKind; 12] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
@@ -58,6 +62,7 @@ impl ObservedKind {
         ObservedKind::CredentialFile,
         ObservedKind::UnreadName,
         ObservedKind::UnreadTls,
+        ObservedKind::FoundSocket,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -73,6 +78,7 @@ impl ObservedKind {
             ObservedKind::CredentialFile => "Files of credentials, opened by who cannot be told",
             ObservedKind::UnreadName => "Names that could not be read",
             ObservedKind::UnreadTls => "TLS that was not read, or not from the beginning",
+            ObservedKind::FoundSocket => "Sockets that were open when their processes were found",
         }
     }
 }
@@ -135,6 +141,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
             openings.chain(story.dns.iter().filter_map(malformed)).collect()
         }
         ObservedKind::UnreadTls => story.tls_libraries.iter().filter_map(tls_library).collect(),
+        ObservedKind::FoundSocket => story.found_sockets.iter().map(found_socket).collect(),
     }
 }
 
@@ -238,6 +245,20 @@ fn cgroup_move(moved: &CgroupMove) -> Observed {
         process: Some(moved.process),
         what: moved.to_path.as_ref().map_or(id, |path| clean(&path.0)),
         detail: "datagrams of the sockets it makes from then on are not seen".into(),
+    }
+}
+
+fn found_socket(socket: &FoundSocket) -> Observed {
+    let protocol = socket.protocol.map_or("of an unknown kind", SocketProtocol::name);
+    let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
+    let path = socket.path.as_ref().map(|path| clean(&path.0));
+    let from = path.or_else(|| address(socket.local)).unwrap_or_else(|| "no name".into());
+    let to = address(socket.remote).map_or_else(String::new, |to| format!(" to {to}"));
+    Observed {
+        t_ns: socket.t_ns,
+        process: Some(socket.process),
+        what: format!("{protocol}, {from}{to}"),
+        detail: socket.state.as_deref().map_or_else(String::new, |state| clean(state.as_bytes())),
     }
 }
 

@@ -1,13 +1,13 @@
 //! The text report: the verdict first, then what it rests on.
 
 use super::{
-    clean::{clean, command_line},
+    clean::clean,
     columns::{self, Column},
     paint::Paint,
     summary::Summary,
     tables::{self, Cells, Table},
     tree::{Tree, marked, notes},
-    words::{duration, lineage, not_seen, status, totals},
+    words::{duration, lineage, not_seen, status, subject, totals},
 };
 use crate::{
     policy::{ClaimVerdict, Ruling, Verdict, completeness},
@@ -86,7 +86,7 @@ fn headline(story: &Story, verdict: Option<&Verdict>, paint: Paint, out: &mut Ve
         Some(verdict) => paint.ruling(verdict.overall, &verdict.overall.name().to_uppercase()),
         None => paint.bold("TRACED (no policy)"),
     };
-    let command = command_line(&story.start.command);
+    let command = subject(&story.start);
     let status = story.end.as_ref().map_or("not known".into(), |end| status(&end.command_status));
     out.push(format!("{ruling}  {command}"));
     let took = story.end.as_ref().map(|end| duration(end.t_ns.saturating_sub(story.start.t_ns)));

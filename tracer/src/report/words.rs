@@ -5,7 +5,7 @@ use crate::{
     model::{Endpoint, ProcessKey},
     record::{
         Integrity,
-        schema::{CommandStatus, Exit, Outcome},
+        schema::{CommandCgroup, CommandStatus, Exit, Outcome, Start},
     },
     session::{Connection, NameSource, Story},
 };
@@ -15,7 +15,16 @@ pub(super) fn status(status: &CommandStatus) -> String {
         CommandStatus::Exited(code) => format!("the command exited with {code}"),
         CommandStatus::Killed(signal) => format!("signal {signal} ended the command"),
         CommandStatus::Running => "the command was still running".into(),
+        CommandStatus::NoCommand => "what ran already was joined".into(),
         CommandStatus::NotStarted(why) => clean(why.as_bytes()),
+    }
+}
+
+/// What was traced, in one line.
+pub(crate) fn subject(start: &Start) -> String {
+    match &start.attached {
+        Some(attached) => format!("attached to {}", clean(attached.to.to_string().as_bytes())),
+        None => command_line(&start.command),
     }
 }
 
@@ -152,6 +161,13 @@ pub(super) fn not_seen(story: &Story) -> Vec<String> {
             let line = format!("{name} was not free ({}): {}", sensor.hook, sensor.tax);
             lines.push(clean(line.as_bytes()));
         }
+    }
+    if let Some(CommandCgroup::Shared { path, others, .. }) = &story.start.cgroup {
+        lines.push(format!(
+            "cgroup {}: programs on sockets were attached to it, and {others} processes that were not joined \
+             are in it too: each packet and new socket of theirs was looked at and left alone",
+            clean(&path.0)
+        ));
     }
     let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();
     if partial > 0 {

@@ -8,16 +8,14 @@ use std::{
     io::{self, Write as _},
     os::{
         fd::{AsRawFd as _, OwnedFd},
-        unix::{ffi::OsStringExt as _, fs::MetadataExt as _},
+        unix::fs::MetadataExt as _,
     },
     path::{Path, PathBuf},
     time::Duration,
 };
 
+use super::hierarchies::{PROCESSES, mounts, v2_directory, v2_path};
 use crate::{model::Bytes, probe::CgroupTarget, record::schema};
-
-/// A file in which a process that writes "0" to it joins the cgroup.
-const PROCESSES: &str = "cgroup.procs";
 
 /// Removed when dropped.
 #[derive(Debug)]
@@ -45,7 +43,11 @@ impl Door {
 impl CommandCgroup {
     /// Or why there is none.
     pub(super) fn make() -> Result<CommandCgroup, String> {
-        let parent = own_directory()?;
+        CommandCgroup::make_below(&own_directory()?)
+    }
+
+    /// A cgroup for a process of tracer, somewhere else.
+    pub(super) fn make_below(parent: &Path) -> Result<CommandCgroup, String> {
         // Left behind by a tracer that was killed, or of one in another pid namespace.
         const TAKEN_MAX: u32 = 100;
         let mut path = PathBuf::new();
@@ -64,7 +66,7 @@ impl CommandCgroup {
         let kind = fs::read_to_string(cgroup.path.join("cgroup.type")).map_err(about)?;
         if kind.trim() != "domain" {
             return Err(format!(
-                "tracer runs in a threaded cgroup, so {} would be \"{}\" and no process could join it",
+                "the cgroup above is threaded, so {} would be \"{}\" and no process could join it",
                 cgroup.path.display(),
                 kind.trim()
             ));
@@ -83,8 +85,7 @@ impl CommandCgroup {
     }
 
     fn target(&self) -> io::Result<CgroupTarget> {
-        let directory = OwnedFd::from(File::open(&self.path)?);
-        Ok(CgroupTarget { id: self.id, directory })
+        target_at(&self.path)
     }
 
     /// Who is still in it goes to where tracer is, and would have been without it.
@@ -130,6 +131,12 @@ fn remove_empty(path: &Path) {
     }
 }
 
+/// Programs can be attached to the cgroup of that directory.
+pub(super) fn target_at(directory: &Path) -> io::Result<CgroupTarget> {
+    let directory = File::open(directory)?;
+    Ok(CgroupTarget { id: directory.metadata()?.ino(), directory: OwnedFd::from(directory) })
+}
+
 /// What programs are attached to.
 pub(super) fn target(cgroup: &Result<CommandCgroup, String>) -> Result<CgroupTarget, String> {
     let cgroup = cgroup.as_ref().map_err(Clone::clone)?;
@@ -148,85 +155,17 @@ pub(super) fn report(cgroup: &Result<CommandCgroup, String>) -> schema::CommandC
 
 /// The directory of the v2 cgroup that tracer is in.
 fn own_directory() -> Result<PathBuf, String> {
-    let read = |path: &str| fs::read(path).map_err(|error| format!("{path}: {error}"));
-    let own = own_path(&read("/proc/self/cgroup")?)
+    let own = v2_path(&read("/proc/self/cgroup")?)
         .ok_or("this kernel has no v2 cgroups, or tracer is in none of them")?;
-    let mounts = v2_mounts(&read("/proc/self/mountinfo")?);
-    if mounts.is_empty() {
+    let mounts = mounts(&read("/proc/self/mountinfo")?);
+    if !mounts.iter().any(|mount| mount.is_v2) {
         return Err("the v2 cgroups are not mounted (file system type cgroup2)".into());
     }
-    let directories = mounts
-        .iter()
-        .filter_map(|Mount { root, point }| Some(point.join(own.strip_prefix(root).ok()?)));
-    directories.into_iter().find(|directory| directory.join(PROCESSES).exists()).ok_or_else(|| {
+    v2_directory(&mounts, &own).ok_or_else(|| {
         format!("tracer's own cgroup {} is in no mounted part of the v2 cgroups", own.display())
     })
 }
 
-/// From `/proc/self/cgroup`: the line of the v2 hierarchy is `0::PATH`.
-fn own_path(cgroups: &[u8]) -> Option<PathBuf> {
-    let mut lines = cgroups.split(|byte| *byte == b'\n');
-    let path = lines.find_map(|line| line.strip_prefix(b"0::"))?;
-    Some(PathBuf::from(std::ffi::OsString::from_vec(path.to_vec())))
-}
-
-#[derive(Debug, PartialEq)]
-struct Mount {
-    /// What of the hierarchy is mounted.
-    root: PathBuf,
-    point: PathBuf,
-}
-
-/// From `/proc/self/mountinfo` (proc(5)).
-fn v2_mounts(mountinfo: &[u8]) -> Vec<Mount> {
-    let mount = |line: &[u8]| {
-        let mut fields = line.split(|byte| *byte == b' ');
-        let root = fields.nth(3)?;
-        let point = fields.next()?;
-        // Optional fields end with a dash; then comes the type.
-        let mut fields = fields.skip_while(|field| *field != b"-").skip(1);
-        (fields.next()? == b"cgroup2")
-            .then(|| Mount { root: unescape(root), point: unescape(point) })
-    };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
-}
-
-/// Blanks and the like are written as a backslash and three octal digits.
-fn unescape(field: &[u8]) -> PathBuf {
-    let mut path = Vec::with_capacity(field.len());
-    let mut rest = field;
-    while let [first, after @ ..] = rest {
-        match (first, after) {
-            (b'\\', [a @ b'0'..=b'3', b @ b'0'..=b'7', c @ b'0'..=b'7', left @ ..]) => {
-                path.push((a - b'0') << 6 | (b - b'0') << 3 | (c - b'0'));
-                rest = left;
-            }
-            _ => {
-                path.push(*first);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(std::ffi::OsString::from_vec(path))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_v2_line_says_where_tracer_is() {
-        assert_eq!(own_path(b"4:memory:/a\n0::/user.slice/x\n"), Some("/user.slice/x".into()));
-        assert_eq!(own_path(b"4:memory:/a\n"), None, "v1 only");
-    }
-
-    #[test]
-    fn the_mount_of_the_v2_cgroups_is_found() {
-        let info = b"22 1 0:21 / /sys rw shared:1 - sysfs sysfs rw\n\
-            41 31 0:38 / /sys/fs/cgroup/un\\040ified rw,relatime - cgroup2 cgroup2 rw\n\
-            42 31 0:39 / /sys/fs/cgroup/pids rw shared:2 master:3 - cgroup cgroup rw,pids\n";
-        let expected = Mount { root: "/".into(), point: "/sys/fs/cgroup/un ified".into() };
-        assert_eq!(v2_mounts(info), [expected]);
-        assert_eq!(v2_mounts(b"broken\n\n1 2 3"), []);
-    }
+pub(super) fn read(path: &str) -> Result<Vec<u8>, String> {
+    fs::read(path).map_err(|error| format!("{path}: {error}"))
 }

@@ -1,9 +1,10 @@
 //! Between the rings and everything that consumes records.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     io::{self, Read as _},
     net::IpAddr,
+    path::PathBuf,
 };
 
 use tracer_ebpf::abi::{Flow, FlowTotals, header_flag};
@@ -12,9 +13,9 @@ use super::{engine::boottime_ns, machine::LiveMachine, watch::Watch};
 use crate::{
     catalogue::Catalogue,
     ingest::{Drain, flow_destination},
-    model::Event,
+    model::{Event, FileVersion, ProcessKey},
     perf::{MapEvent, MapRecord, MapStream},
-    probe::{Attached, Rings, TlsSessions},
+    probe::{Attached, Identifier, Rings, TlsSessions},
     protocol::hosts::Hosts,
     record::{
         Record, Writer,
@@ -35,6 +36,8 @@ pub(super) struct Collector {
     maps: Maps,
     hosts: Hosts,
     writer: Option<Writer>,
+    /// What is to be recorded of processes that were found, when their enrolment is.
+    pub(super) found: BTreeMap<ProcessKey, Vec<Record>>,
     /// The first error of the recording. Tracing goes on; the recording does not.
     pub(super) write_error: Option<io::Error>,
 }
@@ -56,6 +59,7 @@ impl Collector {
             machine,
             maps: Maps::default(),
             hosts: read_hosts(),
+            found: BTreeMap::new(),
             writer,
             write_error: None,
         };
@@ -76,13 +80,21 @@ impl Collector {
     /// Handles everything that is in the rings. Returns how many records there were.
     pub(super) fn round(&mut self) -> io::Result<usize> {
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
-        let Collector { drain, fold, story, rings, machine, writer, write_error, .. } = self;
+        let Collector { drain, fold, story, rings, machine, found, writer, write_error, .. } = self;
         let mut sink = |event: Event| {
             if let Some(tls) = machine.tls() {
                 tls.notice(&event);
             }
             if let Some(record) = fold.apply(event, machine) {
+                let known = if let Record::Root(root) = &record {
+                    found.remove(&root.process)
+                } else {
+                    None
+                };
                 accept(record, story, writer, write_error);
+                for record in known.into_iter().flatten() {
+                    accept(record, story, writer, write_error);
+                }
             }
         };
         let count = drain.round(rings, &mut sink);
@@ -223,6 +235,22 @@ impl Collector {
             let record = Record::HandOff(hand_off);
             accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
         }
+    }
+
+    /// What tells files apart.
+    pub(super) fn identifier(&self) -> &Identifier {
+        self.machine.identifier()
+    }
+
+    /// Has a file read that a process of the tree runs already.
+    pub(super) fn read_content(&mut self, version: FileVersion, path: PathBuf) {
+        self.machine.read_running(version, path);
+    }
+
+    /// Adds a record that is no event.
+    pub(super) fn add(&mut self, record: Record) {
+        accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+        self.flush();
     }
 
     /// Writes a record that is no event.

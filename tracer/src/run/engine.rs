@@ -20,7 +20,9 @@ use tokio::{
 use tracer_ebpf::abi::{Fault, Kind};
 
 use super::{
-    Settings, canary,
+    Settings,
+    attach::TargetError,
+    canary,
     cgroup::{self, CommandCgroup, Door},
     collector::Collector,
     inherited,
@@ -28,6 +30,7 @@ use super::{
     launch::{self, LaunchError, Launched, Perf},
     libraries::libraries,
     machine::LiveMachine,
+    settings::OnError,
     signals::{OriginalMask, Received, Signals},
     tls::Tls,
     user::CallingUser,
@@ -41,8 +44,8 @@ use crate::{
     record::{
         Record, Writer,
         schema::{
-            Canary, CanaryPhase, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
-            SCHEMA, SensorState, Start, Witness,
+            self, Canary, CanaryPhase, Checks, CommandStatus, CounterRow, End, FileWatch, Host,
+            LedgerRow, SCHEMA, SensorState, Start, Witness,
         },
     },
     session::Story,
@@ -59,6 +62,8 @@ const BATCH: Duration = Duration::from_millis(2);
 const CANARY_WAIT: Duration = Duration::from_secs(5);
 /// How long records that are already reserved may take to be submitted after detaching.
 const SETTLE_WAIT: Duration = Duration::from_secs(1);
+/// How often it is looked up whether the probes are attached still.
+const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// This many signals from the terminal end tracing although the command goes on.
 const IMPATIENT_AFTER: u32 = 3;
 
@@ -72,6 +77,8 @@ pub enum RunError {
     SilentProbe(String),
     #[error("the canary at the start failed: {0}; the command was not started")]
     Canary(String),
+    #[error(transparent)]
+    Target(#[from] TargetError),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -97,45 +104,16 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         settings.probes.libraries = libraries(&settings.command);
     }
     let mut loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
-    let rings = loaded.take_rings()?;
-    let identifier = loaded.take_identifier()?;
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
-    let mut attached = loaded.attach()?;
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
-    let home = user
-        .as_ref()
-        .and_then(|user| user.home.clone())
-        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
-    let known = Known::search(&settings, home, &identifier);
-    let mut machine = LiveMachine::new(identifier)?;
-    let mut tls_sessions = None;
-    if settings.probes.http {
-        tls_sessions = Some(attached.take_tls_sessions()?);
-        let mut tls = Tls::new(settings.catalogue.clone());
-        tls.prepare(&settings.command, &mut attached, machine.identifier())?;
-        machine.look_for_tls(tls);
-    }
-    let watch =
-        Watch::new(&known.wanted(&settings), machine.identifier(), machine.sees_global_pids());
-    let start = start_record(&settings, &attached, known, &watch, user.as_ref(), &cgroup)?;
-    if settings.probes.enforce {
-        let (files, names) = policy::rules(&start);
-        attached.forbid(&files, &names)?;
-    }
-    let variables = settings.catalogue.credential_variables();
-    attached.look_for(&variables)?;
-    let writer = settings.output.map(Writer::new);
-    let mut collector = Collector::new(rings, machine, watch, start, writer);
-    collector.fold.variables = variables;
-    if settings.probes.http {
-        collector.fold.read_calls(settings.http_fields);
-    }
-    let mut session = Session::new(collector, attached, signals, tls_sessions)?;
+    let reported = cgroup::report(&cgroup);
+    let prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |_| {})?;
+    let mut session = Session::new(prepared, signals)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, door()?, mask).await?;
+    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
     let launched = launch::launch(
         &settings.command,
         enroll_command,
@@ -159,7 +137,7 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
         Err(error) => (None, Some(error)),
     };
     let (status, witness) = match launched {
-        Some(launched) => session.follow(launched, settings.linger, settings.progress).await?,
+        Some(launched) => session.follow(launched, &settings).await?,
         None => (
             CommandStatus::NotStarted(
                 launch_error.as_ref().map(ToString::to_string).unwrap_or_default(),
@@ -167,18 +145,70 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
             Witness::Absent("the command was not started".into()),
         ),
     };
-    session.canary(CanaryPhase::End, enroll_last, door()?, mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
     let end = session.end(status.clone(), witness).await?;
     session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
 
-struct Session {
-    collector: Collector,
+/// What is there before anything is traced.
+pub(super) struct Prepared {
+    pub(super) collector: Collector,
+    pub(super) attached: Attached,
+    /// What the kernel side knows, if TLS is read.
+    tls_sessions: Option<TlsSessions>,
+}
+
+/// Attaches the probes and makes the first line of the recording, about which `change` has the last word.
+pub(super) fn prepare(
+    settings: &mut Settings,
+    mut loaded: Loaded,
+    user: Option<&CallingUser>,
+    cgroup: schema::CommandCgroup,
+    change: impl FnOnce(&mut Start),
+) -> Result<Prepared, RunError> {
+    let rings = loaded.take_rings()?;
+    let identifier = loaded.take_identifier()?;
+    let mut attached = loaded.attach()?;
+    let home = user
+        .and_then(|user| user.home.clone())
+        .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
+    let known = Known::search(settings, home, &identifier);
+    let mut machine = LiveMachine::new(identifier)?;
+    let mut tls_sessions = None;
+    if settings.probes.http {
+        tls_sessions = Some(attached.take_tls_sessions()?);
+        let mut tls = Tls::new(settings.catalogue.clone());
+        tls.prepare(&settings.command, &mut attached, machine.identifier())?;
+        machine.look_for_tls(tls);
+    }
+    let watch =
+        Watch::new(&known.wanted(settings), machine.identifier(), machine.sees_global_pids());
+    let mut start = start_record(settings, &attached, known, &watch, user, cgroup)?;
+    change(&mut start);
+    if settings.probes.enforce {
+        let (files, names) = policy::rules(&start);
+        attached.forbid(&files, &names)?;
+    }
+    let variables = settings.catalogue.credential_variables();
+    attached.look_for(&variables)?;
+    let writer = settings.output.take().map(Writer::new);
+    let mut collector = Collector::new(rings, machine, watch, start, writer);
+    collector.fold.variables = variables;
+    if settings.probes.http {
+        collector.fold.read_calls(settings.http_fields);
+    }
+    Ok(Prepared { collector, attached, tls_sessions })
+}
+
+pub(super) struct Session {
+    pub(super) collector: Collector,
     attached: Attached,
     signals: Signals,
     readiness: Vec<AsyncFd<OwnedFd>>,
     canaries: Vec<Canary>,
+    checks: Checks,
+    next_check: Instant,
     interrupted: bool,
     impatience: u32,
     /// What the kernel side knows, if TLS is read.
@@ -186,12 +216,8 @@ struct Session {
 }
 
 impl Session {
-    fn new(
-        collector: Collector,
-        attached: Attached,
-        signals: Signals,
-        tls_sessions: Option<TlsSessions>,
-    ) -> io::Result<Session> {
+    pub(super) fn new(prepared: Prepared, signals: Signals) -> io::Result<Session> {
+        let Prepared { collector, attached, tls_sessions } = prepared;
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
@@ -213,6 +239,8 @@ impl Session {
             signals,
             readiness,
             canaries: Vec::new(),
+            checks: Checks::default(),
+            next_check: Instant::now() + CHECK_EVERY,
             interrupted: false,
             impatience: 0,
             tls_sessions,
@@ -240,16 +268,16 @@ impl Session {
 
     /// Starts a canary and waits until all its events have come. At the start a probe that does
     /// not fire is an error; at the end it is the verdict's business.
-    async fn canary(
+    pub(super) async fn canary(
         &mut self,
         phase: CanaryPhase,
         enroller: crate::probe::Enroller,
-        door: Option<Door>,
+        door: io::Result<Option<Door>>,
         mask: OriginalMask,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let deadline = Instant::now() + CANARY_WAIT;
-        let mut child = canary::spawn(enroller, door, mask);
+        let mut child = door.and_then(|door| canary::spawn(enroller, door, mask));
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
@@ -297,13 +325,15 @@ impl Session {
     async fn follow(
         &mut self,
         launched: Launched,
-        linger: Duration,
-        progress: bool,
+        settings: &Settings,
     ) -> io::Result<(CommandStatus, Witness)> {
+        let Settings { linger, progress, on_error, .. } = *settings;
+        let mut stopped = false;
         let Launched { mut child, witness, anchor, maps: _ } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             self.round()?;
+            self.check();
             if ended.is_none() {
                 ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
                 if ended.is_some() {
@@ -312,6 +342,11 @@ impl Session {
                         self.say_what_is_left(linger);
                     }
                 }
+            }
+            if ended.is_none() && !stopped && self.should_stop(on_error) {
+                stopped = true;
+                say_stopped("the command gets SIGTERM");
+                send(&child, libc::SIGTERM);
             }
             let now = Instant::now();
             let over = ended.is_some_and(|(_, deadline)| {
@@ -331,6 +366,48 @@ impl Session {
         };
         drop(anchor);
         Ok((status, witness))
+    }
+
+    /// Drains until a signal comes, the time is over or, unless nobody waits for that, everybody has ended.
+    pub(super) async fn stay(
+        &mut self,
+        duration: Option<Duration>,
+        for_ever: bool,
+        on_error: OnError,
+    ) -> io::Result<()> {
+        let deadline = duration.map(|duration| Instant::now() + duration);
+        loop {
+            self.collector.round()?;
+            self.check();
+            if !for_ever && self.collector.story.alive.is_empty() {
+                return Ok(());
+            }
+            if self.should_stop(on_error) {
+                say_stopped("tracing ends, and what was joined goes on");
+                return Ok(());
+            }
+            let over = async {
+                match deadline {
+                    Some(deadline) => sleep_until(deadline).await,
+                    None => std::future::pending().await,
+                }
+            };
+            let batch = async {
+                any_readable(&self.readiness).await?;
+                sleep(BATCH).await;
+                Ok::<_, io::Error>(())
+            };
+            tokio::select! {
+                result = batch => result?,
+                () = over => return Ok(()),
+                () = sleep_until(self.next_check) => {}
+                received = self.signals.next() => {
+                    if received?.signal != libc::SIGCHLD {
+                        return Ok(());
+                    }
+                }
+            }
+        }
     }
 
     /// Until there is something to do: events (a batch of them), a signal, or the end of lingering.
@@ -354,6 +431,7 @@ impl Session {
         tokio::select! {
             result = batch => result?,
             () = end_of_linger => {}
+            () = sleep_until(self.next_check) => {}
             received = self.signals.next() => {
                 let received = received?;
                 self.on_signal(received, child, ended);
@@ -377,12 +455,13 @@ impl Session {
             *deadline = Instant::now();
         } else if self.impatience >= IMPATIENT_AFTER {
             self.interrupted = true;
-        } else if received.from_process
-            && let Ok(pid) = libc::pid_t::try_from(child.id())
-        {
-            // SAFETY: the child was not waited for yet, so the pid is still its own.
-            unsafe { libc::kill(pid, received.signal) };
+        } else if received.from_process {
+            send(child, received.signal);
         }
+    }
+
+    fn should_stop(&self, on_error: OnError) -> bool {
+        on_error == OnError::Stop && self.collector.write_error.is_some()
     }
 
     fn say_what_is_left(&self, linger: Duration) {
@@ -403,8 +482,28 @@ impl Session {
         );
     }
 
+    /// Looks, now and then, whether the probes are attached still.
+    fn check(&mut self) {
+        if Instant::now() >= self.next_check {
+            self.next_check = Instant::now() + CHECK_EVERY;
+            self.check_now();
+        }
+    }
+
+    fn check_now(&mut self) {
+        self.checks.made += 1;
+        if let Err(why) = self.attached.check() {
+            self.checks.failure.get_or_insert(why);
+        }
+    }
+
     /// Detaches, drains to the last record and takes the counters.
-    async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
+    pub(super) async fn end(
+        &mut self,
+        status: CommandStatus,
+        witness: Witness,
+    ) -> Result<End, RunError> {
+        self.check_now();
         self.attached.detach();
         let counters = self.settle().await?;
         let collector = &mut self.collector;
@@ -440,6 +539,7 @@ impl Session {
             credentials: Some(collector.watch.credentials.events()),
             maps: collector.maps_watched(),
             hosts: collector.hosts(),
+            checks: Some(std::mem::take(&mut self.checks)),
             verdict: None,
         })
     }
@@ -464,7 +564,7 @@ impl Session {
     }
 
     /// Judges and writes the last line.
-    fn finish(
+    pub(super) fn finish(
         self,
         end: End,
         policies: &[policy::Policy],
@@ -484,6 +584,20 @@ impl Session {
             launch_error,
             write_error: collector.write_error,
         }
+    }
+}
+
+fn say_stopped(what: &str) {
+    eprintln!(
+        "tracer: the recording cannot be written any more, and --on-error=stop is given: {what}"
+    );
+}
+
+/// To a child that was not waited for yet.
+fn send(child: &Child, signal: libc::c_int) {
+    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
+        // SAFETY: the child was not waited for yet, so the pid is still its own.
+        unsafe { libc::kill(pid, signal) };
     }
 }
 
@@ -572,7 +686,7 @@ fn start_record(
     known: Known,
     watch: &Watch,
     user: Option<&CallingUser>,
-    cgroup: &Result<CommandCgroup, String>,
+    cgroup: schema::CommandCgroup,
 ) -> io::Result<Start> {
     use std::os::unix::ffi::OsStrExt as _;
     // Whether mappings can be watched shows when the command is started, and stands in the last line.
@@ -616,8 +730,10 @@ fn start_record(
         known_packages: known.packages,
         interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),
-        cgroup: Some(cgroup::report(cgroup)),
+        cgroup: Some(cgroup),
         credentials: Some(watch.credentials.report()),
         mcp_servers: settings.catalogue.mcp_servers.clone(),
+        part_bytes: settings.part_bytes,
+        attached: None,
     })
 }

@@ -75,6 +75,12 @@ impl LiveMachine {
         }
     }
 
+    /// Has the file of an image read that was found running.
+    pub(super) fn read_running(&mut self, version: FileVersion, path: PathBuf) {
+        self.contents.ask(version, std::iter::once(path), &self.identifier);
+        self.read_interpreters_like(&version);
+    }
+
     /// Files that others may be copies of.
     pub(super) fn compare_with(&mut self, interpreters: Vec<KnownInterpreter>) {
         for known in interpreters {

@@ -1,15 +1,17 @@
-//! `tracer run`: the command under trace, from arming to verdict.
+//! `tracer run`: the command under trace, from arming to verdict. `tracer attach` is in [`attach`].
 //!
 //! ```text
 //! load ─► attach ─► canary ─► witness + launch ─► drain … ─► canary ─► detach ─► drain ─► judge
 //! ```
 
+mod attach;
 pub mod canary;
 mod cgroup;
 mod collector;
 mod content;
 mod doctor;
 mod engine;
+mod hierarchies;
 mod inherited;
 mod known;
 mod launch;
@@ -22,10 +24,11 @@ mod user;
 mod watch;
 mod witness;
 
+pub use attach::{Join, Target, TargetError, attach};
 pub use doctor::{Diagnosis, diagnose};
 pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};
 pub use inherited::stdout_was_closed;
 pub use launch::LaunchError;
-pub use settings::Settings;
+pub use settings::{OnError, Settings};
 pub use user::CallingUser;

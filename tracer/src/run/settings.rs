@@ -12,6 +12,9 @@ pub struct Settings {
     pub catalogue: Catalogue,
     /// Where the recording goes, if anywhere.
     pub output: Option<Box<dyn Write + Send>>,
+    /// How large a file of it may be before the next one begins, if there is to be a next one.
+    pub part_bytes: Option<u64>,
+    pub on_error: OnError,
     pub probes: probe::Options,
     /// Of calls by HTTP, record a few values of their bodies.
     pub http_fields: bool,
@@ -19,6 +22,14 @@ pub struct Settings {
     pub linger: Duration,
     /// Say on standard error what is being waited for.
     pub progress: bool,
+}
+
+/// What becomes of the command when the recording cannot be written any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnError {
+    Continue,
+    /// It gets SIGTERM. What was joined is left alone, and tracing ends.
+    Stop,
 }
 
 impl std::fmt::Debug for Settings {

@@ -84,16 +84,14 @@ impl CallingUser {
     /// Runs `action` with this user's rights to files. Only the calling thread changes.
     pub fn with_file_rights<T>(&self, action: impl FnOnce() -> T) -> T {
         // SAFETY: these change the calling thread's file system ids only; no memory is involved.
-        unsafe { libc::setfsgid(self.gid) };
+        let group_before = unsafe { libc::setfsgid(self.gid) };
         // SAFETY: as above.
         let before = unsafe { libc::setfsuid(self.uid) };
         let result = action();
         // SAFETY: as above.
         unsafe { libc::setfsuid(before.cast_unsigned()) };
-        // SAFETY: getegid cannot fail and has no precondition.
-        let own_group = unsafe { libc::getegid() };
         // SAFETY: as above.
-        unsafe { libc::setfsgid(own_group) };
+        unsafe { libc::setfsgid(group_before.cast_unsigned()) };
         result
     }
 }

@@ -256,6 +256,7 @@ impl Fold {
             argv,
             cwd: known(&header, unread::CWD, event.cwd),
             script,
+            found: false,
             killed: event.flags & exec_flag::KILLED != 0,
             memfd: event.flags & exec_flag::MEMFD != 0,
             unlinked: event.flags & exec_flag::UNLINKED != 0,

@@ -15,8 +15,9 @@ use crate::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
             Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile, Datagram,
-            Dns, End, Exchange, Exec, Exit, ForeignSend, HandOff, Intrusion, LocalSend, Mapped,
-            OddSocket, Opened, Opening, Outcome, Record, Resolved, Start, TlsLibrary,
+            Dns, End, Exchange, Exec, Exit, ForeignSend, FoundSocket, HandOff, Intrusion,
+            LocalSend, Mapped, OddSocket, Opened, Opening, Outcome, Record, Resolved, Snapshot,
+            Start, TlsLibrary,
         },
     },
 };
@@ -56,6 +57,9 @@ pub struct Story {
     pub calls: Vec<Call>,
     pub call_gaps: Vec<CallGap>,
     pub credential_files: Vec<CredentialFile>,
+    /// When the processes that ran already had been found.
+    pub snapshot: Option<Snapshot>,
+    pub found_sockets: Vec<FoundSocket>,
     /// Successful execs recorded.
     pub execs: u64,
     /// Of executed and known files: SHA-256, or why there is none.
@@ -149,6 +153,8 @@ impl Story {
             calls: Vec::new(),
             call_gaps: Vec::new(),
             credential_files: Vec::new(),
+            snapshot: None,
+            found_sockets: Vec::new(),
             attempt_tries: 0,
             execs: 0,
             contents: BTreeMap::new(),
@@ -211,8 +217,14 @@ impl Story {
                 if self.processes.contains_key(&root.process) {
                     self.orphans += 1;
                 } else {
-                    self.roots.push(root.process);
-                    self.introduce(root.process, None, root.t_ns, root.ns_pid);
+                    // Of processes that were found running, one may be another's child.
+                    let parent = root.parent_pid.filter(|_| self.start.attached.is_some());
+                    let parent = parent.and_then(|pid| self.by_pid(pid, Some(root.t_ns)).latest());
+                    match parent.and_then(|parent| self.processes.get_mut(&parent)) {
+                        Some(parent) => parent.children.push(root.process),
+                        None => self.roots.push(root.process),
+                    }
+                    self.introduce(root.process, parent, root.t_ns, root.ns_pid);
                 }
             }
             Record::Fork(fork) => {
@@ -240,7 +252,7 @@ impl Story {
                 let counted = exit.execs.map(u64::from);
                 let process = self.expect(key, t_ns);
                 process.exit = Some(exit);
-                let recorded = process.execs.len() as u64;
+                let recorded = process.execs.iter().filter(|exec| !exec.found).count() as u64;
                 if let Some(counted) = counted {
                     self.counted_processes += 1;
                     if counted != recorded {
@@ -340,6 +352,11 @@ impl Story {
                 keep(self.keeps_contacts, &mut self.call_gaps, gap);
             }
             Record::CredentialFile(file) => self.credential_files.push(file),
+            Record::Snapshot(snapshot) => self.snapshot = Some(snapshot),
+            Record::FoundSocket(socket) => {
+                self.expect(socket.process, socket.t_ns);
+                self.found_sockets.push(socket);
+            }
             Record::End(end) => {
                 self.end = Some(*end);
                 self.integrity = Integrity::Intact;
@@ -395,10 +412,14 @@ impl Story {
         let process = self.expect(key, exec.t_ns);
         process.witness_detached |= exec.witness_detached;
         let witnessed = !process.witness_detached;
+        let found = exec.found;
         let file = exec.file.as_ref().map(|file| file.id());
         process.execs.push(exec);
         let index = process.execs.len() - 1;
         self.exec_order.push((key, index));
+        if found {
+            return; // nothing was executed
+        }
         self.execs += 1;
         self.witnessed_execs += u64::from(witnessed);
         if let Some(file) = file {
@@ -485,9 +506,9 @@ impl Story {
             Kind::ArgvChunk | Kind::Payload | Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => None,
             // A line can stand for several.
             Kind::Attempt => Some(self.attempt_tries),
+            Kind::Exec => Some(self.execs),
             Kind::Root
             | Kind::Fork
-            | Kind::Exec
             | Kind::Exit
             | Kind::Connect
             | Kind::ConnectResult

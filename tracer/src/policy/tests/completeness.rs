@@ -13,6 +13,12 @@ fn every_gap_makes_it_inconclusive_and_says_so() {
         check(ruling("no-aws-cli", &[git()], spoil), Ruling::Inconclusive, words);
     };
     gap(|start, _| start.armed_before_first_instruction = false, "before the probes were attached");
+    gap(
+        |_, end| {
+            end.checks = Some(Checks { made: 2, failure: Some("2 probes were detached".into()) })
+        },
+        "2 probes were detached",
+    );
     gap(|_, end| end.counters[0].lost = 1, "were lost");
     gap(|_, end| end.counters[0].produced += 1, "CPU 0 produced");
     gap(|_, end| (end.counters[0].produced, end.counters[0].read) = (9, 9), "the recording has");

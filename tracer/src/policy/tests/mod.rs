@@ -47,6 +47,7 @@ pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -
             mode: 0o100_755,
         }),
         script: None,
+        found: false,
         killed: false,
         memfd: false,
         unlinked: false,
@@ -189,6 +190,7 @@ pub(crate) fn good_end(records: &[Record]) -> End {
         credentials: None,
         files: None,
         hosts: Vec::new(),
+        checks: Some(Checks { made: 1, failure: None }),
         verdict: None,
     }
 }
@@ -254,6 +256,8 @@ pub(crate) fn start(policy: &Policy) -> Start {
         credentials: None,
         mcp_servers: Vec::new(),
         files: None,
+        part_bytes: None,
+        attached: None,
         cgroup: None,
     }
 }

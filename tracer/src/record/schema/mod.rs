@@ -6,6 +6,7 @@
 
 mod calls;
 mod credentials;
+mod found;
 mod net;
 mod tls;
 
@@ -25,6 +26,7 @@ pub use credentials::{
     CredentialAccess, CredentialEvents, CredentialFile, CredentialGap, CredentialPlace,
     CredentialWatch, Descriptor, DescriptorKind, Stdio,
 };
+pub use found::{AttachedTo, Attachment, FoundSocket, Snapshot, SocketProtocol};
 pub use net::{
     CgroupMove, Close, Connect, ConnectResult, Datagram, DatagramVia, Dns, DnsMessage, DnsRecord,
     Exchange, FirstBytes, ForeignSend, HostsEntry, OddSocket, Opening, Outcome, Resolved,
@@ -66,6 +68,8 @@ pub enum Record {
     Mapped(Mapped),
     LocalSend(LocalSend),
     Intrusion(Intrusion),
+    Snapshot(Snapshot),
+    FoundSocket(FoundSocket),
     End(Box<End>),
 }
 
@@ -100,6 +104,8 @@ impl Record {
             Record::Mapped(_) => "mapped",
             Record::LocalSend(_) => "local-send",
             Record::Intrusion(_) => "intrusion",
+            Record::Snapshot(_) => "snapshot",
+            Record::FoundSocket(_) => "found-socket",
             Record::End(_) => "end",
         }
     }
@@ -159,16 +165,30 @@ pub struct Start {
     /// How servers of the Model Context Protocol are told.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub mcp_servers: Vec<McpServer>,
+    /// The recording goes on in further files when one is as large as that.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub part_bytes: Option<u64>,
+    /// What was joined, where nothing was started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attached: Option<Attachment>,
 }
 
-/// The cgroup (v2) that the command got for itself. Programs attached to it see what the sockets do
-/// that are made in it or below it, and cost other processes nothing.
+/// The cgroup (v2) that the command got for itself, or that what was joined is in. Programs attached to it see what the sockets do
+/// that are made in it or below it, and cost processes elsewhere nothing.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "kebab-case")]
 pub enum CommandCgroup {
     Own {
         id: u64,
         path: Bytes,
+    },
+    /// It is others' too.
+    Shared {
+        id: u64,
+        path: Bytes,
+        /// Processes in it that were not joined: each of their packets and new sockets is looked at, and
+        /// left alone.
+        others: u64,
     },
     /// Why there is none.
     Absent(String),
@@ -349,6 +369,9 @@ pub struct Exec {
     /// The kernel stops counting this process for the witness here (setuid or unreadable program).
     #[serde(default, skip_serializing_if = "is_false")]
     pub witness_detached: bool,
+    /// The process ran this already when it was found. `argv` is what its memory says now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub found: bool,
     /// A rule forbids it: it was killed before its first instruction.
     #[serde(default, skip_serializing_if = "is_false")]
     pub killed: bool,
@@ -669,8 +692,20 @@ pub struct End {
     /// What the file of hosts said about addresses that the tree contacted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub hosts: Vec<HostsEntry>,
+    /// What the checks of the probes came to, one a second. Absent in recordings from before there were any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub checks: Option<Checks>,
     /// As computed at the time; `verify` computes it again.
     pub verdict: Option<Verdict>,
+}
+
+/// Whether the probes were attached all the time.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Checks {
+    pub made: u64,
+    /// What the first one found that was not in order.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub failure: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -680,6 +715,8 @@ pub enum CommandStatus {
     Killed(u8),
     /// tracing ended first
     Running,
+    /// What ran already was joined, so there is none.
+    NoCommand,
     NotStarted(String),
 }
 

@@ -173,7 +173,10 @@ impl<'a> Builder<'a> {
             integrity: words::integrity(&self.story.integrity),
             host: start.host.clone(),
             command: start.command.clone(),
-            command_line: command_line_of(&start.command, COMMAND_LINE_MAX),
+            command_line: match &start.attached {
+                Some(_) => words::subject(start),
+                None => command_line_of(&start.command, COMMAND_LINE_MAX),
+            },
             cwd: start.cwd.clone(),
             uid: start.uid,
             gid: start.gid,

@@ -1,0 +1,226 @@
+//! Attacks on tracer itself, by root.
+
+use std::{
+    fs,
+    os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use anyhow::{Context as _, Result, ensure};
+use tracer::{
+    policy::Ruling,
+    record::{self, schema::CommandCgroup},
+};
+
+use crate::{
+    Test,
+    harness::{Scratch, skip, wait_for},
+};
+
+pub(crate) const TESTS: &[Test] = &[
+    ("detached_probe", detached_probe),
+    ("edited_maps", edited_maps),
+    ("small_disk", small_disk),
+    ("rotated", rotated),
+];
+
+const LONGEST: Duration = Duration::from_secs(30);
+
+/// `union bpf_attr` of commands that take up to four numbers.
+#[repr(C)]
+#[derive(Default)]
+struct Attr([u32; 8]);
+
+fn bpf(command: libc::c_long, attr: &mut Attr) -> std::io::Result<i32> {
+    // SAFETY: the kernel reads and writes no more than the size that is given.
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<Attr>()) };
+    if result < 0 {
+        return Err(std::io::Error::last_os_error());
+    }
+    i32::try_from(result).map_err(std::io::Error::other)
+}
+
+fn open_by_id(command: libc::c_long, id: u32) -> std::io::Result<OwnedFd> {
+    let fd = bpf(command, &mut Attr([id, 0, 0, 0, 0, 0, 0, 0]))?;
+    // SAFETY: the kernel just made this descriptor and nobody else has it.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+fn info(fd: &OwnedFd) -> std::io::Result<String> {
+    fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))
+}
+
+fn field(info: &str, name: &str) -> Option<u64> {
+    info.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+/// Detaches what is attached to a cgroup. How many there were.
+fn detach_all(cgroup: u64) -> Result<usize> {
+    const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+    const BPF_LINK_GET_NEXT_ID: libc::c_long = 31;
+    const BPF_LINK_DETACH: libc::c_long = 34;
+    let (mut id, mut detached) = (0, 0);
+    loop {
+        let mut attr = Attr([id, 0, 0, 0, 0, 0, 0, 0]);
+        if bpf(BPF_LINK_GET_NEXT_ID, &mut attr).is_err() {
+            return Ok(detached);
+        }
+        id = attr.0[1];
+        let Ok(link) = open_by_id(BPF_LINK_GET_FD_BY_ID, id) else { continue };
+        if field(&info(&link)?, "cgroup_id:") == Some(cgroup) {
+            let descriptor = link.as_raw_fd().cast_unsigned();
+            bpf(BPF_LINK_DETACH, &mut Attr([descriptor, 0, 0, 0, 0, 0, 0, 0]))?;
+            detached += 1;
+        }
+    }
+}
+
+fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
+    let deadline = Instant::now() + LONGEST;
+    while !done() {
+        ensure!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    Ok(())
+}
+
+const WAIT: &str = "while [ ! -e go ]; do sleep 0.01; done";
+
+/// Programs on sockets that somebody detaches are missed, and the verdict says so.
+fn detached_probe(scratch: &Scratch) -> Result<()> {
+    let recording = scratch.file("session.jsonl");
+    let run = scratch.run(["sh", "-c", WAIT]).policy("no-aws-cli").option("-o").option(&recording);
+    let mut tracer = run.spawn()?;
+    until("the command", || {
+        fs::read_to_string(&recording).is_ok_and(|text| text.contains("\"type\":\"exec\""))
+    })?;
+    let Some(CommandCgroup::Own { id, .. }) = record::read(&recording)?.start.cgroup else {
+        scratch.write("go", "")?;
+        wait_for(&mut tracer)?;
+        return skip("the command has no cgroup");
+    };
+    ensure!(detach_all(id)? > 0, "nothing is attached to the command's cgroup");
+    // Longer than from one check to the next.
+    std::thread::sleep(Duration::from_millis(1200));
+    scratch.write("go", "")?;
+    ensure!(wait_for(&mut tracer)?.code() == Some(11));
+    let end = record::read(&recording)?.end.context("no end")?;
+    let checks = end.checks.context("no checks")?;
+    ensure!(checks.made >= 2, "{checks:?}");
+    ensure!(checks.failure.is_some_and(|why| why.contains("detached by somebody else")));
+    let verdict = end.verdict.context("no verdict")?;
+    ensure!(verdict.overall == Ruling::Inconclusive, "{verdict:?}");
+    ensure!(verdict.claims[0].reasons.iter().any(|reason| reason.starts_with("attached: ")));
+    Ok(())
+}
+
+/// Nobody can write to the maps on which a verdict rests.
+fn edited_maps(scratch: &Scratch) -> Result<()> {
+    const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
+    const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+    let recording = scratch.file("session.jsonl");
+    let run = scratch.run(["sh", "-c", WAIT]).policy("no-aws-cli").option("-o").option(&recording);
+    let mut tracer = run.spawn()?;
+    until("the command", || {
+        fs::read_to_string(&recording).is_ok_and(|text| text.contains("\"type\":\"exec\""))
+    })?;
+    let mut refused = 0;
+    for entry in fs::read_dir(format!("/proc/{}/fdinfo", tracer.id()))? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        const HASH: u64 = 1; // BPF_MAP_TYPE_HASH
+        let (Some(id), Some(HASH)) = (field(&text, "map_id:"), field(&text, "map_type:")) else {
+            continue;
+        };
+        if field(&text, "key_size:") != Some(4) || field(&text, "value_size:") != Some(16) {
+            continue;
+        }
+        // The processes of the tree: it is keyed by their ids.
+        let map = open_by_id(BPF_MAP_GET_FD_BY_ID, u32::try_from(id)?)?;
+        let key = 1u32;
+        let address = (&raw const key) as u64;
+        let [low, high] = [address as u32, (address >> 32) as u32];
+        let descriptor = map.as_raw_fd().cast_unsigned();
+        let deleted = bpf(BPF_MAP_DELETE_ELEM, &mut Attr([descriptor, 0, low, high, 0, 0, 0, 0]));
+        let error = deleted.err().context("it could be written to")?;
+        ensure!(error.raw_os_error() == Some(libc::EPERM), "{error}");
+        refused += 1;
+    }
+    scratch.write("go", "")?;
+    ensure!(wait_for(&mut tracer)?.code() == Some(0), "the run was not proven");
+    ensure!(refused == 1, "{refused} maps of processes");
+    Ok(())
+}
+
+/// A file system of this size, gone afterwards.
+struct SmallDisk(std::path::PathBuf);
+
+impl SmallDisk {
+    fn new(scratch: &Scratch, size: &str) -> Result<SmallDisk> {
+        let folder = scratch.folder(format!("disk-{size}"))?;
+        let flags = rustix::mount::MountFlags::empty();
+        let options = std::ffi::CString::new(format!("size={size}"))?;
+        rustix::mount::mount("tmpfs", &folder, "tmpfs", flags, options.as_c_str())?;
+        Ok(SmallDisk(folder))
+    }
+}
+
+impl Drop for SmallDisk {
+    fn drop(&mut self) {
+        if let Err(error) = rustix::mount::unmount(&self.0, rustix::mount::UnmountFlags::DETACH) {
+            eprintln!("{} could not be unmounted: {error}", self.0.display());
+        }
+    }
+}
+
+/// A full disk is told, what is on it is intact as far as it goes, and the command is treated as asked.
+fn small_disk(scratch: &Scratch) -> Result<()> {
+    for (what, runs_on) in [("continue", true), ("stop", false)] {
+        let disk = SmallDisk::new(scratch, "256k")?;
+        let recording = disk.0.join("session.jsonl");
+        let ended = scratch.file(format!("ended-{what}"));
+        let line = format!(
+            "i=0; while [ $i -lt 400 ]; do /bin/true; i=$((i+1)); done; sleep 2; touch {}",
+            ended.display()
+        );
+        let run = scratch.run(["sh", "-c", &line]).policy("no-aws-cli");
+        let output =
+            run.option("-o").option(&recording).option("--on-error").option(what).output()?;
+        output.exits(125)?.says("could not be written to its end")?.says("No space left")?;
+        ensure!(ended.exists() == runs_on, "{what}: the command ran on: {}", ended.exists());
+        if !runs_on {
+            output.says("the command gets SIGTERM")?;
+        }
+        let recording = recording.to_string_lossy();
+        let verified = scratch.tracer(&["verify", &recording]).output()?;
+        verified.exits(11)?.prints("integrity: NO")?.prints("inconclusive")?;
+        let report = scratch.tracer(&["report", &recording]).output()?;
+        report.exits(11)?.prints("/bin/true")?;
+    }
+    Ok(())
+}
+
+/// A recording goes on in further files, and is one.
+fn rotated(scratch: &Scratch) -> Result<()> {
+    let recording = scratch.file("session.jsonl");
+    let line = "i=0; while [ $i -lt 400 ]; do /bin/true; i=$((i+1)); done";
+    let record = || {
+        let run =
+            scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("-o").option(&recording);
+        run.option("--rotate").option("64K")
+    };
+    record().output()?.exits(0)?;
+    let part = |number: u32| scratch.file(format!("session.jsonl.{number}"));
+    ensure!(part(3).exists(), "the recording has fewer than four files");
+    let path = recording.to_string_lossy().into_owned();
+    let verify = || scratch.tracer(&["verify", &path]).output();
+    verify()?.exits(0)?;
+    fs::rename(part(2), scratch.file("aside"))?;
+    verify()?.exits(11)?.prints("the digest does not fit")?;
+    fs::rename(scratch.file("aside"), part(2))?;
+    verify()?.exits(0)?;
+    record().output()?.exits(125)?.says("exists already")?;
+    record().option("--force").output()?.exits(0)?;
+    verify()?.exits(0)?;
+    Ok(())
+}

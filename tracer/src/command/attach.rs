@@ -1,0 +1,80 @@
+//! `tracer attach`.
+
+use std::io::{self, Write as _};
+
+use anyhow::Context as _;
+use tracer::{
+    cli::{self, exit},
+    policy, probe,
+    record::Existing,
+    report::{self, Detail, Paint},
+    run::{self, CallingUser, Join, Settings, Target},
+};
+
+use crate::{load_names, on_error, open_output, probe_options, ruling_code};
+
+pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
+    let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
+        Ok(loaded) => loaded,
+        Err(error) => {
+            eprintln!("tracer: {error}");
+            return Ok(exit::USAGE);
+        }
+    };
+    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
+    let probes = probe::Options {
+        attempts: arguments.attempts || policies.iter().any(policy::Policy::counts_attempts),
+        resolver: policies.iter().any(policy::Policy::judges_names),
+        hand_offs: !policies.is_empty(),
+        ..probe_options(&arguments.debug)
+    };
+    let existing = Existing::forced(arguments.force);
+    let output = arguments
+        .output
+        .as_deref()
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
+        .transpose()?;
+    let settings = Settings {
+        command: Vec::new(),
+        policies,
+        catalogue,
+        output,
+        part_bytes: arguments.writing.rotate,
+        on_error: on_error(arguments.writing.on_error),
+        probes,
+        http_fields: false,
+        linger: std::time::Duration::ZERO,
+        progress: false,
+    };
+    let join = Join {
+        target: target(arguments.target),
+        duration: arguments.duration,
+        from_arming: arguments.from_arming,
+    };
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the event loop")?;
+    let finished = runtime.block_on(run::attach(settings, join))?;
+    if !arguments.quiet {
+        let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
+        let paint = Paint::for_stream(&io::stderr());
+        let summary = report::text(&finished.story, finished.verdict.as_ref(), detail, paint);
+        // With nobody reading standard error there is nobody to tell.
+        let _ = io::stderr().write_all(summary.as_bytes());
+    }
+    if let Some(error) = &finished.write_error {
+        crate::say_cut_short(error);
+        return Ok(exit::TRACER_FAILED);
+    }
+    Ok(finished.verdict.map_or(exit::PROVEN, |verdict| ruling_code(verdict.overall)))
+}
+
+/// Exactly one is given.
+fn target(target: cli::AttachTarget) -> Target {
+    let cli::AttachTarget { pid, cgroup, container, host: _ } = target;
+    pid.map(Target::Pid)
+        .or_else(|| cgroup.map(Target::Cgroup))
+        .or_else(|| container.map(Target::Container))
+        .unwrap_or(Target::Host)
+}

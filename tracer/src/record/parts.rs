@@ -1,0 +1,282 @@
+//! A recording in several files.
+//!
+//! `FILE`, `FILE.1`, `FILE.2`, ...: each begins with the line that follows the last one of the file before
+//! it, and the chain goes on across them. So a file that is missing, moved or exchanged is found as a
+//! missing line is. The first line says that there may be more, because `FILE.1` can be something else.
+
+use std::{
+    ffi::OsString,
+    fs::{self, File},
+    io::{self, BufRead, BufReader, Read, Write},
+    path::{Path, PathBuf},
+};
+
+use serde::Deserialize;
+
+use super::{Existing, OutputError};
+
+/// The file with that number; number 0 has the name that the user gave.
+fn part(path: &Path, number: u32) -> PathBuf {
+    if number == 0 {
+        return path.to_owned();
+    }
+    let mut name = OsString::from(path);
+    name.push(format!(".{number}"));
+    name.into()
+}
+
+/// Numbers of the files that are there beside the first, in order.
+fn numbers(path: &Path) -> io::Result<Vec<u32>> {
+    let folder = match path.parent() {
+        Some(folder) if !folder.as_os_str().is_empty() => folder,
+        Some(_) | None => Path::new("."),
+    };
+    let Some(name) = path.file_name().and_then(|name| name.to_str()) else { return Ok(Vec::new()) };
+    let mut numbers = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?.file_name();
+        let rest = entry.to_str().and_then(|entry| entry.strip_prefix(name)?.strip_prefix('.'));
+        let rest = rest.filter(|rest| !rest.starts_with(['0', '+']));
+        numbers.extend(rest.and_then(|rest| rest.parse::<u32>().ok()));
+    }
+    numbers.sort_unstable();
+    Ok(numbers)
+}
+
+/// Opens a file for writing.
+type Open = Box<dyn FnMut(&Path) -> Result<File, OutputError> + Send>;
+
+/// Goes on to the next file when one is full. Takes whole lines.
+pub struct Parts {
+    path: PathBuf,
+    limit_bytes: u64,
+    open: Open,
+    number: u32,
+    file: File,
+    written_bytes: u64,
+    /// The last byte that was written ended a line.
+    between_lines: bool,
+}
+
+impl std::fmt::Debug for Parts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Parts")
+            .field("path", &self.path)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Parts {
+    /// With `first` opened by `open` too. Files of an earlier recording would be taken for parts of this
+    /// one, so they are removed, if that was asked for.
+    pub fn new(
+        path: &Path,
+        limit_bytes: u64,
+        existing: Existing,
+        mut open: Open,
+    ) -> Result<Parts, OutputError> {
+        let old = numbers(path)?;
+        if !old.is_empty() && existing == Existing::Keep {
+            return Err(OutputError::PartsExist);
+        }
+        let file = open(path)?;
+        for number in old {
+            fs::remove_file(part(path, number))?;
+        }
+        Ok(Parts {
+            path: path.into(),
+            limit_bytes,
+            open,
+            number: 0,
+            file,
+            written_bytes: 0,
+            between_lines: true,
+        })
+    }
+}
+
+impl Write for Parts {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let full = self.written_bytes.saturating_add(bytes.len() as u64) > self.limit_bytes;
+        if full && self.between_lines && self.written_bytes > 0 {
+            let next = part(&self.path, self.number + 1);
+            self.file = (self.open)(&next).map_err(|error| {
+                io::Error::other(format!(
+                    "the next file {} could not be opened: {error}",
+                    next.display()
+                ))
+            })?;
+            self.number += 1;
+            self.written_bytes = 0;
+        }
+        let written = self.file.write(bytes)?;
+        self.written_bytes += written as u64;
+        if let Some(last) = bytes[..written].last() {
+            self.between_lines = *last == b'\n';
+        }
+        Ok(written)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.file.flush()
+    }
+}
+
+/// What the first line says about further files.
+#[derive(Deserialize)]
+struct First {
+    part_bytes: Option<u64>,
+}
+
+/// All files of a recording, one after the other.
+pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+    let file = File::open(path)?;
+    if file.metadata()?.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    let mut first = BufReader::new(file);
+    let mut line = Vec::new();
+    // A first line that is longer is none of tracer's, and neither are further files.
+    const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
+    first.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
+    let has_parts =
+        serde_json::from_slice::<First>(&line).is_ok_and(|first| first.part_bytes.is_some());
+    let whole = io::Cursor::new(line).chain(first);
+    if !has_parts {
+        return Ok(Box::new(whole));
+    }
+    let rest = numbers(path)?.into_iter().map(|number| part(path, number)).collect();
+    Ok(Box::new(whole.chain(Rest { paths: rest, current: None })))
+}
+
+/// The files after the first, opened one by one.
+struct Rest {
+    paths: std::collections::VecDeque<PathBuf>,
+    current: Option<File>,
+}
+
+impl Read for Rest {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            if let Some(file) = &mut self.current {
+                match file.read(buffer)? {
+                    0 => self.current = None,
+                    read => return Ok(read),
+                }
+            }
+            let Some(next) = self.paths.pop_front() else { return Ok(0) };
+            self.current = Some(File::open(next)?);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{Integrity, Reader, Writer, create_output, schema::Record},
+        *,
+    };
+    use crate::record::schema::{End, Exit};
+
+    const LIMIT_BYTES: u64 = 64 * 1024;
+
+    fn exit(number: u64) -> Record {
+        let process = crate::model::ProcessKey { pid: 7, start_ns: number };
+        Record::Exit(Exit {
+            t_ns: number,
+            process,
+            code: Some(0),
+            signal: None,
+            duration_ns: 1,
+            execs: Some(1),
+            unread: Vec::new(),
+        })
+    }
+
+    /// A recording of that many lines in `folder`.
+    fn write(path: &Path, lines: u64) {
+        let open: Open = Box::new(|path| create_output(path, Existing::Keep));
+        let parts = Parts::new(path, LIMIT_BYTES, Existing::Keep, open).unwrap();
+        let mut writer = Writer::new(Box::new(parts));
+        let policy = crate::policy::load("no-aws-cli").unwrap();
+        let mut start = crate::policy::test_start(&policy);
+        start.part_bytes = Some(LIMIT_BYTES);
+        writer.write(&Record::Start(Box::new(start))).unwrap();
+        for number in 0..lines {
+            writer.write(&exit(number)).unwrap();
+            if number % 100 == 0 {
+                writer.flush().unwrap();
+            }
+        }
+        let end: End = crate::policy::test_end(&[]);
+        writer.write(&Record::End(Box::new(end))).unwrap();
+        writer.flush().unwrap();
+    }
+
+    fn read(path: &Path) -> (u64, Integrity) {
+        let mut reader = Reader::open(path, false).unwrap();
+        let mut lines = 0;
+        while reader.next_event().unwrap().is_some() {
+            lines += 1;
+        }
+        (lines, reader.finish().unwrap().integrity)
+    }
+
+    #[test]
+    fn the_chain_goes_on_across_files() {
+        const LINES: u64 = 5_000;
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.jsonl");
+        write(&path, LINES);
+        let parts = numbers(&path).unwrap();
+        assert!(parts.len() > 5, "{parts:?}");
+        for number in 0..=parts.len() as u32 {
+            let file = fs::read(part(&path, number)).unwrap();
+            assert!(
+                file.len() as u64 <= LIMIT_BYTES && file.ends_with(b"\n"),
+                "{number}: {}",
+                file.len()
+            );
+        }
+        assert_eq!(read(&path), (LINES, Integrity::Intact));
+
+        let broken = |integrity: Integrity| matches!(integrity, Integrity::Broken { .. });
+        // One is missing.
+        let (third, aside) = (part(&path, 3), folder.path().join("aside"));
+        fs::rename(&third, &aside).unwrap();
+        assert!(broken(read(&path).1));
+        // Two have changed places.
+        fs::rename(part(&path, 4), &third).unwrap();
+        fs::rename(&aside, part(&path, 4)).unwrap();
+        assert!(broken(read(&path).1));
+        fs::rename(&third, &aside).unwrap();
+        fs::rename(part(&path, 4), &third).unwrap();
+        fs::rename(&aside, part(&path, 4)).unwrap();
+        assert_eq!(read(&path).1, Integrity::Intact);
+        // One is there twice.
+        fs::copy(&third, part(&path, 77)).unwrap();
+        assert!(broken(read(&path).1));
+        fs::remove_file(part(&path, 77)).unwrap();
+        // The last one is missing.
+        fs::remove_file(part(&path, parts.len() as u32)).unwrap();
+        assert_eq!(read(&path).1, Integrity::CutShort);
+    }
+
+    #[test]
+    fn files_of_another_recording_are_not_taken_for_parts() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.jsonl");
+        fs::write(part(&path, 2), "old").unwrap();
+        let open = || -> Open { Box::new(|path| create_output(path, Existing::Replace)) };
+        let refused = Parts::new(&path, LIMIT_BYTES, Existing::Keep, open());
+        assert!(matches!(refused, Err(OutputError::PartsExist)));
+        Parts::new(&path, LIMIT_BYTES, Existing::Replace, open()).unwrap();
+        assert!(numbers(&path).unwrap().is_empty());
+        for other in ["session.jsonl.x", "session.jsonl.01", "session.jsonl.", "session.jsonl.1.gz"]
+        {
+            fs::write(folder.path().join(other), "").unwrap();
+        }
+        assert!(numbers(&path).unwrap().is_empty());
+    }
+}

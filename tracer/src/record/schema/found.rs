@@ -1,0 +1,109 @@
+//! What tracer was attached to, and what it found there.
+
+use std::{fmt, net::SocketAddr};
+
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use crate::model::{Bytes, ProcessKey};
+
+/// What ran already was joined; nothing was started.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Attachment {
+    pub to: AttachedTo,
+    /// The claims are about the time from the moment on when the running processes were found. What
+    /// they did before is unknown either way.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub from_arming: bool,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum AttachedTo {
+    /// A process and its descendants; the id is the one in tracer's pid namespace.
+    Pid(u32),
+    /// Who is in a cgroup or below it, and who joins it.
+    Cgroup(Bytes),
+    Container {
+        id: String,
+        /// Its directories, one for each hierarchy it has one in.
+        cgroups: Vec<Bytes>,
+    },
+    /// Every process that tracer can see.
+    Host,
+}
+
+impl fmt::Display for AttachedTo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            AttachedTo::Pid(pid) => write!(f, "process {pid}"),
+            AttachedTo::Cgroup(path) => write!(f, "cgroup {}", path.lossy()),
+            AttachedTo::Container { id, .. } => write!(f, "container {id}"),
+            AttachedTo::Host => f.write_str("the host"),
+        }
+    }
+}
+
+/// The processes that ran already have been found: from here on everything of the tree is seen.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct Snapshot {
+    pub t_ns: u64,
+    pub processes: u64,
+    /// How often /proc was read until nobody new was found.
+    pub rounds: u64,
+    /// Who may be missing, and what was not read of those that were found.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub doubts: Vec<String>,
+}
+
+/// A socket that a process had open when it was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct FoundSocket {
+    pub t_ns: u64,
+    pub process: ProcessKey,
+    pub inode: u64,
+    /// Absent when no table of its network namespace has it: raw, packet and netlink sockets, and
+    /// those of other namespaces.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub protocol: Option<SocketProtocol>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<SocketAddr>,
+    /// Absent for sockets that are connected to nobody.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub remote: Option<SocketAddr>,
+    /// Of a TCP socket, as the kernel calls it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub state: Option<String>,
+    /// Of a unix socket that has one; an abstract name begins with `@`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub path: Option<Bytes>,
+}
+
+impl FoundSocket {
+    /// Whether what goes over it can reach another machine, or whether that cannot be told.
+    pub fn leads_away(&self) -> bool {
+        match self.protocol {
+            Some(SocketProtocol::Unix) => false,
+            Some(SocketProtocol::Tcp) => self.remote.is_some(),
+            Some(SocketProtocol::Udp) | None => true,
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "kebab-case")]
+pub enum SocketProtocol {
+    Tcp,
+    Udp,
+    Unix,
+}
+
+impl SocketProtocol {
+    pub fn name(self) -> &'static str {
+        match self {
+            SocketProtocol::Tcp => "tcp",
+            SocketProtocol::Udp => "udp",
+            SocketProtocol::Unix => "unix",
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! `tracer attach`: what runs already, joined.
+//!
+//! ```text
+//! load ─► attach ─► canary ─► find who runs ─► drain … ─► canary ─► detach ─► drain ─► judge
+//! ```
+//!
+//! The probes are attached first and the processes are found after that, so nobody slips through
+//! between the two ([`search`]). What they did before is unknown, which the recording says.
+
+mod found;
+mod search;
+mod target;
+
+use std::{io, time::Duration};
+
+use tracer_ebpf::abi::{Finding, Switch};
+
+pub use target::{Target, TargetError};
+
+use self::{
+    found::Sockets,
+    search::{Look, Members, Searched},
+    target::{Place, SharedCgroup},
+};
+use super::{
+    Settings,
+    engine::{Finished, RunError, Session, boottime_ns, prepare},
+    inherited,
+    signals::Signals,
+    user::CallingUser,
+};
+use crate::{
+    probe::{Finder, Loaded, PidFd},
+    record::{
+        Record,
+        schema::{Attachment, CanaryPhase, CommandCgroup, CommandStatus, Snapshot, Witness},
+    },
+};
+
+/// What to join and for how long.
+#[derive(Clone, Debug)]
+pub struct Join {
+    pub target: Target,
+    /// Until the tree has ended or a signal comes, when there is none.
+    pub duration: Option<Duration>,
+    /// Claims are about the time from when the running processes have been found.
+    pub from_arming: bool,
+}
+
+/// Why the kernel's counter of execs is not there.
+const NO_WITNESS: &str = "a process that runs already inherits no counter of execs";
+/// Why mappings are not watched.
+const NO_MAPS: &str = "a process that runs already inherits no watch of what it maps";
+
+/// Traces what runs until it has ended, the time is over or a signal comes.
+pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
+    inherited::settle()?;
+    let Place { to, members, cgroup, follow, doubt } = join.target.find()?;
+    settings.probes.find = true;
+    settings.probes.follow_cgroup = follow;
+    let (signals, mask) = Signals::block()?;
+    let cgroup = SharedCgroup::make(cgroup);
+    let programs_at = cgroup.as_ref().map_err(Clone::clone).and_then(SharedCgroup::target);
+    let follows = follow && programs_at.is_ok();
+    let mut loaded = Loaded::new(&settings.probes, programs_at)?;
+    let enroll_canary = loaded.enroller()?;
+    let enroll_last = loaded.enroller()?;
+    let mut finder = loaded.take_finder()?;
+    let reported = match &cgroup {
+        Ok(cgroup) => cgroup.report(&members),
+        Err(why) => CommandCgroup::Absent(why.clone()),
+    };
+    let user = CallingUser::from_environment().map_err(io::Error::other)?;
+    let mut prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |start| {
+        start.attached = Some(Attachment { to, from_arming: join.from_arming });
+        start.armed_before_first_instruction = false;
+        // They are tracer's.
+        start.inherited_sockets.clear();
+        start.inherited_network_sockets.clear();
+    })?;
+    if settings.probes.hand_offs {
+        prepared.collector.watch_maps(Err(NO_MAPS.into()));
+    }
+    let mut session = Session::new(prepared, signals)?;
+    let door = || cgroup.as_ref().ok().map(SharedCgroup::door).transpose();
+    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
+
+    finder.switch(Switch::FollowCgroup, follows)?;
+    let mut searched = search::search(&mut finder, &members, boottime_ns)?;
+    searched.doubts.extend(doubt.or_else(|| {
+        (follow && !follows).then(|| "who joins the cgroup later is not followed".to_owned())
+    }));
+    describe(&mut session, &mut finder, searched)?;
+    let for_ever = matches!(members, Members::Everybody);
+    session.stay(join.duration, for_ever, settings.on_error).await?;
+    // The last canary is no member.
+    finder.switch(Switch::FollowCgroup, false)?;
+    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
+    let status = CommandStatus::NoCommand;
+    let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
+    session.collector.hand_offs(&settings.catalogue);
+    Ok(session.finish(end, &settings.policies, status, None))
+}
+
+/// Records who was found.
+fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> io::Result<()> {
+    let Searched { enrolled, born, rounds, mut doubts } = searched;
+    let mut sockets = Sockets::default();
+    for look in &enrolled {
+        let t_ns = boottime_ns()?;
+        let image = stable_image(session, finder, look, t_ns)?;
+        let open = sockets.of(look, t_ns);
+        // What has ended meanwhile is in the recording with its end, and nothing else of it is known.
+        let Some(image) = image else { continue };
+        let mut records = Vec::new();
+        if let Some((version, path)) = image.content {
+            session.collector.read_content(version, path);
+        }
+        records.push(Record::Exec(Box::new(image.exec)));
+        match open {
+            Ok(open) => records.extend(open.into_iter().map(Record::FoundSocket)),
+            Err(why) => doubts.push(why),
+        }
+        session.collector.found.insert(look.key(), records);
+    }
+    session.collector.round()?;
+    let processes = enrolled.len() as u64 + born;
+    let snapshot = Snapshot { t_ns: boottime_ns()?, processes, rounds, doubts };
+    session.collector.add(Record::Snapshot(snapshot));
+    Ok(())
+}
+
+/// The image that a process has had since it was enrolled; none when it has ended. One that it takes on
+/// while it is being looked at is looked at again, for that exec may have been too early to be seen.
+fn stable_image(
+    session: &Session,
+    finder: &Finder,
+    look: &Look,
+    t_ns: u64,
+) -> io::Result<Option<found::Image>> {
+    const TRIES: u32 = 10;
+    let mut image = None;
+    let mut number = look.found.exec_id;
+    for _ in 0..TRIES {
+        let Some(process) = PidFd::open(look.pid)? else { return Ok(None) };
+        let seen = found::image(look, t_ns, session.collector.identifier());
+        let now = finder.find(&process, Finding::Look)?;
+        if now.start_ns != look.found.start_ns || now.state == tracer_ebpf::abi::found_state::ENDED
+        {
+            return Ok(None);
+        }
+        image = Some(seen);
+        if now.exec_id == number {
+            break;
+        }
+        number = now.exec_id;
+    }
+    Ok(image)
+}
