@@ -7,7 +7,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Catalogue,
+    CallRule, Catalogue, calls,
     names::{HostName, NamePattern, Places, ending},
 };
 use crate::model::Endpoint;
@@ -101,6 +101,9 @@ pub struct EndpointRules {
     #[serde(default)]
     pub forms: BTreeMap<String, Vec<String>>,
     pub rules: Vec<EndpointRule>,
+    /// What calls are, the first that matches counts.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calls: Vec<CallRule>,
 }
 
 impl EndpointRules {
@@ -148,6 +151,9 @@ impl Endpoints {
             endpoints
                 .add(rule, index, &rules.forms)
                 .map_err(|why| format!("endpoint `{}`: {why}", rule.service))?;
+        }
+        for rule in &rules.calls {
+            calls::check(rule).map_err(|why| format!("call `{}`: {why}", rule.name))?;
         }
         endpoints.rules = rules;
         Ok(endpoints)
@@ -493,7 +499,7 @@ mod tests {
             ports: vec![443],
             guess: false,
         };
-        let rules = EndpointRules { forms: BTreeMap::new(), rules: vec![rule] };
+        let rules = EndpointRules { rules: vec![rule], ..EndpointRules::default() };
         let endpoints = Endpoints::new(rules).unwrap();
         let at = |port| Some(Endpoint { address: "10.1.1.1".parse().unwrap(), port });
         assert!(endpoints.classify(Some("a.b"), at(443)).is_some());

@@ -8,8 +8,8 @@ use std::{
 use serde::Deserialize;
 
 use super::{
-    Catalogue, CredentialHelper, CredentialSource, EndpointRule, HandOffKind, HandOffPoint,
-    McpServer, Program, Target, TlsFunctions, TlsUnreadable, credentials, tls,
+    CallRule, Catalogue, CredentialHelper, CredentialSource, EndpointRule, HandOffKind,
+    HandOffPoint, McpServer, Program, Target, TlsFunctions, TlsUnreadable, credentials, tls,
 };
 
 #[derive(Debug, thiserror::Error)]
@@ -35,6 +35,8 @@ pub(super) struct File {
     pub(super) endpoint_forms: BTreeMap<String, Vec<String>>,
     #[serde(default)]
     pub(super) endpoint: Vec<EndpointRule>,
+    #[serde(default)]
+    pub(super) call: Vec<CallRule>,
     #[serde(default)]
     pub(super) credential_source: Vec<CredentialSource>,
     #[serde(default)]

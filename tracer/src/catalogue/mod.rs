@@ -5,6 +5,7 @@
 //! Whatever a verdict needs of it is written into the recording, so that judging again does not depend
 //! on the catalogue of another version.
 
+mod calls;
 mod credentials;
 mod endpoints;
 mod file;
@@ -19,6 +20,7 @@ use std::{borrow::Cow, sync::LazyLock};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use calls::{CallKind, CallRule};
 pub use credentials::{
     CredentialHelper, CredentialSource, McpServer, SourceKind, credential_variables,
 };
@@ -140,6 +142,7 @@ impl Catalogue {
                 (include_str!("programs.toml"), "programs.toml"),
                 (include_str!("handoffs.toml"), "handoffs.toml"),
                 (include_str!("endpoints.toml"), "endpoints.toml"),
+                (include_str!("calls.toml"), "calls.toml"),
                 (include_str!("credentials.toml"), "credentials.toml"),
                 (include_str!("mcp.toml"), "mcp.toml"),
                 (include_str!("tls.toml"), "tls.toml"),
@@ -215,10 +218,10 @@ impl Catalogue {
     }
 
     /// Adds the entries of a file: to the entry of the same name, where there is one. Its endpoints
-    /// come before those that are there.
+    /// and calls come before those that are there.
     ///
     /// # Errors
-    /// What is wrong with its endpoints.
+    /// What is wrong with its endpoints or calls.
     fn extend(&mut self, file: file::File) -> Result<(), String> {
         let mut endpoints = self.endpoints.rules().clone();
         for (form, patterns) in file.endpoint_forms {
@@ -228,6 +231,7 @@ impl Catalogue {
             endpoints.forms.insert(form, patterns);
         }
         endpoints.rules.splice(0..0, file.endpoint);
+        endpoints.calls.splice(0..0, file.call);
         self.endpoints = Endpoints::new(endpoints)?;
         add(&mut self.folders, file.folders);
         add(&mut self.other_folders, file.other_folders);

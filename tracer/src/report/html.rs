@@ -187,10 +187,7 @@ impl<'a> Data<'a> {
         Data {
             ruling: summary.verdict,
             command: &summary.command_line,
-            totals: format!(
-                "{ended}; {}, {took}",
-                words::totals(totals.processes, totals.execs, totals.connections, totals.datagrams)
-            ),
+            totals: format!("{ended}; {}, {took}", words::totals(totals)),
             claims: summary.claims.iter().map(|claim| Claim::of(claim, &places)).collect(),
             span: end_of_trace(summary),
             rows,

@@ -111,7 +111,7 @@ impl Page {
         self.line("## Finding\n");
         let totals = &summary.totals;
         let seen = format!(
-            "{} made {} of {}, and asked for {}{} to {}.",
+            "{} made {} of {}, and asked for {}{} to {}{}.",
             count(totals.processes, "process", "processes"),
             count(totals.execs, "exec", "execs"),
             count(totals.programs, "file", "files"),
@@ -121,6 +121,10 @@ impl Page {
                 some => format!(" and {}", count(some, "datagram socket", "datagram sockets")),
             },
             count(totals.endpoints, "endpoint", "endpoints"),
+            match totals.calls {
+                0 => String::new(),
+                some => format!("; {} went over them", count(some, "HTTP call", "HTTP calls")),
+            },
         );
         if summary.verdict.is_none() {
             self.line("The recording was made without a policy, so it has no verdict.\n");

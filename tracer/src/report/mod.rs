@@ -31,9 +31,10 @@ pub use observed::ObservedKind;
 pub use paint::Paint;
 pub use perfetto::perfetto;
 pub use summary::{
-    ClaimSummary, ConnectionSummary, CredentialStep, CredentialSummary, DatagramSummary,
-    DnsSummary, EndpointSummary, ExecSummary, FindingSummary, McpSummary, McpTransportKind,
-    ObservedSummary, OriginKind, ProcessSummary, ProgramSummary, SUMMARY, Summary, Totals,
+    CallSummary, ClaimSummary, ConnectionSummary, CredentialStep, CredentialSummary,
+    DatagramSummary, DnsSummary, EndpointSummary, ExecSummary, FindingSummary, McpSummary,
+    McpTransportKind, ObservedSummary, OriginKind, ProcessSummary, ProgramSummary, SUMMARY,
+    Summary, Totals,
 };
 pub(crate) use summary::{Protocols, endpoint_label};
 pub(crate) use tables::service;

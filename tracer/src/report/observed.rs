@@ -13,9 +13,9 @@ use super::{
 use crate::{
     model::ProcessKey,
     record::schema::{
-        CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes, ForeignSend,
-        FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat, Opening,
-        SocketProtocol, TlsLibrary, TlsReading,
+        CallGap, CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes,
+        ForeignSend, FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat,
+        Opening, SocketProtocol, TlsLibrary, TlsReading,
     },
     session::Story,
 };
@@ -47,10 +47,12 @@ pub enum ObservedKind {
     UnreadTls,
     /// Sockets that processes had open when they were found.
     FoundSocket,
+    /// TLS sessions whose HTTP calls were not read, or not all of them.
+    CallGap,
 }
 
 impl ObservedKind {
-    pub(super) const ALL: [ObservedKind; 12] = [
+    pub(super) const ALL: [ObservedKind; 13] = [
         ObservedKind::HandOff,
         ObservedKind::Attempt,
         ObservedKind::Opened,
@@ -63,6 +65,7 @@ impl ObservedKind {
         ObservedKind::UnreadName,
         ObservedKind::UnreadTls,
         ObservedKind::FoundSocket,
+        ObservedKind::CallGap,
     ];
 
     pub(super) fn title(self) -> &'static str {
@@ -79,6 +82,7 @@ impl ObservedKind {
             ObservedKind::UnreadName => "Names that could not be read",
             ObservedKind::UnreadTls => "TLS that was not read, or not from the beginning",
             ObservedKind::FoundSocket => "Sockets that were open when their processes were found",
+            ObservedKind::CallGap => "Sessions in which calls may be missing",
         }
     }
 }
@@ -142,6 +146,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
         }
         ObservedKind::UnreadTls => story.tls_libraries.iter().filter_map(tls_library).collect(),
         ObservedKind::FoundSocket => story.found_sockets.iter().map(found_socket).collect(),
+        ObservedKind::CallGap => story.call_gaps.iter().map(|gap| call_gap(story, gap)).collect(),
     }
 }
 
@@ -306,6 +311,18 @@ fn unread_opening(opening: &Opening) -> Option<Observed> {
         what: format!("the beginning of a connection to {}", destination(opening.destination)),
         detail: clean(why.as_bytes()),
     })
+}
+
+fn call_gap(story: &Story, gap: &CallGap) -> Observed {
+    let of = |id: u64| story.connections.iter().find(|connection| connection.id == id);
+    let to = gap.connection.and_then(|joined| of(joined.id)).and_then(|one| one.destination);
+    let kind = if gap.plaintext { "a connection without TLS" } else { "a TLS session" };
+    Observed {
+        t_ns: gap.t_ns,
+        process: Some(gap.process),
+        what: to.map_or_else(|| kind.into(), |to| format!("{kind} to {to}")),
+        detail: clean(gap.why.as_bytes()),
+    }
 }
 
 fn malformed(dns: &Dns) -> Option<Observed> {

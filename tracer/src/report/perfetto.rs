@@ -1,7 +1,7 @@
 //! Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open.
 //!
 //! A process is a track, each program it ran a slice on it. A connection is an asynchronous slice
-//! with its handshake inside. Times are microseconds from the start of the trace, with nanoseconds
+//! with its handshake inside, an HTTP call one with the wait for its response inside. Times are microseconds from the start of the trace, with nanoseconds
 //! behind the point.
 
 use std::collections::BTreeMap;
@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::{
     clean::clean,
-    summary::{ConnectionSummary, EndpointSummary, ProcessSummary, Summary},
+    summary::{CallSummary, ConnectionSummary, EndpointSummary, ProcessSummary, Summary},
     tables,
     words::destination,
 };
@@ -124,6 +124,11 @@ fn render(summary: &Summary) -> String {
             let name = endpoint.label();
             let first = Event::new(name, "i", *track, datagram.at_ns, args).of("datagram");
             events.push(Event { s: Some("p"), ..first });
+        }
+    }
+    for (number, call) in summary.calls.iter().enumerate() {
+        if let Some(track) = tracks.get(call.process) {
+            http_call(call, *track, number, &mut events);
         }
     }
     for event in &summary.observed {
@@ -254,6 +259,37 @@ fn asynchronous(
         end("connect", "e", connected_ns, json!({}));
     }
     end(&to, "e", until_ns, json!({}));
+}
+
+/// One that did not end is as long as it is known to have lasted.
+fn http_call(call: &CallSummary, track: u64, number: usize, events: &mut Vec<Event>) {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates, and no time is below zero"
+    )]
+    let after = |ms: Option<f64>| ms.map(|ms| call.at_ns.saturating_add((ms * 1e6).round() as u64));
+    let (first_ns, last_ns) = (after(call.ttfb_ms), after(call.total_ms));
+    let until_ns = last_ns.or(first_ns).unwrap_or(call.at_ns);
+    let id = format!("call {number:#x}");
+    let name = format!("{} {}", call.method, call.url);
+    let args = json!({
+        "what": call.what(),
+        "outcome": call.outcome(),
+        "over": tables::over(call),
+        "request_id": call.request_id,
+        "request_bytes": call.request_bytes,
+        "response_bytes": call.response_bytes,
+    });
+    let mut end = |name: &str, ph, at_ns: u64, args| {
+        events.push(Event::new(name, ph, track, at_ns, args).of("http").with_id(&id));
+    };
+    end(&name, "b", call.at_ns, args);
+    if let Some(first_ns) = first_ns.filter(|first_ns| *first_ns <= until_ns) {
+        end("wait", "b", call.at_ns, json!({}));
+        end("wait", "e", first_ns, json!({}));
+    }
+    end(&name, "e", until_ns, json!({}));
 }
 
 #[cfg(test)]

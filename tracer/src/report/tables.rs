@@ -9,12 +9,12 @@ use super::{
     clean::clean,
     observed::ObservedKind,
     summary::{
-        CredentialSummary, DnsSummary, EndpointSummary, McpSummary, McpTransportKind,
+        CallSummary, CredentialSummary, DnsSummary, EndpointSummary, McpSummary, McpTransportKind,
         ProcessSummary, Summary,
     },
     words::{count, duration, name_source},
 };
-use crate::{catalogue::Classified, session::Named};
+use crate::{catalogue::Classified, record::schema::JoinedBy, session::Named};
 
 /// What stands in a column.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -52,8 +52,10 @@ impl Table {
 /// A table for each list that is not empty, besides endpoints and programs: the most telling first.
 /// `thorough`: also what led to what the others say.
 pub(super) fn others(summary: &Summary, thorough: bool) -> Vec<Table> {
+    let calls = if thorough { calls } else { call_groups };
     let details = [timeline, dns].into_iter().filter(|_| thorough);
-    let tables = [credentials, mcp_servers].into_iter().chain(details).map(|table| table(summary));
+    let tables = [calls, credentials, mcp_servers].into_iter().chain(details);
+    let tables = tables.map(|table| table(summary));
     let observed = ObservedKind::ALL.into_iter().map(|kind| observed(summary, kind));
     tables.chain(observed).filter(|table| !table.rows.is_empty()).collect()
 }
@@ -68,6 +70,119 @@ fn credentials(summary: &Summary) -> Table {
             .into(),
         rows: summary.credentials.iter().map(row).collect(),
     }
+}
+
+/// One row for each call.
+fn calls(summary: &Summary) -> Table {
+    let row = |call: &CallSummary| {
+        vec![
+            duration(call.at_ns),
+            call.method.clone(),
+            call.url.clone(),
+            call.what(),
+            call.outcome(),
+            ms(call.ttfb_ms),
+            ms(call.total_ms),
+            format!("{} B", call.request_bytes),
+            format!("{} B", call.response_bytes),
+            call.signed(),
+            call.request_id.clone().unwrap_or_default(),
+            over(call),
+            who_made(summary, call),
+        ]
+    };
+    Table {
+        title: "HTTP calls",
+        head: vec![
+            ("at", Cells::Number),
+            ("method", Cells::Code),
+            ("URL", Cells::Code),
+            ("what", Cells::Code),
+            ("outcome", Cells::Code),
+            ("first byte", Cells::Number),
+            ("total", Cells::Number),
+            ("request", Cells::Number),
+            ("response", Cells::Number),
+            ("signed by", Cells::Words),
+            ("request id", Cells::Code),
+            ("over", Cells::Code),
+            ("process", Cells::Code),
+        ],
+        rows: summary.calls.iter().map(row).collect(),
+    }
+}
+
+/// One row for calls that differ in their times and ids only.
+fn call_groups(summary: &Summary) -> Table {
+    let mut groups: BTreeMap<_, Vec<&CallSummary>> = BTreeMap::new();
+    let mut order = Vec::new();
+    for call in &summary.calls {
+        let url = call.url.split('?').next().unwrap_or_default();
+        let key = (call.process, call.served, &call.method, url, call.outcome(), call.what());
+        let group = groups.entry(key.clone()).or_default();
+        if group.is_empty() {
+            order.push(key);
+        }
+        group.push(call);
+    }
+    let mean = |calls: &[&CallSummary], of: fn(&CallSummary) -> Option<f64>| {
+        let values: Vec<f64> = calls.iter().filter_map(|call| of(call)).collect();
+        let sum: f64 = values.iter().sum();
+        ms((!values.is_empty()).then(|| sum / values.len() as f64))
+    };
+    let row = |key: &(usize, bool, &String, &str, String, String)| {
+        let calls = groups.get(key).map(Vec::as_slice).unwrap_or_default();
+        let (_, _, method, url, outcome, what) = key;
+        vec![
+            calls.len().to_string(),
+            format!("{method} {url}"),
+            what.clone(),
+            outcome.clone(),
+            mean(calls, |call| call.ttfb_ms),
+            mean(calls, |call| call.total_ms),
+            calls.first().map(|call| who_made(summary, call)).unwrap_or_default(),
+        ]
+    };
+    Table {
+        title: "HTTP calls",
+        head: vec![
+            ("calls", Cells::Number),
+            ("call", Cells::Code),
+            ("what", Cells::Code),
+            ("outcome", Cells::Code),
+            ("first byte", Cells::Number),
+            ("total", Cells::Number),
+            ("process", Cells::Code),
+        ],
+        rows: order.iter().map(row).collect(),
+    }
+}
+
+fn who_made(summary: &Summary, call: &CallSummary) -> String {
+    let who = label(summary, Some(call.process));
+    if call.served { format!("answered by {who}") } else { who }
+}
+
+/// What it went over, and how certain that is.
+pub(super) fn over(call: &CallSummary) -> String {
+    let stream = call.http2_stream.map(|stream| format!(" stream {stream}")).unwrap_or_default();
+    let plain = if call.plaintext { " without TLS" } else { "" };
+    let connection = match (call.connection, call.connection_by) {
+        (Some(place), Some(JoinedBy::Exact)) => format!(", connection {place}"),
+        (Some(place), Some(JoinedBy::Inferred)) => format!(", connection {place} (inferred)"),
+        (Some(_), None) | (None, _) => String::new(),
+    };
+    format!("HTTP/{}{stream}{plain}{connection}", call.http_version)
+}
+
+/// Milliseconds, where they are known.
+fn ms(ms: Option<f64>) -> String {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates, and no time is below zero"
+    )]
+    ms.map(|ms| duration((ms * 1e6).round() as u64)).unwrap_or_default()
 }
 
 fn timeline(summary: &Summary) -> Table {

@@ -35,7 +35,8 @@ impl Detail {
 
 pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Paint) -> String {
     let mut out = Vec::new();
-    headline(story, verdict, paint, &mut out);
+    let summary = Summary::of(story, verdict);
+    headline(story, &summary, verdict, paint, &mut out);
     if let Some(verdict) = verdict {
         section("Claims", paint, &mut out);
         for claim in &verdict.claims {
@@ -43,7 +44,6 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
         }
     }
     section("Processes", paint, &mut out);
-    let summary = Summary::of(story, verdict);
     let notes = notes(&summary, detail);
     out.extend(Tree::lines(story, paint, marked(verdict), notes, detail.limit()));
     // The tree shows whose they are.
@@ -81,7 +81,13 @@ fn section(title: &str, paint: Paint, out: &mut Vec<String>) {
     out.push(paint.bold(title));
 }
 
-fn headline(story: &Story, verdict: Option<&Verdict>, paint: Paint, out: &mut Vec<String>) {
+fn headline(
+    story: &Story,
+    summary: &Summary,
+    verdict: Option<&Verdict>,
+    paint: Paint,
+    out: &mut Vec<String>,
+) {
     let ruling = match verdict {
         Some(verdict) => paint.ruling(verdict.overall, &verdict.overall.name().to_uppercase()),
         None => paint.bold("TRACED (no policy)"),
@@ -92,12 +98,7 @@ fn headline(story: &Story, verdict: Option<&Verdict>, paint: Paint, out: &mut Ve
     let took = story.end.as_ref().map(|end| duration(end.t_ns.saturating_sub(story.start.t_ns)));
     out.push(format!(
         "  {status}; {}{}",
-        totals(
-            story.processes.len() as u64,
-            story.execs,
-            story.connections.len() as u64,
-            story.datagrams.len() as u64
-        ),
+        totals(&summary.totals),
         took.map(|took| format!(", {took}")).unwrap_or_default()
     ));
 }

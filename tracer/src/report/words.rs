@@ -1,6 +1,9 @@
 //! Sentences that several formats share. All of them are clean: fit for a terminal or a page.
 
-use super::clean::{clean, command_line};
+use super::{
+    clean::{clean, command_line},
+    summary::Totals,
+};
 use crate::{
     model::{Endpoint, ProcessKey},
     record::{
@@ -43,14 +46,17 @@ pub(super) fn count(number: u64, one: &str, many: &str) -> String {
 }
 
 /// How much there is of everything.
-pub(super) fn totals(processes: u64, execs: u64, connections: u64, datagrams: u64) -> String {
+pub(super) fn totals(of: &Totals) -> String {
     let mut parts = vec![
-        count(processes, "process", "processes"),
-        count(execs, "exec", "execs"),
-        count(connections, "TCP connection", "TCP connections"),
+        count(of.processes, "process", "processes"),
+        count(of.execs, "exec", "execs"),
+        count(of.connections, "TCP connection", "TCP connections"),
     ];
-    if datagrams > 0 {
-        parts.push(count(datagrams, "datagram destination", "datagram destinations"));
+    if of.datagrams > 0 {
+        parts.push(count(of.datagrams, "datagram destination", "datagram destinations"));
+    }
+    if of.calls > 0 {
+        parts.push(count(of.calls, "HTTP call", "HTTP calls"));
     }
     parts.join(", ")
 }

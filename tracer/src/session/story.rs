@@ -8,7 +8,7 @@ use std::{
 use tracer_ebpf::abi::Kind;
 
 use crate::{
-    catalogue::{Catalogue, Classified, Endpoints},
+    catalogue::{CallKind, Catalogue, Classified, Endpoints},
     model::{Endpoint, FileId, FileVersion, ProcessKey},
     policy,
     record::{
@@ -456,6 +456,12 @@ impl Story {
     /// that it was recorded with.
     pub fn classify(&self, name: Option<&str>, endpoint: Option<Endpoint>) -> Option<Classified> {
         self.endpoints().unwrap_or(&Catalogue::embedded().endpoints).classify(name, endpoint)
+    }
+
+    /// What a call is: by the catalogue that it was recorded with.
+    pub fn call_kind(&self, call: &Call) -> CallKind {
+        let endpoints = self.endpoints().unwrap_or(&Catalogue::embedded().endpoints);
+        endpoints.call(&call.method, &call.url)
     }
 
     /// Whether what the process executed next is what it had tried to: a search along `PATH` that

@@ -5,6 +5,7 @@
 //! place in that list, so a pid that was used twice is no trouble. Times ending in `at_ns` count
 //! from the start of the trace. A value that is not known is null; zero always means zero.
 
+mod calls;
 mod claims;
 mod credentials;
 mod dns;
@@ -22,6 +23,7 @@ use super::{
     words,
 };
 use crate::{
+    catalogue::EndpointClass,
     model::{Bytes, FileVersion, ProcessKey},
     policy::{Requirement, Ruling, Verdict, completeness},
     record::schema::{CommandStatus, Host, SensorState},
@@ -30,6 +32,7 @@ use crate::{
 use network::Network;
 use processes::in_tree_order;
 
+pub use calls::CallSummary;
 pub use claims::{ClaimSummary, FindingSummary};
 pub use credentials::{
     CredentialStep, CredentialSummary, McpSummary, McpTransportKind, OriginKind,
@@ -40,7 +43,7 @@ pub(crate) use network::{Protocols, endpoint_label};
 pub use processes::{ExecSummary, ProcessSummary, ProgramSummary};
 
 /// Version of the object's shape.
-pub const SUMMARY: u32 = 2;
+pub const SUMMARY: u32 = 3;
 
 /// Longest command line in a summary, in characters. `argv` has all of it.
 const COMMAND_LINE_MAX: usize = 4096;
@@ -81,6 +84,8 @@ pub struct Summary {
     pub connections: Vec<ConnectionSummary>,
     pub datagrams: Vec<DatagramSummary>,
     pub dns: Vec<DnsSummary>,
+    /// In the order in which they began.
+    pub calls: Vec<CallSummary>,
     /// By process and provider.
     pub credentials: Vec<CredentialSummary>,
     pub mcp_servers: Vec<McpSummary>,
@@ -100,6 +105,11 @@ pub struct Totals {
     pub datagrams: u64,
     /// Of all of them.
     pub endpoints: u64,
+    /// HTTP calls that the tree made, whether or not they ended.
+    pub calls: u64,
+    /// Of these, those of the classes `api` and `mcp`.
+    pub api_calls: u64,
+    pub mcp_calls: u64,
 }
 
 /// An event that is neither an exec nor a connection.
@@ -163,6 +173,11 @@ impl<'a> Builder<'a> {
         let processes: Vec<ProcessSummary> =
             order.into_iter().map(|(process, depth)| self.process(process, depth)).collect();
         let Network { endpoints, connections, datagrams } = self.network();
+        let calls = self.calls();
+        let made = |class: Option<EndpointClass>| {
+            let made = calls.iter().filter(|call| !call.served);
+            made.filter(|call| class.is_none() || call.kind.class == class).count() as u64
+        };
         let (start, end) = (&self.story.start, self.story.end.as_ref());
         let started = i64::try_from(start.t_ns).unwrap_or(i64::MAX);
         let claims = self.verdict.iter().flat_map(|verdict| &verdict.claims);
@@ -196,7 +211,11 @@ impl<'a> Builder<'a> {
                 established: connections.iter().filter(|one| one.established).count() as u64,
                 datagrams: datagrams.len() as u64,
                 endpoints: endpoints.len() as u64,
+                calls: made(None),
+                api_calls: made(Some(EndpointClass::Api)),
+                mcp_calls: made(Some(EndpointClass::Mcp)),
             },
+            calls,
             dns: self.dns(),
             credentials: self.credentials(),
             mcp_servers: self.mcp_servers(),

@@ -343,7 +343,7 @@ fn new(
 }
 
 /// What the catalogue says, fit to be shown.
-fn shown(found: Classified) -> Classified {
+pub(super) fn shown(found: Classified) -> Classified {
     let shown = |text: &str| clean(text.as_bytes());
     Classified {
         service: shown(&found.service),
