@@ -28,7 +28,7 @@ pub(crate) struct Options {
     /// Put the tables into docs/performance.md too
     #[arg(long, conflicts_with_all = ["quick", "parts", "format"])]
     write: bool,
-    /// Only these: spawn, connect, untraced, resolver, node, start, losses, growth, verify
+    /// Only these: spawn, connect, untraced, resolver, http, node, start, losses, growth, verify
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }

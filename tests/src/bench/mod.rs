@@ -5,6 +5,7 @@
 //! without any tool differ by is measured the same way, and nothing smaller is called a difference.
 
 mod growth;
+mod http;
 pub mod load;
 pub mod losses;
 mod pairs;
@@ -48,6 +49,7 @@ pub enum Part {
     Connect,
     Untraced,
     Resolver,
+    Http,
     Node,
     Start,
     Losses,
@@ -55,11 +57,12 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Part; 8] = [
+    pub const ALL: [Part; 9] = [
         Part::Spawn,
         Part::Connect,
         Part::Untraced,
         Part::Resolver,
+        Part::Http,
         Part::Node,
         Part::Start,
         Part::Losses,
@@ -72,6 +75,7 @@ impl Part {
             Part::Connect => "connect",
             Part::Untraced => "untraced",
             Part::Resolver => "resolver",
+            Part::Http => "http",
             Part::Node => "node",
             Part::Start => "start",
             Part::Losses => "losses",
@@ -88,6 +92,7 @@ pub fn section(part: Part, bench: &Bench, effort: Effort) -> Result<Section> {
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
         Part::Untraced => untraced(bench, &loads, effort),
         Part::Resolver => resolver(bench, &loads, effort),
+        Part::Http => http::section(bench, effort),
         Part::Node => node(bench, &loads, effort),
         Part::Start => start(bench, effort),
         Part::Losses => losses::section(bench, &loads, effort),
