@@ -5,6 +5,7 @@
 //! without any tool differ by is measured the same way, and nothing smaller is called a difference.
 
 mod growth;
+mod http;
 pub mod load;
 mod long;
 pub mod losses;
@@ -51,6 +52,7 @@ pub enum Part {
     Connect,
     Untraced,
     Resolver,
+    Http,
     Node,
     Work,
     Start,
@@ -60,11 +62,12 @@ pub enum Part {
 }
 
 impl Part {
-    pub const ALL: [Part; 10] = [
+    pub const ALL: [Part; 11] = [
         Part::Spawn,
         Part::Connect,
         Part::Untraced,
         Part::Resolver,
+        Part::Http,
         Part::Node,
         Part::Work,
         Part::Start,
@@ -79,6 +82,7 @@ impl Part {
             Part::Connect => "connect",
             Part::Untraced => "untraced",
             Part::Resolver => "resolver",
+            Part::Http => "http",
             Part::Node => "node",
             Part::Work => "work",
             Part::Start => "start",
@@ -97,6 +101,7 @@ pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
         Part::Untraced => untraced(bench, &loads, effort),
         Part::Resolver => resolver(bench, &loads, effort),
+        Part::Http => http::section(bench, effort),
         Part::Node => node(bench, &loads, effort),
         Part::Work => work::section(bench, &loads, effort),
         Part::Start => start(bench, effort),

@@ -32,6 +32,10 @@ pub enum Tool {
     Tracer,
     /// With the watch of the C library's resolver.
     TracerResolver,
+    /// With the watch of TLS libraries.
+    TracerHttp,
+    /// Counts of bytes by a uprobe and a uretprobe of bpftrace.
+    TlsBpftrace,
     /// `strace -f` of everything.
     Strace,
     /// The same, with a filter in the kernel that leaves other calls alone.
@@ -58,6 +62,8 @@ impl Tool {
             Tool::Nothing => "nothing",
             Tool::Tracer => "tracer run",
             Tool::TracerResolver => "tracer run --resolver",
+            Tool::TracerHttp => "tracer run --http",
+            Tool::TlsBpftrace => "bpftrace, SSL_write and SSL_read",
             Tool::Strace => "strace -f",
             Tool::StraceFiltered => "strace -f --seccomp-bpf",
             Tool::Execsnoop => "execsnoop (libbpf-tools)",
@@ -75,6 +81,8 @@ impl Tool {
             Tool::Nothing
             | Tool::Tracer
             | Tool::TracerResolver
+            | Tool::TracerHttp
+            | Tool::TlsBpftrace
             | Tool::Execsnoop
             | Tool::ExecsnoopBpftrace
             | Tool::TcpBpftrace
@@ -90,6 +98,16 @@ impl Tool {
             Tool::TracerResolver => {
                 &["{tracer}", "run", "--quiet", "--resolver", "--output", "{log}", "--"]
             }
+            Tool::TracerHttp => {
+                &["{tracer}", "run", "--quiet", "--http", "--output", "{log}", "--"]
+            }
+            Tool::TlsBpftrace => &[
+                "bpftrace",
+                "-e",
+                "uprobe:{node}:SSL_write { @sent[pid] = sum(arg2); } \
+                 uretprobe:{node}:SSL_read { @received[pid] = sum(retval); } \
+                 interval:s:1 { printf(\"ready\\n\"); }",
+            ],
             Tool::Strace => &["strace", "-f", "-qq", "-o", "{log}"],
             Tool::StraceFiltered => &[
                 "strace",
@@ -119,8 +137,11 @@ impl Tool {
                 &["perf", "trace", "-e", "execve,execveat,connect", "-f", "-o", "{log}", "--"]
             }
         };
+        let node = crate::on_path("node").and_then(|node| Ok(node.canonicalize()?));
+        let node = node.map_or_else(|_| String::new(), |node| node.display().to_string());
         let fill = |word: &&str| {
-            word.replace("{log}", &log.display().to_string())
+            word.replace("{node}", &node)
+                .replace("{log}", &log.display().to_string())
                 .replace("{tracer}", &tracer.display().to_string())
         };
         words.iter().map(fill).collect()
@@ -133,11 +154,12 @@ impl Tool {
             Tool::Nothing
             | Tool::Tracer
             | Tool::TracerResolver
+            | Tool::TracerHttp
             | Tool::Strace
             | Tool::StraceFiltered
             | Tool::PerfTrace => None,
             Tool::Execsnoop => Some("PCOMM"),
-            Tool::ExecsnoopBpftrace | Tool::TcpBpftrace => Some("ready"),
+            Tool::ExecsnoopBpftrace | Tool::TcpBpftrace | Tool::TlsBpftrace => Some("ready"),
         }
     }
 }

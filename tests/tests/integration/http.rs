@@ -8,7 +8,10 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tracer::record::schema::{Call, CallOutcome, JoinedBy, TlsReading};
+use tracer::{
+    catalogue::EndpointClass,
+    record::schema::{Call, CallOutcome, JoinedBy, TlsReading},
+};
 use tracer_tests::lab::{Lab, Request};
 
 use crate::{
@@ -20,6 +23,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("thousand_conversations", thousand_conversations),
     ("versions_of_node", versions_of_node),
     ("python_and_curl", python_and_curl),
+    ("table_of_sessions", table_of_sessions),
     ("node_that_comes_later", node_that_comes_later),
     ("lost_pieces", lost_pieces),
     ("secrets", secrets),
@@ -181,6 +185,58 @@ fn versions_of_node(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+/// What a study of such sessions counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Row {
+    unique_urls: usize,
+    calls: usize,
+    api: usize,
+    mcp: usize,
+}
+
+/// The same counts at each of three runs, in each mode of the bundled session.
+fn table_of_sessions(scratch: &Scratch) -> Result<()> {
+    on_path("node")?;
+    let agent = fixtures().join("agent");
+    if !agent.join("node_modules").is_dir() {
+        return skip("the agent's packages are not installed; `cargo xtask setup` does that");
+    }
+    let script = agent.join("agent.mjs");
+    for (mode, expected) in [
+        ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 9 }),
+        ("bedrock", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
+        ("guardrail", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
+    ] {
+        for _ in 0..3 {
+            let command =
+                [OsString::from("node"), script.clone().into(), "--mode".into(), mode.into()];
+            let (run, requests) = recorded(scratch, &command, &[])?;
+            let calls = &run.story.calls;
+            let host = |call: &Call| call.url.split('/').nth(2).unwrap_or_default().to_owned();
+            let endpoints =
+                run.story.endpoints().map_err(str::to_owned).map_err(anyhow::Error::msg)?;
+            let class = |call: &Call| Some(endpoints.of_name(&host(call), None)?.class);
+            let of = |wanted| calls.iter().filter(|call| class(call) == Some(wanted)).count();
+            let urls: BTreeSet<&str> = calls.iter().map(|call| call.url.as_str()).collect();
+            let row = Row {
+                unique_urls: urls.len(),
+                calls: calls.len(),
+                api: of(EndpointClass::Api),
+                mcp: of(EndpointClass::Mcp),
+            };
+            ensure!(row == expected, "{mode}: {row:?}, not {expected:?}");
+            ensure!(row.calls == requests.len(), "{mode}: the log has {}", requests.len());
+            let ids = |ids: Vec<Option<String>>| ids.into_iter().flatten().collect::<BTreeSet<_>>();
+            let recorded = ids(calls.iter().map(|call| call.request_id.clone()).collect());
+            let logged = ids(requests.iter().map(|request| request.request_id.clone()).collect());
+            ensure!(recorded == logged, "{mode}: other request IDs than the log's");
+            let signed = calls.iter().filter(|call| call.has_aws_sig).count();
+            ensure!(signed == usize::from(mode != "direct"), "{mode}: {signed} signed calls");
+        }
+    }
+    Ok(())
+}
+
 fn python_and_curl(scratch: &Scratch) -> Result<()> {
     let script = clients()?.join("clients.py");
     on_path("curl")?;
@@ -225,8 +281,8 @@ fn node_that_comes_later(scratch: &Scratch) -> Result<()> {
         .with_context(|| format!("the copy is not listed: {:#?}", run.story.tls_libraries))?;
     let TlsReading::From { t_ns } = library.reading else { bail!("{library:#?}") };
     ensure!(t_ns > library.t_ns, "{library:#?}");
-    let says = format!("calls in its first");
-    ensure!(run.output.stderr.contains(&says), "not in the summary: {}", run.output.stderr);
+    let report = scratch.tracer(&["report", &run.recording.display().to_string()]).output()?;
+    report.prints("calls in its first")?;
     // What was missed was missed before then.
     let missed = requests.len() - run.story.calls.len();
     eprintln!(

@@ -14,8 +14,8 @@ use crate::{
     model::ProcessKey,
     record::schema::{
         CallGap, CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes,
-        ForeignSend, FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened, OpenedWhat,
-        Opening, SocketProtocol, TlsLibrary, TlsReading,
+        ForeignSend, FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened,
+        OpenedWhat, Opening, SocketProtocol, TlsLibrary, TlsReading,
     },
     session::Story,
 };

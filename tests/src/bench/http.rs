@@ -1,0 +1,87 @@
+//! Calls over TLS, of a process that does nothing else.
+
+use std::{
+    io::{BufRead as _, BufReader},
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use anyhow::{Context as _, Result};
+
+use super::{
+    Effort,
+    load::LOAD_CPU,
+    pairs::Pairs,
+    table::{Cell, Section},
+    tools::{Bench, Tool},
+};
+use crate::{fixtures, on_path};
+
+/// A server that answers over TLS, by Node too, so the breakpoints are in its file as well.
+struct Server {
+    child: Child,
+    port: String,
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // One that has ended already has nothing left.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn script() -> PathBuf {
+    fixtures().join("node/bench-https.mjs")
+}
+
+fn serve(bench: &Bench) -> Result<Server> {
+    let made = rcgen::generate_simple_self_signed(vec!["localhost".to_owned()])?;
+    let certificate = bench.scratch.write("certificate.pem", &made.cert.pem())?;
+    let key = bench.scratch.write("key.pem", &made.signing_key.serialize_pem())?;
+    let mut node = Command::new(on_path("node")?);
+    node.arg(script()).arg("serve").arg(certificate).arg(key).stdout(Stdio::piped());
+    let mut child = node.spawn().context("cannot start node")?;
+    let mut port = String::new();
+    let said = child.stdout.take().context("no standard output")?;
+    BufReader::new(said).read_line(&mut port)?;
+    Ok(Server { child, port: port.trim().to_owned() })
+}
+
+pub(super) fn section(bench: &Bench, effort: Effort) -> Result<Section> {
+    let mut section = Section::new(
+        "Node: GET over one HTTPS connection, while TLS is read, which is only when asked",
+        "wall <= 1.02",
+        10_000 / effort.divisor,
+        effort.pairs,
+    );
+    section.columns = &["wall", "added each"];
+    let count = section.count;
+    let server = serve(bench)?;
+    let words = [
+        on_path("taskset")?.display().to_string(),
+        "-c".to_owned(),
+        LOAD_CPU.to_string(),
+        on_path("node")?.display().to_string(),
+        script().display().to_string(),
+        "get".to_owned(),
+        server.port.clone(),
+        count.to_string(),
+    ];
+    let mut tools = vec![Tool::Nothing, Tool::Tracer, Tool::TracerHttp];
+    if effort.peers {
+        tools.push(Tool::TlsBpftrace);
+    }
+    for tool in tools {
+        let measured = Pairs::measure(
+            effort.pairs,
+            || bench.trial(Tool::Nothing, &words),
+            || bench.trial(tool, &words),
+        );
+        section.add(tool.name(), measured, |pairs| {
+            let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
+            vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
+        })?;
+    }
+    Ok(section)
+}
