@@ -215,7 +215,10 @@ fn open_output(
     part_bytes: Option<u64>,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
-        anyhow::ensure!(part_bytes.is_none(), "standard output has no next file; give a file with --output");
+        anyhow::ensure!(
+            part_bytes.is_none(),
+            "standard output has no next file; give a file with --output"
+        );
         anyhow::ensure!(
             !run::stdout_was_closed(),
             "cannot write the recording to standard output, which is closed; the command was not \

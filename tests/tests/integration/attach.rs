@@ -47,7 +47,8 @@ struct Workload(Child);
 impl Workload {
     fn start(scratch: &Scratch, command: &mut Command) -> Result<Workload> {
         command.env(MARK, scratch.mark()).current_dir(scratch.path());
-        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
+        let child =
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
         Ok(Workload(child.with_context(|| format!("cannot start {command:?}"))?))
     }
 
@@ -224,15 +225,19 @@ fn v2_mount() -> Result<Option<PathBuf>> {
 /// Lines of processes that fork and end at once while tracer is looking for them: each line's end is seen.
 fn storm(scratch: &Scratch) -> Result<()> {
     const LINES: usize = 6;
-    const ROUNDS: usize = 8;
+    const ROUNDS: usize = 6;
     let storm = program(scratch, "storm")?;
     for round in 0..ROUNDS {
         let mut command = Command::new(&storm);
-        command.args([&LINES.to_string(), "700", "/bin/true"]);
+        command.args([&LINES.to_string(), "go", "/bin/true"]);
         let workload = Workload::start(scratch, &mut command)?;
         // Each round begins at another moment of the storm.
         std::thread::sleep(Duration::from_millis(7 * round as u64));
-        let seen = Attached::to(scratch, &["--pid", &workload.pid()], &[])?.end()?;
+        let attached = Attached::to(scratch, &["--pid", &workload.pid()], &[])?;
+        std::thread::sleep(Duration::from_millis(50));
+        go(scratch)?;
+        let seen = attached.end()?;
+        fs::remove_file(scratch.file("go"))?;
         let ends = seen.executed("true").len();
         ensure!(ends == LINES, "round {round}: {ends} of {LINES} lines; {:?}", seen.story.snapshot);
         ensure!(seen.doubts()?.is_empty(), "round {round}: {:?}", seen.doubts());
@@ -296,13 +301,12 @@ fn sockets(scratch: &Scratch) -> Result<()> {
     stream.read_exact(&mut [0])?;
     let options = ["-p", &*policy.to_string_lossy(), "--from-arming", "--duration", "1s"];
     let seen = Attached::to(scratch, &["--pid", &workload.pid()], &options)?.end()?;
-    seen.rules(Ruling::Inconclusive)?.because(&format!("it had a socket open when it was found (tcp to {address})"))?;
+    seen.rules(Ruling::Inconclusive)?
+        .because(&format!("it had a socket open when it was found (tcp to {address})"))?;
     let pid = workload.0.id();
     let own = |protocol| {
         let sockets = seen.story.found_sockets.iter();
-        sockets.filter(move |socket| {
-            socket.protocol == Some(protocol) && socket.process.pid == pid
-        })
+        sockets.filter(move |socket| socket.protocol == Some(protocol) && socket.process.pid == pid)
     };
     let connected = own(SocketProtocol::Tcp).find(|socket| socket.remote == Some(address));
     let connected = connected.context("the connection was not found")?;
@@ -310,7 +314,10 @@ fn sockets(scratch: &Scratch) -> Result<()> {
     ensure!(connected.state.as_deref() == Some("established"), "{connected:?}");
     ensure!(own(SocketProtocol::Tcp).any(|socket| socket.state.as_deref() == Some("listen")));
     let named = |path: &[u8]| path.ends_with(b"named");
-    ensure!(own(SocketProtocol::Unix).any(|socket| socket.path.as_ref().is_some_and(|path| named(&path.0))));
+    ensure!(
+        own(SocketProtocol::Unix)
+            .any(|socket| socket.path.as_ref().is_some_and(|path| named(&path.0)))
+    );
     Ok(())
 }
 
@@ -326,7 +333,8 @@ fn connections_from_arming(scratch: &Scratch) -> Result<()> {
         "name = 'local'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.0/8']\n",
     )?;
     let policy = policy.to_string_lossy();
-    for (option, ruling) in [(&["--from-arming"][..], Ruling::Proven), (&[], Ruling::Inconclusive)] {
+    for (option, ruling) in [(&["--from-arming"][..], Ruling::Proven), (&[], Ruling::Inconclusive)]
+    {
         let _ = fs::remove_file(scratch.file("go"));
         let script = format!(
             "{WAIT}; /usr/bin/python3 -c 'import socket; \
@@ -342,7 +350,8 @@ fn connections_from_arming(scratch: &Scratch) -> Result<()> {
         drop(stream);
         let seen = attached.end()?;
         seen.rules(ruling)?;
-        let contacted = seen.story.connections.iter().filter_map(|connection| connection.destination);
+        let contacted =
+            seen.story.connections.iter().filter_map(|connection| connection.destination);
         let ports: Vec<u16> = contacted.map(|to| to.port).collect();
         ensure!(ports == [address.port()], "{ports:?}");
     }
@@ -399,7 +408,8 @@ fn cgroup(scratch: &Scratch) -> Result<()> {
     ensure!(ran("id") == [late.0.id()], "{:?}", ran("id"));
     ensure!(seen.executed("whoami").is_empty(), "somebody else was joined");
     drop(outside);
-    let Some(CommandCgroup::Shared { path: recorded, others: 0, .. }) = &seen.story.start.cgroup else {
+    let Some(CommandCgroup::Shared { path: recorded, others: 0, .. }) = &seen.story.start.cgroup
+    else {
         anyhow::bail!("{:?}", seen.story.start.cgroup)
     };
     ensure!(recorded.as_path() == cgroup.0, "{recorded:?}");
@@ -437,7 +447,12 @@ fn bundle(scratch: &Scratch, runc: &Path, name: &str, change: &str) -> Result<Pa
 }
 
 impl Container<'_> {
-    fn run<'a>(scratch: &'a Scratch, runc: &Path, id: &str, bundle: &Path) -> Result<Container<'a>> {
+    fn run<'a>(
+        scratch: &'a Scratch,
+        runc: &Path,
+        id: &str,
+        bundle: &Path,
+    ) -> Result<Container<'a>> {
         let mut command = Command::new(runc);
         command.arg("--root").arg(scratch.file("state")).args(["run", id]).current_dir(bundle);
         command.env(MARK, scratch.mark()).stdin(Stdio::null());
@@ -454,7 +469,8 @@ impl Container<'_> {
     fn pid(&self) -> Result<u32> {
         let state = self.scratch.file("state").join(&self.id).join("state.json");
         until(&format!("the container {}: {}", self.id, self.log()), || {
-            let state: serde_json::Value = serde_json::from_str(&fs::read_to_string(&state).ok()?).ok()?;
+            let state: serde_json::Value =
+                serde_json::from_str(&fs::read_to_string(&state).ok()?).ok()?;
             u32::try_from(state["init_process_pid"].as_u64()?).ok().filter(|pid| *pid > 0)
         })
     }
@@ -498,7 +514,9 @@ fn containers(scratch: &Scratch) -> Result<()> {
     fs::write(format!("/proc/{shell}/root/work/go"), "")?;
     let seen = attached.end()?;
     let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
-    let AttachedTo::Container { id, cgroups } = &attachment.to else { anyhow::bail!("{attachment:?}") };
+    let AttachedTo::Container { id, cgroups } = &attachment.to else {
+        anyhow::bail!("{attachment:?}")
+    };
     ensure!(*id == ids[0] && !cgroups.is_empty(), "{attachment:?}");
     let root = seen.story.root().context("no root")?;
     ensure!(root.pid == shell, "{root:?} is not {shell}");
@@ -549,7 +567,12 @@ fn shared_pid_namespace(scratch: &Scratch) -> Result<()> {
     .with_context(|| format!("the sidecar said: {}", second.log()))?;
     fs::write(format!("/proc/{shell}/root/work/go"), "")?;
     // The namespace ends with the workload, and with it the sidecar: no last line.
-    until("uname", || read().contains("\"filename\":\"/bin/uname\"").then_some(()).or_else(|| read().contains("uname\"").then_some(())))?;
+    until("uname", || {
+        read()
+            .contains("\"filename\":\"/bin/uname\"")
+            .then_some(())
+            .or_else(|| read().contains("uname\"").then_some(()))
+    })?;
     let recorded = record::read(&recording)?;
     let story = Story::of(recorded);
     let root = story.root().context("no root")?;

@@ -33,7 +33,8 @@ struct Attr([u32; 8]);
 
 fn bpf(command: libc::c_long, attr: &mut Attr) -> std::io::Result<i32> {
     // SAFETY: the kernel reads and writes no more than the size that is given.
-    let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<Attr>()) };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw mut *attr, size_of::<Attr>()) };
     if result < 0 {
         return Err(std::io::Error::last_os_error());
     }
@@ -183,7 +184,8 @@ fn small_disk(scratch: &Scratch) -> Result<()> {
             ended.display()
         );
         let run = scratch.run(["sh", "-c", &line]).policy("no-aws-cli");
-        let output = run.option("-o").option(&recording).option("--on-error").option(what).output()?;
+        let output =
+            run.option("-o").option(&recording).option("--on-error").option(what).output()?;
         output.exits(125)?.says("could not be written to its end")?.says("No space left")?;
         ensure!(ended.exists() == runs_on, "{what}: the command ran on: {}", ended.exists());
         if !runs_on {
@@ -203,7 +205,8 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     let recording = scratch.file("session.jsonl");
     let line = "i=0; while [ $i -lt 400 ]; do /bin/true; i=$((i+1)); done";
     let record = || {
-        let run = scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("-o").option(&recording);
+        let run =
+            scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("-o").option(&recording);
         run.option("--rotate").option("64K")
     };
     record().output()?.exits(0)?;
@@ -216,7 +219,7 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     verify()?.exits(11)?.prints("the digest does not fit")?;
     fs::rename(scratch.file("aside"), part(2))?;
     verify()?.exits(0)?;
-    record().output()?.exits(125)?.says("exists already")?;
+    record().output()?.exits(125)?.says("--force removes them")?;
     record().option("--force").output()?.exits(0)?;
     verify()?.exits(0)?;
     Ok(())

@@ -1,7 +1,7 @@
 //! What every probe uses: reading kernel memory, process fields, tree membership, emitting.
 
-pub(crate) mod cgroup;
 pub(crate) mod births;
+pub(crate) mod cgroup;
 pub(crate) mod emit;
 pub(crate) mod enforce;
 pub(crate) mod environment;

@@ -14,8 +14,7 @@ use tracer_ebpf::abi::{Exit, Finding, FoundProcess, Kind, Root, found_state, unr
 use super::cgroup::moved;
 use crate::kernel::{
     cgroup::{self, Cgroup},
-    emit,
-    field,
+    emit, field,
     task::Task,
     tree::{self, Member, Tracked},
 };
@@ -75,7 +74,8 @@ fn look(descriptor: u64, of_pidfs: bool, finding: u64) -> Option<()> {
 /// Puts a running process into the tree. What it does at this moment may come too early to be seen.
 #[inline(always)]
 pub(super) fn enter(task: Task) -> bool {
-    let (Some(tgid), Some(start_ns), Some(exec_id)) = (task.tgid(), task.start_ns(), task.exec_id())
+    let (Some(tgid), Some(start_ns), Some(exec_id)) =
+        (task.tgid(), task.start_ns(), task.exec_id())
     else {
         return false;
     };

@@ -352,11 +352,14 @@ mod tests {
 
     #[test]
     fn sizes_have_units() {
-        let check = |text: &str, bytes: Option<u64>| assert_eq!(super::size(text).ok(), bytes, "{text}");
+        let check =
+            |text: &str, bytes: Option<u64>| assert_eq!(super::size(text).ok(), bytes, "{text}");
         check("64K", Some(65_536));
         check("100M", Some(104_857_600));
         check("2G", Some(2_147_483_648));
-        for wrong in ["", "K", "63K", "1", "1T", "-1M", "99999999999999999999G", "18446744073709551615G"] {
+        for wrong in
+            ["", "K", "63K", "1", "1T", "-1M", "99999999999999999999G", "18446744073709551615G"]
+        {
             check(wrong, None);
         }
     }

@@ -137,7 +137,10 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
         policy: policy.name.clone(),
         claim: match &story.start.attached {
             Some(attached) if attached.from_arming => {
-                format!("{}, from the moment on when tracer had found what ran already", claim.words())
+                format!(
+                    "{}, from the moment on when tracer had found what ran already",
+                    claim.words()
+                )
             }
             Some(_) | None => claim.words(),
         },

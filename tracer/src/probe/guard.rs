@@ -30,9 +30,8 @@ struct Numbers {
 fn bpf(command: libc::c_long, first: u32) -> io::Result<libc::c_long> {
     let attr = Numbers { first, ..Numbers::default() };
     // SAFETY: `attr` has the size that is given, and these commands read numbers from it only.
-    let result = unsafe {
-        libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Numbers>())
-    };
+    let result =
+        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Numbers>()) };
     if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
@@ -53,7 +52,9 @@ pub(super) fn freeze_maps(ebpf: &Ebpf) -> io::Result<()> {
         if name.starts_with('.') || WRITTEN_LATER.contains(&name) {
             continue;
         }
-        if let Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) = map {
+        if let Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) =
+            map
+        {
             freeze_map(map)?;
         }
     }

@@ -660,7 +660,9 @@ impl Attached {
             match guard::is_detached(link) {
                 Ok(None | Some(false)) => {}
                 Ok(Some(true)) => detached += 1,
-                Err(error) => return Err(format!("whether probes are attached could not be read: {error}")),
+                Err(error) => {
+                    return Err(format!("whether probes are attached could not be read: {error}"));
+                }
             }
         }
         if detached > 0 {

@@ -60,7 +60,10 @@ pub struct Parts {
 
 impl std::fmt::Debug for Parts {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Parts").field("path", &self.path).field("number", &self.number).finish_non_exhaustive()
+        f.debug_struct("Parts")
+            .field("path", &self.path)
+            .field("number", &self.number)
+            .finish_non_exhaustive()
     }
 }
 
@@ -99,7 +102,10 @@ impl Write for Parts {
         if full && self.between_lines && self.written_bytes > 0 {
             let next = part(&self.path, self.number + 1);
             self.file = (self.open)(&next).map_err(|error| {
-                io::Error::other(format!("the next file {} could not be opened: {error}", next.display()))
+                io::Error::other(format!(
+                    "the next file {} could not be opened: {error}",
+                    next.display()
+                ))
             })?;
             self.number += 1;
             self.written_bytes = 0;
@@ -134,7 +140,8 @@ pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
     // A first line that is longer is none of tracer's, and neither are further files.
     const LINE_BYTES_MAX: u64 = 16 * 1024 * 1024;
     first.by_ref().take(LINE_BYTES_MAX).read_until(b'\n', &mut line)?;
-    let has_parts = serde_json::from_slice::<First>(&line).is_ok_and(|first| first.part_bytes.is_some());
+    let has_parts =
+        serde_json::from_slice::<First>(&line).is_ok_and(|first| first.part_bytes.is_some());
     let whole = io::Cursor::new(line).chain(first);
     if !has_parts {
         return Ok(Box::new(whole));
@@ -226,7 +233,11 @@ mod tests {
         assert!(parts.len() > 5, "{parts:?}");
         for number in 0..=parts.len() as u32 {
             let file = fs::read(part(&path, number)).unwrap();
-            assert!(file.len() as u64 <= LIMIT_BYTES && file.ends_with(b"\n"), "{number}: {}", file.len());
+            assert!(
+                file.len() as u64 <= LIMIT_BYTES && file.ends_with(b"\n"),
+                "{number}: {}",
+                file.len()
+            );
         }
         assert_eq!(read(&path), (LINES, Integrity::Intact));
 
@@ -262,7 +273,8 @@ mod tests {
         assert!(matches!(refused, Err(OutputError::PartsExist)));
         Parts::new(&path, LIMIT_BYTES, Existing::Replace, open()).unwrap();
         assert!(numbers(&path).unwrap().is_empty());
-        for other in ["session.jsonl.x", "session.jsonl.01", "session.jsonl.", "session.jsonl.1.gz"] {
+        for other in ["session.jsonl.x", "session.jsonl.01", "session.jsonl.", "session.jsonl.1.gz"]
+        {
             fs::write(folder.path().join(other), "").unwrap();
         }
         assert!(numbers(&path).unwrap().is_empty());

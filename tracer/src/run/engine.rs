@@ -43,8 +43,8 @@ use crate::{
     record::{
         Record, Writer,
         schema::{
-            self, Canary, CanaryPhase, Checks, CommandStatus, CounterRow, End, FileWatch, Host, LedgerRow,
-            SCHEMA, SensorState, Start, Witness,
+            self, Canary, CanaryPhase, Checks, CommandStatus, CounterRow, End, FileWatch, Host,
+            LedgerRow, SCHEMA, SensorState, Start, Witness,
         },
     },
     session::Story,
@@ -189,7 +189,11 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(collector: Collector, attached: Attached, signals: Signals) -> io::Result<Session> {
+    pub(super) fn new(
+        collector: Collector,
+        attached: Attached,
+        signals: Signals,
+    ) -> io::Result<Session> {
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
         let rings = collector.rings();
         // argv pieces need no wake-up: they are read when their exec is.
@@ -459,7 +463,11 @@ impl Session {
     }
 
     /// Detaches, drains to the last record and takes the counters.
-    pub(super) async fn end(&mut self, status: CommandStatus, witness: Witness) -> Result<End, RunError> {
+    pub(super) async fn end(
+        &mut self,
+        status: CommandStatus,
+        witness: Witness,
+    ) -> Result<End, RunError> {
         self.check_now();
         self.attached.detach();
         let counters = self.settle().await?;
@@ -545,7 +553,9 @@ impl Session {
 }
 
 fn say_stopped(what: &str) {
-    eprintln!("tracer: the recording cannot be written any more, and --on-error=stop is given: {what}");
+    eprintln!(
+        "tracer: the recording cannot be written any more, and --on-error=stop is given: {what}"
+    );
 }
 
 /// To a child that was not waited for yet.

@@ -101,8 +101,9 @@ pub(super) fn processes(directory: &Path) -> io::Result<Vec<u32>> {
             match processes(&entry.path()) {
                 Ok(below) => pids.extend(below),
                 // It was removed, so it was empty.
-                Err(error) if matches!(error.kind(), io::ErrorKind::NotFound)
-                    || error.raw_os_error() == Some(libc::ENODEV) => {}
+                Err(error)
+                    if matches!(error.kind(), io::ErrorKind::NotFound)
+                        || error.raw_os_error() == Some(libc::ENODEV) => {}
                 Err(error) => return Err(error),
             }
         }
@@ -178,7 +179,8 @@ fn is_id(name: &str) -> bool {
 
 /// The ID of the container that a cgroup of that name is of.
 fn container_id(name: &str) -> Option<&str> {
-    const PREFIXES: [&str; 6] = ["docker-", "cri-containerd-", "crio-", "libpod-", "runc-", "crun-"];
+    const PREFIXES: [&str; 6] =
+        ["docker-", "cri-containerd-", "crio-", "libpod-", "runc-", "crun-"];
     let scope = name.strip_suffix(".scope");
     let bare = scope.unwrap_or(name);
     let own = PREFIXES.iter().find_map(|prefix| bare.strip_prefix(prefix));
@@ -228,7 +230,8 @@ mod tests {
 
     #[test]
     fn every_layout_has_its_id() {
-        let check = |name: &str, expected: Option<&str>| assert_eq!(container_id(name), expected, "{name}");
+        let check =
+            |name: &str, expected: Option<&str>| assert_eq!(container_id(name), expected, "{name}");
         for prefix in ["docker-", "cri-containerd-", "crio-", "libpod-", "runc-", "crun-"] {
             check(&format!("{prefix}{A}.scope"), Some(A));
         }
@@ -258,10 +261,16 @@ mod tests {
     fn a_container_is_found_by_the_beginning_of_its_id() {
         let pod = "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod1.slice";
         let docker = format!("system.slice/docker-{A}.scope");
-        let (v1_docker, kubernetes) = (format!("memory/docker/{A}"), format!("{pod}/cri-containerd-{C}.scope"));
-        let (_folder, mounts) = tree(&[&docker, &v1_docker, &kubernetes, "web", "web2", "user.slice"]);
+        let (v1_docker, kubernetes) =
+            (format!("memory/docker/{A}"), format!("{pod}/cri-containerd-{C}.scope"));
+        let (_folder, mounts) =
+            tree(&[&docker, &v1_docker, &kubernetes, "web", "web2", "user.slice"]);
         let found = container(&mounts, "aa").unwrap();
-        assert_eq!((found.id.as_str(), found.directories.len()), (A, 2), "one container, two hierarchies");
+        assert_eq!(
+            (found.id.as_str(), found.directories.len()),
+            (A, 2),
+            "one container, two hierarchies"
+        );
         assert_eq!(container(&mounts, C).unwrap().directories, [mounts[0].point.join(&kubernetes)]);
         assert_eq!(container(&mounts, "web").unwrap().directories, [mounts[0].point.join("web")]);
         assert_eq!(container(&mounts, "cc"), Err(NoContainer::Unknown("cc".into())));
@@ -269,9 +278,13 @@ mod tests {
 
     #[test]
     fn a_beginning_that_several_share_is_an_error_that_lists_them() {
-        let (_folder, mounts) = tree(&[&format!("docker/{A}"), &format!("docker/{B}"), &format!("docker/{C}")]);
+        let (_folder, mounts) =
+            tree(&[&format!("docker/{A}"), &format!("docker/{B}"), &format!("docker/{C}")]);
         let error = container(&mounts, "aa").unwrap_err();
-        assert_eq!(error, NoContainer::Ambiguous { asked: "aa".into(), ids: vec![A.into(), B.into()] });
+        assert_eq!(
+            error,
+            NoContainer::Ambiguous { asked: "aa".into(), ids: vec![A.into(), B.into()] }
+        );
         assert!(error.to_string().contains(A) && error.to_string().contains(B), "{error}");
         assert!(container(&mounts, "").is_err());
     }

@@ -15,8 +15,8 @@ use crate::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
             Attempt, CgroupMove, Close, ConnectResult, CredentialFile, Datagram, Dns, End,
-            Exchange, Exec, Exit, ForeignSend, FoundSocket, HandOff, Intrusion, LocalSend, Mapped, OddSocket,
-            Opened, Opening, Outcome, Record, Resolved, Snapshot, Start,
+            Exchange, Exec, Exit, ForeignSend, FoundSocket, HandOff, Intrusion, LocalSend, Mapped,
+            OddSocket, Opened, Opening, Outcome, Record, Resolved, Snapshot, Start,
         },
     },
 };

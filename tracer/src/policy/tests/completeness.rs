@@ -14,7 +14,9 @@ fn every_gap_makes_it_inconclusive_and_says_so() {
     };
     gap(|start, _| start.armed_before_first_instruction = false, "before the probes were attached");
     gap(
-        |_, end| end.checks = Some(Checks { made: 2, failure: Some("2 probes were detached".into()) }),
+        |_, end| {
+            end.checks = Some(Checks { made: 2, failure: Some("2 probes were detached".into()) })
+        },
         "2 probes were detached",
     );
     gap(|_, end| end.counters[0].lost = 1, "were lost");

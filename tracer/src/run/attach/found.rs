@@ -103,7 +103,10 @@ fn executed_file(
         device: version.id.device,
         inode: version.id.inode,
         size_bytes: version.size_bytes,
-        mtime_ns: metadata.mtime().saturating_mul(1_000_000_000).saturating_add(metadata.mtime_nsec()),
+        mtime_ns: metadata
+            .mtime()
+            .saturating_mul(1_000_000_000)
+            .saturating_add(metadata.mtime_nsec()),
         ctime_ns: version.ctime_ns,
         mode: metadata.mode(),
     };
@@ -148,7 +151,9 @@ struct Known {
 impl Sockets {
     /// Those that the process has open, or why that is not known.
     pub(super) fn of(&mut self, look: &Look, t_ns: u64) -> Result<Vec<FoundSocket>, String> {
-        let about = |error: ProcError| format!("the sockets of process {} could not be read: {error}", look.pid);
+        let about = |error: ProcError| {
+            format!("the sockets of process {} could not be read: {error}", look.pid)
+        };
         let pid = i32::try_from(look.pid).map_err(|error| error.to_string())?;
         let process = Process::new(pid).map_err(about)?;
         let mut inodes = BTreeSet::new();
@@ -252,11 +257,17 @@ mod tests {
         let listener = std::net::TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let address = listener.local_addr().unwrap();
         let client = std::net::TcpStream::connect(address).unwrap();
-        let found = tracer_ebpf::abi::FoundProcess { tgid: std::process::id(), ..Default::default() };
+        let found =
+            tracer_ebpf::abi::FoundProcess { tgid: std::process::id(), ..Default::default() };
         let look = Look { pid: std::process::id(), found };
         let sockets = Sockets::default().of(&look, 1).unwrap();
-        let listening = sockets.iter().find(|socket| socket.state.as_deref() == Some("listen") && socket.local == Some(address));
-        assert!(listening.is_some_and(|socket| socket.remote.is_none() && !socket.leads_away()), "{sockets:?}");
+        let listening = sockets.iter().find(|socket| {
+            socket.state.as_deref() == Some("listen") && socket.local == Some(address)
+        });
+        assert!(
+            listening.is_some_and(|socket| socket.remote.is_none() && !socket.leads_away()),
+            "{sockets:?}"
+        );
         let connected = sockets.iter().find(|socket| socket.remote == Some(address));
         assert_eq!(connected.and_then(|socket| socket.local), client.local_addr().ok());
         assert!(connected.is_some_and(FoundSocket::leads_away));

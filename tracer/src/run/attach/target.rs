@@ -33,7 +33,9 @@ pub enum Target {
 pub enum TargetError {
     #[error(transparent)]
     NoContainer(#[from] NoContainer),
-    #[error("{path} is no cgroup: {why}; nothing was traced. A cgroup is a directory below /sys/fs/cgroup")]
+    #[error(
+        "{path} is no cgroup: {why}; nothing was traced. A cgroup is a directory below /sys/fs/cgroup"
+    )]
     NoCgroup { path: String, why: String },
     #[error("there is no process {0} in tracer's pid namespace; nothing was traced")]
     NoProcess(u32),
@@ -72,7 +74,8 @@ impl Target {
                 })
             }
             Target::Cgroup(path) => {
-                let path = path.canonicalize().map_err(|error| no_cgroup(path, &error.to_string()))?;
+                let path =
+                    path.canonicalize().map_err(|error| no_cgroup(path, &error.to_string()))?;
                 if !path.join(hierarchies::PROCESSES).exists() {
                     return Err(no_cgroup(&path, "it has no cgroup.procs"));
                 }
@@ -90,7 +93,8 @@ impl Target {
             }
             Target::Host => {
                 let v2 = mounts.iter().find(|mount| mount.is_v2);
-                let no_v2 = || "the v2 cgroups are not mounted (file system type cgroup2)".to_owned();
+                let no_v2 =
+                    || "the v2 cgroups are not mounted (file system type cgroup2)".to_owned();
                 Ok(Place {
                     to: AttachedTo::Host,
                     members: Members::Everybody,
@@ -144,7 +148,10 @@ fn v2_of(mounts: &[hierarchies::Mount], pid: u32) -> Result<PathBuf, String> {
     let path = v2_path(&cgroup::read(&format!("/proc/{pid}/cgroup"))?)
         .ok_or("this kernel has no v2 cgroups")?;
     v2_directory(mounts, &path).ok_or_else(|| {
-        format!("the cgroup {} of process {pid} is in no mounted part of the v2 cgroups", path.display())
+        format!(
+            "the cgroup {} of process {pid} is in no mounted part of the v2 cgroups",
+            path.display()
+        )
     })
 }
 
@@ -177,6 +184,7 @@ impl SharedCgroup {
     pub(super) fn report(&self, members: &Members) -> schema::CommandCgroup {
         let inside = hierarchies::processes(&self.directory).unwrap_or_default().len() as u64;
         let joined = match members {
+            Members::Cgroups(directories) if directories.contains(&self.directory) => inside,
             Members::Cgroups(directories) => directories
                 .iter()
                 .map(|directory| hierarchies::processes(directory).unwrap_or_default().len() as u64)
