@@ -528,7 +528,13 @@ fn containers(scratch: &Scratch) -> Result<()> {
         "the host was joined"
     );
     drop(running);
-    let _ = v2_mount()?.map(|mount| fs::remove_dir(mount.join("docker")));
+    // runc removes the cgroups of containers and leaves the one above.
+    for mount in fs::read_to_string("/proc/self/mounts")?.lines() {
+        let mut fields = mount.split(' ').skip(1);
+        if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
+            let _ = fs::remove_dir(Path::new(point).join("docker"));
+        }
+    }
     Ok(())
 }
 
