@@ -219,7 +219,7 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     verify()?.exits(11)?.prints("the digest does not fit")?;
     fs::rename(scratch.file("aside"), part(2))?;
     verify()?.exits(0)?;
-    record().output()?.exits(125)?.says("exists already")?;
+    record().output()?.exits(125)?.says("--force removes them")?;
     record().option("--force").output()?.exits(0)?;
     verify()?.exits(0)?;
     Ok(())

@@ -63,6 +63,17 @@ pub struct FoundProcess {
     pub state: u32,
 }
 
+/// Who bore a process outside the tree, and whether that process has ended.
+#[derive(
+    Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,
+)]
+#[repr(C)]
+pub struct Birth {
+    pub parent: ProcessName,
+    /// Not 0 when the process has ended.
+    pub ended: u64,
+}
+
 /// A process by the names that are never reused together.
 #[derive(
     Clone, Copy, Debug, Default, PartialEq, Eq, FromBytes, IntoBytes, KnownLayout, Immutable,

@@ -30,7 +30,7 @@ pub use exec::{
     PATH_PARTS_MAX, Stdio, VARIABLE_NAME_MAX, VARIABLES_MAX, exec_flag,
 };
 pub use foreign_send::ForeignSend;
-pub use found::{Finding, FoundProcess, ProcessName, Switch, found_state};
+pub use found::{Birth, Finding, FoundProcess, ProcessName, Switch, found_state};
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
 pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};

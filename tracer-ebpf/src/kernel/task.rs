@@ -49,7 +49,12 @@ impl Task {
 
     #[inline(always)]
     pub(crate) fn parent_tgid(self) -> Option<u32> {
-        Task(self.0.follow(&field::TASK_REAL_PARENT)?).tgid()
+        self.parent()?.tgid()
+    }
+
+    #[inline(always)]
+    pub(crate) fn parent(self) -> Option<Task> {
+        self.0.follow(&field::TASK_REAL_PARENT).map(Task)
     }
 
     /// What is open under this descriptor; null when it is closed.

@@ -9,13 +9,17 @@ use tracer_ebpf::abi::{Exit, Kind, unread};
 
 use super::{resolve, tls};
 use crate::kernel::{
-    emit,
+    births, emit,
     task::Task,
     tree::{self, Tracked},
 };
 
 #[raw_tracepoint(tracepoint = "sched_process_exit")]
 fn exit(ctx: RawTracePointContext) -> i32 {
+    // Of members too: they were noted if they became members after their births.
+    if births::are_noted() && Task::current().live_threads().is_none_or(|live| live == 0) {
+        births::note_end(Task::current());
+    }
     if let Some(process) = tree::current(&ctx) {
         resolve::forget_call();
         tls::forget_calls();

@@ -75,7 +75,9 @@ fn on_foreign_fork(child: Task) {
         return; // a thread
     }
     births::note(child, parent);
-    if cgroup::is_followed() && Cgroup::of(child).is_some_and(|cgroup| !cgroup.is_outside()) {
+    let joins =
+        cgroup::is_followed() && Cgroup::of(child).is_some_and(|cgroup| !cgroup.is_outside());
+    if joins || (births::are_noted() && births::descends(parent)) {
         enter(child);
     }
 }

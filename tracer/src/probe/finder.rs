@@ -11,7 +11,7 @@ use aya::{
     Pod,
     maps::{Array, HashMap, Map, MapData, MapError},
 };
-use tracer_ebpf::abi::{Finding, FoundProcess, ProcessName, Switch};
+use tracer_ebpf::abi::{Birth, Finding, FoundProcess, ProcessName, Switch};
 
 use super::enlist;
 use crate::model::ProcessKey;
@@ -21,7 +21,7 @@ pub struct Finder {
     program: OwnedFd,
     answer: Array<MapData, Plain<FoundProcess>>,
     switches: Array<MapData, u32>,
-    births: HashMap<MapData, Plain<ProcessName>, Plain<ProcessName>>,
+    births: HashMap<MapData, Plain<ProcessName>, Plain<Birth>>,
 }
 
 impl std::fmt::Debug for Finder {
@@ -39,6 +39,8 @@ struct Plain<T>(T);
 unsafe impl Pod for Plain<FoundProcess> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<ProcessName> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Birth> {}
 
 /// A process that nobody can mistake for a later one of the same number.
 #[derive(Debug)]
@@ -94,12 +96,13 @@ impl Finder {
         self.switches.set(switch as u32, u32::from(on), 0).map_err(io::Error::other)
     }
 
-    /// Who was born outside the tree since births are noted, and whose child that is.
-    pub fn births(&self) -> io::Result<BTreeMap<ProcessKey, ProcessKey>> {
+    /// Who was born outside the tree since births are noted, whose child that is, and whether it is alive.
+    pub fn births(&self) -> io::Result<BTreeMap<ProcessKey, (ProcessKey, bool)>> {
         let key = |name: ProcessName| ProcessKey { pid: name.tgid, start_ns: name.start_ns };
         let rows = self.births.iter();
-        rows.map(|row| row.map(|(Plain(child), Plain(parent))| (key(child), key(parent))))
-            .collect::<Result<_, _>>()
-            .map_err(io::Error::other)
+        let noted = |(Plain(child), Plain(birth)): (Plain<ProcessName>, Plain<Birth>)| {
+            (key(child), (key(birth.parent), birth.ended == 0))
+        };
+        rows.map(|row| row.map(noted)).collect::<Result<_, _>>().map_err(io::Error::other)
     }
 }

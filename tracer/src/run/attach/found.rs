@@ -4,7 +4,7 @@
 //! what its own memory says now.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BTreeSet, btree_map::Entry},
     fs,
     net::SocketAddr,
     os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
@@ -23,7 +23,7 @@ use crate::{
     record::schema::{Argv, Credentials, Exec, ExecutedFile, FoundSocket, SocketProtocol},
 };
 
-/// Of arguments, which the kernel allows 6 MiB of.
+/// What stands behind the path of a file that has no name any more.
 const DELETED: &[u8] = b" (deleted)";
 
 /// The image of a process, and where its file can be read.
@@ -169,12 +169,12 @@ impl Sockets {
         }
         let link = format!("/proc/{}/ns/net", look.pid);
         let namespace = fs::metadata(link).map_err(|error| about(error.into()))?.ino();
-        if !self.namespaces.contains_key(&namespace) {
-            self.namespaces.insert(namespace, table(&process).map_err(about)?);
-        }
-        let known = self.namespaces.get(&namespace);
+        let table = match self.namespaces.entry(namespace) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(new) => new.insert(table(&process).map_err(about)?),
+        };
         let socket = |inode: u64| {
-            let known = known.and_then(|known| known.get(&inode)).cloned();
+            let known = table.get(&inode).cloned();
             FoundSocket {
                 t_ns,
                 process: look.key(),

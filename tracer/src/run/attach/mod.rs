@@ -13,7 +13,7 @@ mod target;
 
 use std::{io, time::Duration};
 
-use tracer_ebpf::abi::{Finding, Switch};
+use tracer_ebpf::abi::{Finding, Switch, found_state};
 
 pub use target::{Target, TargetError};
 
@@ -106,7 +106,8 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
 fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> io::Result<()> {
     let Searched { enrolled, born, rounds, mut doubts } = searched;
     let mut sockets = Sockets::default();
-    for look in &enrolled {
+    let processes = (enrolled.len() + born.len()) as u64;
+    for look in enrolled.iter().chain(&born) {
         let t_ns = boottime_ns()?;
         let image = stable_image(session, finder, look, t_ns)?;
         let open = sockets.of(look, t_ns);
@@ -119,15 +120,23 @@ fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> i
         records.push(Record::Exec(Box::new(image.exec)));
         match open {
             Ok(open) => records.extend(open.into_iter().map(Record::FoundSocket)),
-            Err(why) => doubts.push(why),
+            Err(why) if is_alive(finder, look)? => doubts.push(why),
+            Err(_ended) => {}
         }
         session.collector.found.insert(look.key(), records);
     }
     session.collector.round()?;
-    let processes = enrolled.len() as u64 + born;
+    // Children that the fork probe reported have their parents' images.
+    session.collector.found.clear();
     let snapshot = Snapshot { t_ns: boottime_ns()?, processes, rounds, doubts };
     session.collector.add(Record::Snapshot(snapshot));
     Ok(())
+}
+
+fn is_alive(finder: &Finder, look: &Look) -> io::Result<bool> {
+    let Some(process) = PidFd::open(look.pid)? else { return Ok(false) };
+    let now = finder.find(&process, Finding::Look)?;
+    Ok(now.start_ns == look.found.start_ns && now.state != found_state::ENDED)
 }
 
 /// The image that a process has had since it was enrolled; none when it has ended. One that it takes on
@@ -145,8 +154,7 @@ fn stable_image(
         let Some(process) = PidFd::open(look.pid)? else { return Ok(None) };
         let seen = found::image(look, t_ns, session.collector.identifier());
         let now = finder.find(&process, Finding::Look)?;
-        if now.start_ns != look.found.start_ns || now.state == tracer_ebpf::abi::found_state::ENDED
-        {
+        if now.start_ns != look.found.start_ns || now.state == found_state::ENDED {
             return Ok(None);
         }
         image = Some(seen);

@@ -4,10 +4,12 @@
 //! probes attached ─► first look ─► births are noted ─► look, enrol, look, ... ─► nobody new: done
 //! ```
 //!
-//! A member's children are members by the fork probe. What a process forked before it was enrolled is
-//! found by the next look; if that child has ended by then, the note of its birth still tells whose
-//! children its own children are. So the last look has nobody left to find, but for one case that is
-//! reported: a process born between the first look and the first note, whose parent ended at once.
+//! A member's children are members by the fork probe, and so is, while tracer is looking, who has a member
+//! among its ancestors. Who was born to others is noted with its parent, and tells whose children its own
+//! children are when it has ended. A search is over when a look finds nobody new and nobody noted is
+//! alive who should be a member: a line of processes that each fork and end at once is never seen by a
+//! look. One case remains, and is reported: a process born between the first look and the first note,
+//! whose parent ended at once.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -53,8 +55,8 @@ impl Look {
 pub(super) struct Searched {
     /// In the order of their births.
     pub(super) enrolled: Vec<Look>,
-    /// Members by their births, which happened while others were enrolled.
-    pub(super) born: u64,
+    /// Who became a member by birth meanwhile, and is alive.
+    pub(super) born: Vec<Look>,
     pub(super) rounds: u64,
     pub(super) doubts: Vec<String>,
 }
@@ -67,7 +69,7 @@ pub(super) struct Search<'a> {
 }
 
 /// More rounds than any search needs: each has to find somebody who was there before its members were.
-const ROUNDS_MAX: u64 = 200;
+const ROUNDS_MAX: u64 = 1000;
 
 /// Enrols everybody. `clock` gives `CLOCK_BOOTTIME`.
 pub(super) fn search(
@@ -105,7 +107,10 @@ impl Search<'_> {
             let looks = self.look()?;
             self.family.learn(&looks);
             // After the look: whoever it did not see any more has left its note.
-            self.family.parents.extend(self.finder.births()?);
+            let births = self.finder.births()?;
+            for (child, (parent, _)) in &births {
+                self.family.is_child_of(*child, *parent);
+            }
             let mut new: Vec<Look> = looks
                 .iter()
                 .filter(|look| look.found.state == found_state::OUTSIDE)
@@ -113,11 +118,14 @@ impl Search<'_> {
                 .copied()
                 .collect();
             new.sort_by_key(Look::key_by_birth);
-            if new.is_empty() {
+            let missed = self.missed(&births, &looks)?;
+            if new.is_empty() && !missed {
                 self.family.doubt(&looks, noted_since_ns, &mut self.searched.doubts);
+                let known: BTreeSet<ProcessKey> =
+                    self.searched.enrolled.iter().map(Look::key).collect();
                 let inside = |look: &&Look| look.found.state == found_state::INSIDE;
-                let inside = looks.iter().filter(inside).count() as u64;
-                self.searched.born = inside.saturating_sub(self.searched.enrolled.len() as u64);
+                let born = looks.iter().filter(inside).filter(|look| !known.contains(&look.key()));
+                self.searched.born = born.copied().collect();
                 return Ok(());
             }
             if self.searched.rounds == ROUNDS_MAX {
@@ -129,6 +137,39 @@ impl Search<'_> {
                 self.enrol(look)?;
             }
         }
+    }
+
+    /// Whether somebody who was born meanwhile is alive and no member, although it should be. Who can be
+    /// reached by its number is enrolled at once, before it ends.
+    fn missed(
+        &mut self,
+        births: &BTreeMap<ProcessKey, (ProcessKey, bool)>,
+        looks: &[Look],
+    ) -> io::Result<bool> {
+        if !matches!(self.members, Members::Tree(_)) {
+            return Ok(false);
+        }
+        let alive = births.iter().filter(|(_, (_, alive))| *alive).map(|(child, _)| *child);
+        let inside = looks.iter().filter(|look| look.found.state == found_state::INSIDE);
+        let inside: BTreeSet<ProcessKey> = inside.map(Look::key).collect();
+        let wanted: Vec<ProcessKey> =
+            alive.filter(|child| !inside.contains(child) && self.family.descends(*child)).collect();
+        let mut missed = false;
+        for key in wanted {
+            // In another pid namespace the number is somebody else's, and the next look decides.
+            let Some(process) = PidFd::open(key.pid)? else {
+                missed = true;
+                continue;
+            };
+            let look = Look { pid: key.pid, found: self.finder.find(&process, Finding::Look)? };
+            if look.key() != key {
+                missed = true;
+            } else if look.found.state == found_state::OUTSIDE {
+                self.enrol(look)?;
+                missed = true;
+            }
+        }
+        Ok(missed)
     }
 
     fn is_wanted(&self, look: &Look) -> bool {
@@ -218,8 +259,9 @@ struct Family {
     root: Option<ProcessKey>,
     /// Who was there at the first look.
     before: BTreeSet<ProcessKey>,
-    /// As first seen: a process whose parent ends gets another one.
-    parents: BTreeMap<ProcessKey, ProcessKey>,
+    /// All that were ever seen: a process whose parent ends is handed to one of that parent's ancestors, so
+    /// whoever has a parent of the tree at any time belongs to it.
+    parents: BTreeMap<ProcessKey, BTreeSet<ProcessKey>>,
 }
 
 impl Family {
@@ -230,35 +272,41 @@ impl Family {
             // A parent that is younger than its child has the number of one that ended.
             let parent = by_pid.get(&look.found.parent_tgid);
             if let Some(parent) = parent.filter(|parent| parent.start_ns <= look.found.start_ns) {
-                self.parents.entry(look.key()).or_insert(*parent);
+                self.is_child_of(look.key(), *parent);
             }
         }
     }
 
-    fn descends(&self, key: ProcessKey) -> bool {
-        self.line(key).any(|ancestor| Some(ancestor) == self.root)
+    fn is_child_of(&mut self, child: ProcessKey, parent: ProcessKey) {
+        self.parents.entry(child).or_default().insert(parent);
     }
 
-    /// A process and its ancestors.
-    fn line(&self, key: ProcessKey) -> impl Iterator<Item = ProcessKey> {
-        // Numbers are reused and parents are not always known by their births: no walk is endless.
-        const ANCESTORS_MAX: usize = 100_000;
-        std::iter::successors(Some(key), |key| {
-            self.parents.get(key).filter(|parent| *parent != key).copied()
-        })
-        .take(ANCESTORS_MAX)
+    fn descends(&self, key: ProcessKey) -> bool {
+        self.root.is_some_and(|root| self.with_ancestors(key).contains(&root))
+    }
+
+    /// A process and all its ancestors.
+    fn with_ancestors(&self, key: ProcessKey) -> BTreeSet<ProcessKey> {
+        let mut known = BTreeSet::from([key]);
+        let mut next = vec![key];
+        while let Some(key) = next.pop() {
+            let parents = self.parents.get(&key).into_iter().flatten();
+            next.extend(parents.filter(|parent| known.insert(**parent)));
+        }
+        known
     }
 
     /// Who may be a descendant whose parent ended before it was seen. Such a process is handed to an
     /// ancestor of that parent, which is one of the root's.
     fn doubt(&self, looks: &[Look], noted_since_ns: u64, doubts: &mut Vec<String>) {
         let Some(root) = self.root else { return };
-        let ancestors: BTreeSet<ProcessKey> = self.line(root).skip(1).collect();
+        let mut ancestors = self.with_ancestors(root);
+        ancestors.remove(&root);
         for look in looks.iter().filter(|look| look.found.state == found_state::OUTSIDE) {
             let key = look.key();
             let unseen = key.start_ns < noted_since_ns && !self.before.contains(&key);
-            let parent = self.parents.get(&key);
-            if unseen && parent.is_none_or(|parent| ancestors.contains(parent)) {
+            let mut parents = self.parents.get(&key).into_iter().flatten();
+            if unseen && parents.all(|parent| ancestors.contains(parent)) {
                 doubts.push(format!(
                     "process {} was born while tracer was looking for the others, and whose child it was is \
                      not known",
@@ -304,8 +352,19 @@ mod tests {
     fn births_tell_of_parents_that_nobody_saw() {
         let mut family = family(&[look(1, 0, 0), look(10, 5, 1)], key(10, 5));
         // 20 was born and ended between two looks; its child 21 was handed to init.
-        family.parents.extend([(key(20, 9), key(10, 5)), (key(21, 10), key(20, 9))]);
+        family.is_child_of(key(20, 9), key(10, 5));
+        family.is_child_of(key(21, 10), key(20, 9));
         family.learn(&[look(1, 0, 0), look(10, 5, 1), look(21, 10, 1)]);
+        assert!(family.descends(key(21, 10)));
+    }
+
+    #[test]
+    fn who_is_handed_to_a_member_is_one() {
+        let mut family = family(&[look(1, 0, 0), look(10, 5, 1)], key(10, 5));
+        // Nobody ever saw 20; its child 21 was noted, and is handed to 10 later.
+        family.is_child_of(key(21, 10), key(20, 9));
+        assert!(!family.descends(key(21, 10)));
+        family.learn(&[look(1, 0, 0), look(10, 5, 1), look(21, 10, 10)]);
         assert!(family.descends(key(21, 10)));
     }
 

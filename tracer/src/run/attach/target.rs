@@ -184,6 +184,7 @@ impl SharedCgroup {
     pub(super) fn report(&self, members: &Members) -> schema::CommandCgroup {
         let inside = hierarchies::processes(&self.directory).unwrap_or_default().len() as u64;
         let joined = match members {
+            Members::Cgroups(directories) if directories.contains(&self.directory) => inside,
             Members::Cgroups(directories) => directories
                 .iter()
                 .map(|directory| hierarchies::processes(directory).unwrap_or_default().len() as u64)
