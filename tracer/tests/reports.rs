@@ -287,21 +287,29 @@ fn the_commands_of_the_document_work() {
 /// Python's parser, which shares no code with serde_json, reads the same values.
 #[test]
 fn two_parsers_read_the_same() {
-    const SCRIPT: &str = "import json, sys\n\
-                          for line in open(sys.argv[1], encoding='utf-8', newline='\\n'):\n    \
-                          print(json.dumps(json.loads(line), ensure_ascii=True))";
+    const SCRIPT: &str = "\
+import json, sys
+text = open(sys.argv[1], encoding='utf-8', newline='\\n').read()
+for value in text.splitlines() if sys.argv[1].endswith('l') else [text]:
+    print(json.dumps(json.loads(value), ensure_ascii=True))
+";
     for golden in goldens() {
-        let mut python = Command::new("python3");
-        let Some(output) = output(python.args(["-c", SCRIPT]).arg(&golden.recording)) else {
-            return skip("there is no python3 on PATH");
-        };
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        let theirs = String::from_utf8(output.stdout).unwrap();
-        let ours = fs::read_to_string(&golden.recording).unwrap();
-        assert_eq!(theirs.lines().count(), ours.lines().count(), "{}", golden.name);
-        for (theirs, ours) in theirs.lines().zip(ours.lines()) {
-            let read = |line| serde_json::from_str::<serde_json::Value>(line).unwrap();
-            assert_eq!(read(theirs), read(ours), "{}", golden.name);
+        for end in ["jsonl", "json", "perfetto.json"] {
+            let file = folder().join(format!("{}.{end}", golden.name));
+            let mut python = Command::new("python3");
+            let Some(output) = output(python.args(["-c", SCRIPT]).arg(&file)) else {
+                return skip("there is no python3 on PATH");
+            };
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            let text = fs::read_to_string(&file).unwrap();
+            let values = |text: &str| -> Vec<serde_json::Value> {
+                let values = serde_json::Deserializer::from_str(text).into_iter();
+                values.collect::<Result<_, _>>().unwrap()
+            };
+            let theirs = values(&String::from_utf8(output.stdout).unwrap());
+            assert_eq!(theirs, values(&text), "{}", file.display());
+            let lines = if end == "jsonl" { text.lines().count() } else { 1 };
+            assert_eq!(theirs.len(), lines, "{}", file.display());
         }
     }
 }

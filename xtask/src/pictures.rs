@@ -36,6 +36,15 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         tracer.args(["report", "--format", "html", "--force", "--output"]).arg(page).arg(recording);
         command::run_shown(&mut tracer, if_fails)?;
     }
+    let member = |group: &str, name: &str| {
+        format!("{group}={}", recordings.join(name).with_extension("jsonl").display())
+    };
+    let mut tracer = command::program(layout, layout.release("tracer"));
+    tracer.args(["compare", "--format", "html", "--force", "--output"]);
+    tracer.arg(pages.join("comparison.html"));
+    tracer.args([member("sdk", "proven"), member("sdk", "inconclusive")]);
+    tracer.args([member("cli", "violated"), member("cli", "handed-over")]);
+    command::run_shown(&mut tracer, if_fails)?;
     let mut pictures = command::program(layout, layout.release("tracer-pictures"));
     command::run_shown(pictures.arg(pages).arg(PICTURES), if_fails)?;
     Ok(ExitCode::SUCCESS)

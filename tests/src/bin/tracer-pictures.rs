@@ -18,7 +18,7 @@ struct Options {
 }
 
 /// A picture's name, the page, how it is shown, and what is done on it first.
-const PICTURES: [(&str, &str, View, &str); 4] = [
+const PICTURES: [(&str, &str, View, &str); 5] = [
     ("proven", "proven", View { width: 1280, height: 640, dark: false }, ""),
     ("violated-dark", "violated", View { width: 1280, height: 680, dark: true }, ""),
     (
@@ -37,6 +37,7 @@ const PICTURES: [(&str, &str, View, &str); 4] = [
         View { width: 400, height: 720, dark: false },
         "document.getElementById('timeline').scrollIntoView();",
     ),
+    ("comparison", "comparison", View { width: 1000, height: 900, dark: false }, ""),
 ];
 
 fn main() -> Result<()> {

@@ -31,6 +31,7 @@ mod readme;
 mod recording;
 mod report;
 mod resolve;
+mod screen;
 mod session;
 mod swarm;
 mod terminal;
@@ -84,6 +85,7 @@ fn main() -> ExitCode {
         ("readme", readme::TESTS),
         ("report", report::TESTS),
         ("compare", compare::TESTS),
+        ("screen", screen::TESTS),
         ("evasions", evasions::TESTS),
         ("hidden", hidden::TESTS),
     ];

@@ -74,7 +74,7 @@ fn interrupt_is_forwarded(scratch: &Scratch) -> Result<()> {
 }
 
 /// A terminal: the side of the person, and the side of the program.
-fn terminal() -> Result<(File, File)> {
+pub(crate) fn terminal() -> Result<(File, File)> {
     let error = std::io::Error::last_os_error;
     // SAFETY: no memory is involved.
     let fd = unsafe { libc::posix_openpt(libc::O_RDWR | libc::O_NOCTTY | libc::O_CLOEXEC) };

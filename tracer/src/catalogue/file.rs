@@ -52,14 +52,25 @@ pub(super) struct File {
 impl Catalogue {
     /// The embedded catalogue, extended by files.
     pub fn with_files(paths: &[impl AsRef<Path>]) -> Result<Catalogue, CatalogueError> {
-        let mut catalogue = Catalogue::embedded().clone();
+        let mut texts = Vec::new();
         for path in paths {
             let name = path.as_ref().display().to_string();
             let text = std::fs::read_to_string(path)
                 .map_err(|source| CatalogueError::Io { path: name.clone(), source })?;
+            texts.push((name, text));
+        }
+        Catalogue::with_texts(texts.iter().map(|(name, text)| (name.as_str(), text.as_str())))
+    }
+
+    /// The same of texts, each with the name that errors call it by.
+    pub fn with_texts<'a>(
+        texts: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Result<Catalogue, CatalogueError> {
+        let mut catalogue = Catalogue::embedded().clone();
+        for (name, text) in texts {
             catalogue
-                .extend(parse(&text, &name)?)
-                .map_err(|detail| CatalogueError::Invalid { path: name, detail })?;
+                .extend(parse(text, name)?)
+                .map_err(|detail| CatalogueError::Invalid { path: name.into(), detail })?;
         }
         Ok(catalogue)
     }

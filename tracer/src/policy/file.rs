@@ -142,7 +142,8 @@ pub fn load(name: &str) -> Result<Policy, PolicyError> {
     }
 }
 
-pub(super) fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
+/// The text of a policy file; `path` is what errors call it.
+pub fn parse(text: &str, path: &str) -> Result<Policy, PolicyError> {
     let invalid = |detail: String| PolicyError::Invalid { path: path.into(), detail };
     let policy: Policy = toml::from_str(text).map_err(|error| invalid(error.to_string()))?;
     if policy.name.trim().is_empty() {

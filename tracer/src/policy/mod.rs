@@ -24,7 +24,7 @@ pub use claim::{AllowedExec, Claim, ClaimKind, DnsRule, Subject};
 pub use completeness::{Concern, Requirement, completeness};
 pub use explain::{explain, explain_endpoint};
 pub use file::{
-    Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load,
+    Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load, parse,
 };
 #[cfg(test)]
 pub(crate) use tests::{exec as test_exec, good_end as test_end, start as test_start};
