@@ -29,7 +29,8 @@ struct Options {
     /// Put the tables into this document too
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
-    /// Only these parts: spawn, connect, untraced, resolver, node, start, losses, growth, verify
+    /// Only these parts: spawn, connect, untraced, resolver, http, node, start, losses,
+    /// growth, verify
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }
