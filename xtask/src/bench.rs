@@ -25,7 +25,8 @@ pub(crate) struct Options {
     /// Put the tables into docs/performance.md too
     #[arg(long, conflicts_with_all = ["quick", "format"])]
     write: bool,
-    /// Only these: spawn, connect, untraced, resolver, http, node, work, start, losses, reading, growth
+    /// Only these: spawn, connect, untraced, resolver, http, node, work, start, losses, reading,
+    /// growth
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }

@@ -26,7 +26,8 @@ struct Options {
     /// Put the tables into this document too, each part in its place
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
-    /// Only these parts: spawn, connect, untraced, resolver, node, work, start, losses, reading, growth
+    /// Only these parts: spawn, connect, untraced, resolver, http, node, work, start, losses,
+    /// reading, growth
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }

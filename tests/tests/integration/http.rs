@@ -174,9 +174,7 @@ fn versions_of_node(scratch: &Scratch) -> Result<()> {
     for version in ["18", "22", "24", "26"] {
         let node = folder.join(format!("node_modules/node-{version}/bin/node"));
         if !node.is_file() {
-            return skip(&format!(
-                "Node {version} is not installed; `cargo xtask setup` does that"
-            ));
+            return skip(format!("Node {version} is not installed; `cargo xtask setup` does that"));
         }
         let command = [node.into(), script.clone().into(), version.into(), "30".into()];
         let (run, requests) = recorded(scratch, &command, &[])?;
@@ -203,7 +201,7 @@ fn table_of_sessions(scratch: &Scratch) -> Result<()> {
     }
     let script = agent.join("agent.mjs");
     for (mode, expected) in [
-        ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 9 }),
+        ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 10 }),
         ("bedrock", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
         ("guardrail", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
     ] {

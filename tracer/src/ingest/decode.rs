@@ -415,6 +415,23 @@ mod tests {
     }
 
     #[test]
+    fn data_of_tls_with_wrong_lengths_is_malformed() {
+        let data =
+            abi::TlsData { header: header(Kind::TlsData as u32), len: 5, ..Default::default() };
+        let mut record = Vec::from(data.as_bytes());
+        record.extend(b"abc");
+        let expected = Err(DecodeError::Lengths { claimed: 5, present: 3 });
+        assert_eq!(decode(&record), expected);
+        record.extend(b"de and what the ring had left");
+        let Ok(Event::TlsData(event)) = decode(&record) else { panic!("no data") };
+        assert_eq!(event.bytes, b"abcde");
+        let count = abi::TLS_PLACES_MAX as u32 + 1;
+        let begin =
+            abi::TlsBegin { header: header(Kind::TlsBegin as u32), count, ..Default::default() };
+        assert!(matches!(decode(begin.as_bytes()), Err(DecodeError::Lengths { .. })));
+    }
+
+    #[test]
     fn datagrams_to_mapped_addresses_go_to_ipv4() {
         let mut record =
             abi::Datagram { header: header(Kind::Datagram as u32), ..Default::default() };

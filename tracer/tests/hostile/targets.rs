@@ -1,5 +1,4 @@
-//! Every reader of bytes that others wrote, as a function of bytes. One definition, for property tests
-//!.
+//! Every reader of bytes that others wrote, as a function of bytes. One definition each.
 //!
 //! None may panic, whatever the bytes are, and each states here what else must hold.
 

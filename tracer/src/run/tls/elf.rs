@@ -259,3 +259,44 @@ fn places_in(code: &[u8]) -> TlsPlaces {
     }
     places
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn check(code: &str, expected: &[TlsPlace]) {
+        let code: Vec<u8> =
+            code.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).unwrap()).collect();
+        let mut places = TlsPlaces::default();
+        places[..expected.len()].copy_from_slice(expected);
+        assert_eq!(places_in(&code), places, "{code:02x?}");
+        for len in 0..code.len() {
+            places_in(&code[..len]);
+        }
+    }
+
+    #[test]
+    fn places_of_real_functions() {
+        let direct = |at| TlsPlace { pointer_at: NO_POINTER, at };
+        // OpenSSL 3.0 of Node 20: lea rcx, [rdi + 352]; cmovbe rax, rdx; mov rdx, [rdi + 352].
+        check("48 8d 8f 60 01 00 00 48 0f 46 c2 48 8b 97 60 01 00 00", &[direct(0x160)]);
+        // OpenSSL 3.5 of Node 26: add rax, 392.
+        check("48 05 88 01 00 00", &[direct(0x188)]);
+        // OpenSSL 1.1.1: mov rax, [rdi + 168]; lea rsi, [rax + 184].
+        check(
+            "48 8b 87 a8 00 00 00 48 8d b0 b8 00 00 00",
+            &[direct(0xb8), TlsPlace { pointer_at: 0xa8, at: 0xb8 }],
+        );
+        // lea r8, [rsi + 8]; lea rax, [rip + 4096]: neither is one.
+        check("4c 8d 46 08 48 8d 05 00 10 00 00", &[]);
+    }
+
+    #[test]
+    fn libraries_that_are_no_openssl() {
+        let catalogue = Catalogue::embedded();
+        let own = std::env::current_exe().unwrap();
+        assert_eq!(look(File::open(own).unwrap(), false, catalogue), Found::Nothing);
+        let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
+        assert_eq!(look(File::open(text).unwrap(), true, catalogue), Found::Nothing);
+    }
+}

@@ -227,9 +227,13 @@ impl Tls {
         let process = process.or_else(|| story.root())?;
         // That all is well needs to be said once.
         let whose = (reading != TlsReading::Complete).then_some(process);
-        self.told
-            .insert((id, whose))
-            .then(|| Record::TlsLibrary(TlsLibrary { t_ns, process, path, file: id, reading }))
+        self.told.insert((id, whose)).then_some(Record::TlsLibrary(TlsLibrary {
+            t_ns,
+            process,
+            path,
+            file: id,
+            reading,
+        }))
     }
 }
 
