@@ -210,8 +210,13 @@ fn hostile_names_mean_nothing_in_markdown() {
         let summary = report::Summary::of(&golden.story, golden.verdict.as_ref());
         let kinds: BTreeSet<_> = summary.observed.iter().map(|event| event.kind).collect();
         let steps: usize = summary.credentials.iter().map(|one| one.steps.len()).sum();
-        let others =
-            [summary.dns.len(), summary.credentials.len(), steps, summary.mcp_servers.len()];
+        let others = [
+            summary.calls.len(),
+            summary.dns.len(),
+            summary.credentials.len(),
+            steps,
+            summary.mcp_servers.len(),
+        ];
         let lists = kinds.len() + others.into_iter().filter(|length| *length > 0).count();
         assert_eq!(headings.len(), 10 + lists, "{}: {headings:?}", golden.name);
         assert!(headings[0].ends_with(": "), "the command is code: {headings:?}");
@@ -290,7 +295,7 @@ fn two_parsers_read_the_same() {
     const SCRIPT: &str = "\
 import json, sys
 text = open(sys.argv[1], encoding='utf-8', newline='\\n').read()
-for value in text.splitlines() if sys.argv[1].endswith('l') else [text]:
+for value in text.split('\\n')[:-1] if sys.argv[1].endswith('l') else [text]:
     print(json.dumps(json.loads(value), ensure_ascii=True))
 ";
     for golden in goldens() {

@@ -194,5 +194,57 @@ impl Session {
         let mcp = "api.githubcopilot.com";
         self.ask(root, mcp, "A", "NOERROR", &["127.10.0.10"]);
         self.connect(root, "127.10.0.10:443", json!("established"), tls(mcp));
+        self.calls(root, child);
+    }
+
+    /// Calls, in all that can become of them, and what was not read.
+    fn calls(&mut self, root: &Value, child: &Value) {
+        let bedrock = "https://bedrock-runtime.us-east-1.amazonaws.com/model";
+        let invoke = format!("{bedrock}/anthropic.claude-x/invoke-with-response-stream");
+        let mcp = "https://api.githubcopilot.com/mcp/".to_owned();
+        let github =
+            "https://api.githubcopilot.com/.well-known/oauth-protected-resource".to_owned();
+        let attack = format!("https://other.example/{ATTACK}");
+        let (complete, upgraded) = (json!("complete"), json!({ "upgraded": { "to": ATTACK } }));
+        let partial = json!({ "partial": { "why": ATTACK } });
+        let aborted = json!({ "aborted": { "why": "the connection ended" } });
+        let exact = json!({ "id": 1_003, "by": "exact" });
+        let inferred = json!({ "id": 1_004, "by": "inferred" });
+        for (process, method, url, status, outcome, connection) in [
+            (root, "POST", invoke.clone(), Some(200), complete.clone(), exact.clone()),
+            (root, "POST", invoke, Some(429), complete.clone(), exact),
+            (root, "POST", mcp, Some(202), complete.clone(), inferred),
+            (root, "GET", github, Some(404), complete, Value::Null),
+            (child, ATTACK, attack.clone(), None, partial, Value::Null),
+            (child, "GET", attack.clone(), Some(101), upgraded, Value::Null),
+            (child, "GET", attack, Some(200), aborted, Value::Null),
+        ] {
+            self.cookies += 1;
+            let mut call = json!({ "method": method, "url": url, "http_version": "1.1",
+                "request_headers": { "user-agent": ATTACK, "x-api-key": "REDACTED" },
+                "response_headers": { "content-type": "text/event-stream" },
+                "has_authorization": true, "has_aws_sig": url.starts_with(bedrock),
+                "request_id": format!("id-{}", self.cookies), "ttfb_ms": 12.5, "total_ms": 480.25,
+                "request_bytes": 900, "response_bytes": 12_000, "session": self.cookies,
+                "model": "claude-x", "outcome": outcome });
+            if let Some(status) = status {
+                call["status"] = json!(status);
+            }
+            if !connection.is_null() {
+                call["connection"] = connection;
+            }
+            self.line("call", process, call);
+        }
+        let gap = json!({ "session": 99, "why": ATTACK });
+        self.line("call-gap", child, gap);
+        let file = json!({ "device": "8:1", "inode": 77 });
+        let late = json!({ "from": { "t_ns": self.t_ns } });
+        let unreadable = json!({ "unreadable": { "library": "rustls" } });
+        for reading in [json!("complete"), late, unreadable, json!({ "failed": { "why": ATTACK } })]
+        {
+            let library =
+                json!({ "path": format!("/opt/{ATTACK}"), "file": file, "reading": reading });
+            self.line("tls-library", child, library);
+        }
     }
 }
