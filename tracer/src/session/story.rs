@@ -95,10 +95,7 @@ pub struct Process {
     pub born_ns: u64,
     /// Its id in its own pid namespace.
     pub ns_pid: Option<u32>,
-    #[expect(
-        clippy::vec_box,
-        reason = "most execute once, and a vector begins with room for four"
-    )]
+    /// In boxes, because most processes execute once and a vector begins with room for four.
     pub execs: Vec<Box<Exec>>,
     pub exit: Option<Exit>,
     /// Indexes into [`Story::connections`].
