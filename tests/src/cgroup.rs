@@ -45,14 +45,29 @@ impl Cgroup {
     }
 }
 
+/// Removes what a tracer that was killed has left for its command.
+pub fn remove_of(tracer: u32) {
+    let Ok(folders) = fs::read_dir(root()) else { return };
+    let start = format!("tracer-{tracer}-");
+    for folder in folders.flatten() {
+        if folder.file_name().to_string_lossy().starts_with(&start) {
+            remove(&folder.path());
+        }
+    }
+}
+
+fn remove(folder: &Path) {
+    // What has just been killed leaves a moment later.
+    for _ in 0..100 {
+        if fs::remove_dir(folder).is_ok() {
+            return;
+        }
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+}
+
 impl Drop for Cgroup {
     fn drop(&mut self) {
-        // What has just been killed leaves a moment later.
-        for _ in 0..100 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(5));
-        }
+        remove(&self.0);
     }
 }

@@ -10,6 +10,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 use tracer::policy::Ruling;
+use tracer_tests::cgroup;
 
 use crate::{
     Test,
@@ -265,6 +266,7 @@ fn killed_tracer(scratch: &Scratch) -> Result<()> {
         tracer.kill()?;
         wait_for(&mut tracer)?;
         scratch.sweep();
+        cgroup::remove_of(tracer.id());
         let verified = verify(scratch, &recording)?;
         verified.exits(11)?.prints("integrity: NO")?.prints("inconclusive")?;
         let report = scratch.tracer(&["report", &recording.to_string_lossy()]).output()?;

@@ -175,7 +175,7 @@ fn check(shown: &Value, summary: &Value) -> Result<()> {
         ("endpoints", &["endpoints"]),
         ("requirements", &["completeness"]),
         ("claims", &["claims"]),
-        ("others", &["credentials", "mcp_servers", "dns", "observed"]),
+        ("others", &["calls", "credentials", "mcp_servers", "dns", "observed"]),
     ] {
         let mut all: u64 = there.iter().map(|list| count(list)).sum();
         if here == "others" {
