@@ -26,9 +26,10 @@ impl Column {
 }
 
 /// Lines of a table: a head, then the rows. Columns without any content are left out. Where the
-/// terminal is too narrow the widest columns are wrapped; elsewhere a row is one line.
+/// terminal is too narrow the widest columns are wrapped, and the last ones go below their row where even
+/// that is too wide; elsewhere a row is one line.
 pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], paint: Paint) -> Vec<String> {
-    let used: Vec<usize> = (0..columns.len())
+    let mut used: Vec<usize> = (0..columns.len())
         .filter(|at| rows.iter().any(|row| row.get(*at).is_some_and(|cell| !cell.is_empty())))
         .collect();
     let cell = |row: &[String], at: usize| row.get(at).cloned().unwrap_or_default();
@@ -39,13 +40,46 @@ pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], paint: Paint) -> V
             cells.chain([columns[*at].title.width()]).max().unwrap_or(0)
         })
         .collect();
+    let mut below = Vec::new();
     if let Some(width) = paint.width() {
-        narrow(&mut widths, width.saturating_sub(INDENT));
+        let available = width.saturating_sub(INDENT);
+        let fitting = fitting(&widths, available);
+        below = used.split_off(fitting);
+        widths.truncate(fitting);
+        narrow(&mut widths, available);
     }
     let head: Vec<String> = columns.iter().map(|column| column.title.to_owned()).collect();
     let head = lines(columns, &used, &widths, &head).into_iter().map(|line| paint.dim(&line));
-    let body = rows.iter().flat_map(|row| lines(columns, &used, &widths, row));
+    let body = rows.iter().flat_map(|row| {
+        let rest = under(columns, &below, row, paint.width().unwrap_or(usize::MAX));
+        lines(columns, &used, &widths, row).into_iter().chain(rest)
+    });
     head.chain(body).collect()
+}
+
+/// How many columns fit beside each other when all are as narrow as they may be; the first one does.
+fn fitting(widths: &[usize], available: usize) -> usize {
+    let mut taken = 0;
+    let fits = |width: &&usize| {
+        taken += (**width).min(NARROWEST) + GAP;
+        taken <= available + GAP
+    };
+    widths.iter().take_while(fits).count().max(1)
+}
+
+/// Cells of these columns, each with its title, as lines below their row.
+fn under(columns: &[Column], of: &[usize], row: &[String], width: usize) -> Vec<String> {
+    const DEEPER: usize = INDENT + 4;
+    let cells = of.iter().filter_map(|at| Some((columns[*at].title, row.get(*at)?)));
+    let named: Vec<String> = cells
+        .filter(|(_, cell)| !cell.is_empty())
+        .map(|(title, cell)| format!("{title}: {cell}"))
+        .collect();
+    if named.is_empty() {
+        return Vec::new();
+    }
+    let pieces = wrapped(&named.join("; "), width.saturating_sub(DEEPER).max(NARROWEST));
+    pieces.into_iter().map(|piece| " ".repeat(DEEPER) + &piece).collect()
 }
 
 /// Takes from the widest column until all fit.
@@ -138,6 +172,15 @@ mod tests {
             None,
             &[&["\u{8868}\u{8868}", "1"], &["abcd", "2"]],
             "  to    bytes\n  \u{8868}\u{8868}      1\n  abcd      2",
+        );
+    }
+
+    #[test]
+    fn columns_that_do_not_fit_go_below() {
+        check(
+            Some(20),
+            &[&["127.0.0.1:80", "7", "x"], &["::1", "", "y z"]],
+            "  to\n  127.0.0.1:80\n      bytes: 7;\n      none: x\n  ::1\n      none: y z",
         );
     }
 
