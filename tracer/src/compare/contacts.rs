@@ -8,9 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use crate::{
-    catalogue::EndpointClass,
+    catalogue::{CallKind, EndpointClass},
     model::{Endpoint, ProcessKey},
-    record::schema::{Connect, Datagram, Dns, DnsMessage, End, Opening, Resolved, Start},
+    record::schema::{Call, Connect, Datagram, Dns, DnsMessage, End, Opening, Resolved, Start},
     report::{self, Protocols},
     session::{Connection, Names, Naming, Story},
 };
@@ -78,6 +78,11 @@ impl Contacts {
     pub(super) fn resolved(&mut self, resolved: &Resolved) {
         self.window.resolved.push(resolved.clone());
         self.make_room(self.window.resolved.len().saturating_sub(self.answers));
+    }
+
+    /// What the recording's catalogue makes of a call.
+    pub(super) fn kind(&self, call: &Call) -> CallKind {
+        self.window.call_kind(call)
     }
 
     /// Endpoints, as reports show them.

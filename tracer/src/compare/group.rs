@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use super::{
-    session::{Session, empty_histogram},
+    calls::{CallsSummary, GroupCalls, GroupLatencies},
+    session::Session,
     stats::{Quantiles, Spread},
 };
 use crate::{catalogue::EndpointClass, policy::Ruling, record::Integrity, report};
@@ -19,7 +19,7 @@ pub struct Seen {
 }
 
 impl Seen {
-    fn add(&mut self, times: u64) {
+    pub(super) fn add(&mut self, times: u64) {
         self.sessions += 1;
         self.times += times;
     }
@@ -58,9 +58,9 @@ pub struct Group {
     pub(super) execs: Spread,
     pub(super) connections: Spread,
     pub(super) datagrams: Spread,
-    pub(super) latency: Histogram<u64>,
-    /// Of each session: sum of its connect latencies in nanoseconds, and their number.
-    pub(super) latency_sums: Vec<(u64, u64)>,
+    /// From the attempt to an established connection.
+    pub(super) latency: GroupLatencies,
+    pub(super) calls: GroupCalls,
 }
 
 /// A group as numbers.
@@ -86,6 +86,8 @@ pub struct GroupSummary {
     pub datagrams_per_session: Spread,
     /// Of established connections. Absent when there was none.
     pub connect_latency_ns: Option<Quantiles>,
+    /// Absent when no session recorded any.
+    pub calls: Option<CallsSummary>,
 }
 
 impl Group {
@@ -103,8 +105,8 @@ impl Group {
             processes: Spread::default(),
             execs: Spread::default(),
             connections: Spread::default(),
-            latency: empty_histogram(),
-            latency_sums: Vec::new(),
+            latency: GroupLatencies::new(),
+            calls: GroupCalls::new(),
         }
     }
 
@@ -124,9 +126,10 @@ impl Group {
         self.processes.add(session.processes);
         self.execs.add(session.execs);
         self.connections.add(session.connections);
-        #[expect(clippy::expect_used, reason = "the sum grows as far as it must")]
-        self.latency.add(&session.latency).expect("it resizes itself");
-        self.latency_sums.push(session.latency_sum);
+        self.latency.add(&session.latency);
+        if let Some(calls) = &session.calls {
+            self.calls.add(calls);
+        }
     }
 
     fn count_endpoints(&mut self, session: &Session) {
@@ -168,7 +171,8 @@ impl Group {
             execs_per_session: self.execs,
             connections_per_session: self.connections,
             datagrams_per_session: self.datagrams,
-            connect_latency_ns: Quantiles::of(&self.latency, &self.latency_sums),
+            connect_latency_ns: self.latency.quantiles(),
+            calls: self.calls.summary(),
         }
     }
 

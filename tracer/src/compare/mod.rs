@@ -11,8 +11,9 @@
 //! of endpoints are kept, which are named as they pass ([`contacts`]); what its verdict needs is dropped before the next one is read. What is
 //! kept for a group grows with the number of recordings, endpoints and programs, not of events.
 //!
-//! A new kind of call gets a field in [`Session`], its sum in [`Group`], and rows in `tables`.
+//! What is to be compared gets a field in [`Session`], its sum in [`Group`], and rows in `tables`.
 
+mod calls;
 mod chart;
 mod contacts;
 mod group;
@@ -29,6 +30,9 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
+use self::calls::GroupLatencies;
+
+pub use calls::CallsSummary;
 pub use group::{EndpointSeen, Group, GroupSummary, Seen, Unused};
 pub use html::html;
 pub use markdown::markdown;
@@ -37,7 +41,7 @@ pub use stats::{Difference, Quantiles, Spread};
 pub use text::text;
 
 /// Version of what [`Comparison`] is as JSON.
-pub const COMPARISON: u32 = 2;
+pub const COMPARISON: u32 = 3;
 
 /// What the groups have and have not in common.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -46,10 +50,13 @@ pub struct Comparison {
     pub groups: Vec<GroupSummary>,
     /// Of each group's mean connect latency from that of the first group.
     pub latency_differences: Vec<LatencyDifference>,
+    /// The same of the whole time of calls to APIs. Absent where a group did not record calls.
+    pub call_differences: Vec<LatencyDifference>,
     /// By group: what no other group has.
     pub endpoints_only_in: BTreeMap<String, Vec<String>>,
     pub programs_only_in: BTreeMap<String, Vec<String>>,
     pub credentials_only_in: BTreeMap<String, Vec<String>>,
+    pub urls_only_in: BTreeMap<String, Vec<String>>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -62,24 +69,17 @@ pub struct LatencyDifference {
 
 impl Comparison {
     pub fn of(groups: &[Group]) -> Comparison {
-        let latency_differences = match groups.split_first() {
-            None => Vec::new(),
-            Some((first, others)) => others
-                .iter()
-                .map(|group| LatencyDifference {
-                    group: group.name.clone(),
-                    from: first.name.clone(),
-                    difference: stats::difference(&group.latency_sums, &first.latency_sums),
-                })
-                .collect(),
-        };
         Comparison {
             comparison: COMPARISON,
             groups: groups.iter().map(Group::summary).collect(),
-            latency_differences,
+            latency_differences: differences(groups, |group| Some(&group.latency)),
+            call_differences: differences(groups, |group| {
+                group.calls.summary().is_some().then_some(&group.calls.total)
+            }),
             endpoints_only_in: only_in(groups, |group| &group.endpoints),
             programs_only_in: only_in(groups, |group| &group.programs),
             credentials_only_in: only_in(groups, |group| &group.credentials),
+            urls_only_in: only_in(groups, |group| &group.calls.urls),
         }
     }
 
@@ -89,6 +89,22 @@ impl Comparison {
         text.push('\n');
         text
     }
+}
+
+/// Of each group from the first, where both have such times at all.
+fn differences(
+    groups: &[Group],
+    of: impl Fn(&Group) -> Option<&GroupLatencies>,
+) -> Vec<LatencyDifference> {
+    let Some((first, others)) = groups.split_first() else { return Vec::new() };
+    let row = |group: &Group| {
+        Some(LatencyDifference {
+            group: group.name.clone(),
+            from: first.name.clone(),
+            difference: stats::difference(&of(group)?.sums, &of(first)?.sums),
+        })
+    };
+    others.iter().filter_map(row).collect()
 }
 
 fn only_in<T>(

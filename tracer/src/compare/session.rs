@@ -4,7 +4,10 @@ use std::{collections::BTreeMap, path::Path};
 
 use hdrhistogram::Histogram;
 
-use super::contacts::{Contacts, Reached};
+use super::{
+    calls::{self, SessionCalls},
+    contacts::{Contacts, Reached},
+};
 use crate::{
     catalogue::{CredentialSource, SourceKind},
     policy::{self, Ruling},
@@ -19,7 +22,7 @@ use crate::{
 /// Decimal digits that quantiles are exact to: an error of 0.1 % at most.
 pub(super) const DIGITS: u8 = 3;
 
-/// Nothing waits longer for a connection: a day.
+/// Nothing takes longer: a day.
 const LONGEST_NS: u64 = 86_400 * 1_000_000_000;
 
 /// Sums over one recording.
@@ -39,10 +42,34 @@ pub struct Session {
     pub credentials: BTreeMap<String, u64>,
     /// Program and number of execs.
     pub programs: BTreeMap<String, u64>,
-    /// Nanoseconds from the attempt to an established connection.
-    pub latency: Histogram<u64>,
-    /// Sum of these and their number.
-    pub latency_sum: (u64, u64),
+    /// From the attempt to an established connection.
+    pub(super) latency: Latencies,
+    /// Absent where they were not recorded.
+    pub(super) calls: Option<SessionCalls>,
+}
+
+/// Times in nanoseconds.
+#[derive(Debug)]
+pub(super) struct Latencies {
+    pub(super) histogram: Histogram<u64>,
+    /// Sum of them and their number.
+    pub(super) sum: (u64, u64),
+}
+
+impl Default for Latencies {
+    fn default() -> Latencies {
+        Latencies { histogram: empty_histogram(), sum: (0, 0) }
+    }
+}
+
+impl Latencies {
+    pub(super) fn add(&mut self, ns: Option<u64>) {
+        let Some(ns) = ns else { return };
+        #[expect(clippy::expect_used, reason = "the only error is a value too large to grow to")]
+        self.histogram.record(ns.min(LONGEST_NS)).expect("it resizes itself");
+        self.sum.0 = self.sum.0.saturating_add(ns);
+        self.sum.1 += 1;
+    }
 }
 
 impl Session {
@@ -60,8 +87,8 @@ impl Session {
             endpoints: BTreeMap::new(),
             credentials: BTreeMap::new(),
             programs: BTreeMap::new(),
-            latency: empty_histogram(),
-            latency_sum: (0, 0),
+            latency: Latencies::default(),
+            calls: calls::were_read(&story.start.sensors).then(SessionCalls::default),
         };
         let watch = story.start.credentials.clone().unwrap_or_default();
         let of_environment: Vec<CredentialSource> =
@@ -97,6 +124,11 @@ impl Session {
                 *self.credentials.entry(source).or_default() += 1;
             }
             Record::ConnectResult(result) => self.add_latency(result),
+            Record::Call(call) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.add(call, &contacts.kind(call));
+                }
+            }
             Record::Exec(exec) => *self.programs.entry(program(exec)).or_default() += 1,
             // Counted by the story, or of no interest here.
             Record::Start(_)
@@ -116,7 +148,6 @@ impl Session {
             | Record::ForeignSend(_)
             | Record::CgroupMove(_)
             | Record::TlsLibrary(_)
-            | Record::Call(_)
             | Record::CallGap(_)
             | Record::Snapshot(_)
             | Record::FoundSocket(_)
@@ -137,14 +168,8 @@ impl Session {
     }
 
     fn add_latency(&mut self, result: &ConnectResult) {
-        if let (Outcome::Established, Some(ns)) = (&result.outcome, result.connect_ns) {
-            #[expect(
-                clippy::expect_used,
-                reason = "the only error is a value too large to grow to"
-            )]
-            self.latency.record(ns.min(LONGEST_NS)).expect("it resizes itself");
-            self.latency_sum.0 = self.latency_sum.0.saturating_add(ns);
-            self.latency_sum.1 += 1;
+        if result.outcome == Outcome::Established {
+            self.latency.add(result.connect_ns);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Comparison, GroupSummary, Seen, Spread};
+use super::{CallsSummary, Comparison, GroupSummary, LatencyDifference, Quantiles, Seen, Spread};
 use crate::{
     catalogue::EndpointClass,
     report::{clean, duration},
@@ -28,6 +28,11 @@ pub(super) fn tables(comparison: &Comparison) -> Vec<Table> {
         per_session(comparison),
         latency(comparison),
         differences(comparison),
+        calls(comparison),
+        call_times(comparison),
+        call_differences(comparison),
+        urls(comparison),
+        request_ids(comparison),
         endpoints(comparison),
         classes(comparison),
         credentials(comparison),
@@ -131,7 +136,22 @@ fn latency(comparison: &Comparison) -> Table {
 }
 
 fn differences(comparison: &Comparison) -> Table {
-    let rows = comparison.latency_differences.iter().map(|row| {
+    Table {
+        title: "Difference of mean connect latency",
+        head: DIFFERENCE,
+        rows: difference_rows(&comparison.latency_differences, "connections"),
+        none: "",
+        note: INTERVAL,
+    }
+}
+
+const DIFFERENCE: &[(&str, bool)] =
+    &[("group", false), ("minus", false), ("difference", true), ("95 % interval", false)];
+const INTERVAL: &str =
+    "The interval is a bootstrap over sessions; one that contains zero shows no difference.";
+
+fn difference_rows(differences: &[LatencyDifference], of_what: &str) -> Vec<Vec<String>> {
+    let rows = differences.iter().map(|row| {
         let difference = row.difference.map(|difference| signed_duration(difference.mean));
         let interval = row
             .difference
@@ -140,16 +160,130 @@ fn differences(comparison: &Comparison) -> Table {
         vec![
             name(&row.group),
             name(&row.from),
-            difference.unwrap_or_else(|| "unknown: one has no connections".into()),
+            difference.unwrap_or_else(|| format!("unknown: one has no {of_what}")),
             interval.unwrap_or_else(|| "unknown: it takes two sessions of each".into()),
         ]
     });
+    rows.collect()
+}
+
+/// Groups whose sessions recorded calls.
+fn with_calls(comparison: &Comparison) -> impl Iterator<Item = (&GroupSummary, &CallsSummary)> {
+    comparison.groups.iter().filter_map(|group| Some((group, group.calls.as_ref()?)))
+}
+
+fn calls(comparison: &Comparison) -> Table {
+    let rows = with_calls(comparison).flat_map(|(group, calls)| {
+        let row = |what: &str, spread: &Spread| {
+            vec![
+                name(&group.name),
+                what.into(),
+                calls.sessions.to_string(),
+                format!("{:.1}", spread.mean()),
+                spread.min.to_string(),
+                spread.max.to_string(),
+            ]
+        };
+        let mut unique = vec![name(&group.name), "unique URLs, in all sessions".into()];
+        unique.extend([calls.sessions.to_string(), calls.urls.len().to_string()]);
+        unique.resize(6, String::new());
+        [
+            row("HTTP calls", &calls.calls_per_session),
+            row("calls to APIs", &calls.api_calls_per_session),
+            row("calls to MCP servers", &calls.mcp_calls_per_session),
+            unique,
+        ]
+    });
     Table {
-        title: "Difference of mean connect latency",
-        head: &[("group", false), ("minus", false), ("difference", true), ("95 % interval", false)],
+        title: "HTTP calls per session",
+        head: &[
+            ("group", false),
+            ("what", false),
+            ("sessions", true),
+            ("mean", true),
+            ("min", true),
+            ("max", true),
+        ],
         rows: rows.collect(),
         none: "",
-        note: "The interval is a bootstrap over sessions; one that contains zero shows no difference.",
+        note: "Of sessions that recorded calls (`tracer run --http`). URLs count without their queries.",
+    }
+}
+
+fn call_times(comparison: &Comparison) -> Table {
+    let rows = with_calls(comparison).flat_map(|(group, calls)| {
+        let row = |what: &str, times: Option<Quantiles>| {
+            let times = times?;
+            let mut row = vec![name(&group.name), what.to_owned(), times.count.to_string()];
+            row.push(signed_duration(times.mean));
+            row.extend([times.min, times.median, times.p95, times.max].map(duration));
+            Some(row)
+        };
+        [row("to the first byte", calls.api_ttfb_ns), row("to the last", calls.api_total_ns)]
+    });
+    Table {
+        title: "Time of calls to APIs",
+        head: &[
+            ("group", false),
+            ("what", false),
+            ("calls", true),
+            ("mean", true),
+            ("min", true),
+            ("median", true),
+            ("p95", true),
+            ("max", true),
+        ],
+        rows: rows.flatten().collect(),
+        none: "",
+        note: "From the first byte of the request to that of the response's head, and to the last of \
+               its body. Quantiles are exact to 0.1 %.",
+    }
+}
+
+fn call_differences(comparison: &Comparison) -> Table {
+    Table {
+        title: "Difference of the mean time of calls to APIs",
+        head: DIFFERENCE,
+        rows: difference_rows(&comparison.call_differences, "such calls"),
+        none: "",
+        note: INTERVAL,
+    }
+}
+
+fn urls(comparison: &Comparison) -> Table {
+    let mut rows: Vec<Vec<String>> = Vec::new();
+    for (group, calls) in with_calls(comparison) {
+        let only = comparison.urls_only_in.get(&group.name);
+        for (url, seen) in &calls.urls {
+            rows.push(seen_row(comparison, (group, calls.sessions), url, seen, only));
+        }
+    }
+    rows.sort_by(|one, other| one[0].cmp(&other[0]));
+    Table {
+        title: "URLs",
+        head: &[
+            ("URL", false),
+            ("group", false),
+            ("sessions", true),
+            ("calls", true),
+            ("seen", false),
+        ],
+        rows,
+        none: "",
+        note: "Without their queries.",
+    }
+}
+
+fn request_ids(comparison: &Comparison) -> Table {
+    let rows = with_calls(comparison).flat_map(|(group, calls)| {
+        calls.api_request_ids.iter().map(|id| vec![name(&group.name), id.clone()])
+    });
+    Table {
+        title: "Request ids of calls to APIs",
+        head: &[("group", false), ("id", false)],
+        rows: rows.collect(),
+        none: "",
+        note: "The first 1,000 of each group.",
     }
 }
 
@@ -158,7 +292,8 @@ fn endpoints(comparison: &Comparison) -> Table {
     for group in &comparison.groups {
         for (endpoint, known) in &group.endpoints {
             let only = comparison.endpoints_only_in.get(&group.name);
-            let mut row = seen_row(comparison, group, endpoint, &known.seen, only);
+            let mut row =
+                seen_row(comparison, (group, group.recordings), endpoint, &known.seen, only);
             row.insert(1, known.service.clone().unwrap_or_default());
             rows.push(row);
         }
@@ -254,7 +389,7 @@ fn seen(
     for group in &comparison.groups {
         let only = only_in.get(&group.name);
         for (thing, seen) in of(group) {
-            rows.push(seen_row(comparison, group, thing, seen, only));
+            rows.push(seen_row(comparison, (group, group.recordings), thing, seen, only));
         }
     }
     rows.sort_by(|one, other| one[0].cmp(&other[0]));
@@ -263,7 +398,7 @@ fn seen(
 
 fn seen_row(
     comparison: &Comparison,
-    group: &GroupSummary,
+    (group, sessions): (&GroupSummary, u64),
     thing: &str,
     seen: &Seen,
     only: Option<&Vec<String>>,
@@ -273,13 +408,13 @@ fn seen_row(
     if comparison.groups.len() > 1 && only.is_some_and(is_here) {
         special.push("only in this group");
     }
-    if seen.sessions < group.recordings {
+    if seen.sessions < sessions {
         special.push("only in some sessions");
     }
     vec![
         thing.to_owned(),
         name(&group.name),
-        format!("{} of {}", seen.sessions, group.recordings),
+        format!("{} of {sessions}", seen.sessions),
         seen.times.to_string(),
         special.join(", "),
     ]

@@ -101,13 +101,55 @@ fn hostile_names_are_text_everywhere() {
 fn the_json_says_what_the_tables_say() {
     let comparison = Comparison::of(&[group("a", &["proven"]), group("b", &["violated"])]);
     let value: serde_json::Value = serde_json::from_str(&comparison.json()).unwrap();
-    assert_eq!(value["comparison"], 2);
+    assert_eq!(value["comparison"], COMPARISON);
     assert_eq!(value["groups"][0]["recordings"], 1);
     assert_eq!(value["groups"][1]["verdicts"]["violated"], 1);
     assert!(value["groups"][0]["connections_per_session"]["mean"].as_f64().unwrap() > 1.0);
     let endpoints = value["groups"][0]["endpoints"].as_object().unwrap();
     let shown = text_of(&comparison);
     assert!(!endpoints.is_empty() && endpoints.keys().all(|name| shown.contains(name)), "{shown}");
+}
+
+/// The made-up session has calls, but no sensor of them: that is written in.
+#[test]
+fn calls_are_counted_by_what_they_are() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("calls.jsonl");
+    let made_up = crate::record::read(&golden("made-up")).unwrap();
+    let mut start = made_up.start;
+    let sensor = crate::record::schema::SensorState {
+        sensor: "tls".into(),
+        hook: "uprobe".into(),
+        cannot_see: String::new(),
+        tax: String::new(),
+        missing: None,
+    };
+    start.sensors.push(sensor);
+    let out = Box::new(std::fs::File::create(&file).unwrap());
+    let mut writer = crate::record::Writer::new(out);
+    writer.write(&crate::record::Record::Start(Box::new(start))).unwrap();
+    for event in &made_up.events {
+        writer.write(event).unwrap();
+    }
+    let end = crate::record::Record::End(Box::new(made_up.end.unwrap()));
+    writer.write(&end).unwrap();
+    writer.flush().unwrap();
+    let mut with = Group::new("with");
+    with.add("calls.jsonl", &Session::read(&file).unwrap());
+    let comparison = Comparison::of(&[with, group("without", &["proven"])]);
+    let [with, without] = &comparison.groups[..] else { panic!("two groups") };
+    assert_eq!(without.calls, None);
+    let calls = with.calls.as_ref().unwrap();
+    let means = [calls.calls_per_session, calls.api_calls_per_session, calls.mcp_calls_per_session];
+    assert_eq!(means.map(|spread| spread.mean()), [7.0, 2.0, 1.0]);
+    assert_eq!((calls.urls.len(), calls.api_request_ids.len()), (4, 2), "{calls:?}");
+    let total = calls.api_total_ns.unwrap();
+    assert!((total.mean - 480.25e6).abs() < 1.0 && total.count == 2, "{total:?}");
+    assert!(comparison.call_differences.is_empty(), "the other group has no calls");
+    let shown = text_of(&comparison);
+    for title in ["HTTP calls per session", "Time of calls to APIs", "URLs", "Request ids"] {
+        assert!(shown.contains(title), "{title}: {shown}");
+    }
 }
 
 #[test]
