@@ -226,9 +226,9 @@ fn v2_mount() -> Result<Option<PathBuf>> {
 fn storm(scratch: &Scratch) -> Result<()> {
     const LINES: usize = 6;
     const ROUNDS: usize = 6;
-    let storm = program(scratch, "storm")?;
+    let lines = program(scratch, "lines")?;
     for round in 0..ROUNDS {
-        let mut command = Command::new(&storm);
+        let mut command = Command::new(&lines);
         command.args([&LINES.to_string(), "go", "/bin/true"]);
         let workload = Workload::start(scratch, &mut command)?;
         // Each round begins at another moment of the storm.
