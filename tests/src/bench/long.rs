@@ -22,7 +22,7 @@ use tracer::{
 };
 
 /// Writes at least so many events, and gives their number.
-pub(super) fn write(to: &Path, wanted: u64) -> Result<u64> {
+pub fn write(to: &Path, wanted: u64) -> Result<u64> {
     let recording = golden("proven")?;
     let (root, end) = root_and_end(&recording)?;
     let mut writer = Writer::new(Box::new(File::create(to)?));

@@ -7,7 +7,7 @@
 mod growth;
 mod http;
 pub mod load;
-mod long;
+pub mod long;
 pub mod losses;
 mod pairs;
 mod reading;

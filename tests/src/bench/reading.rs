@@ -57,7 +57,10 @@ pub(super) fn section(bench: &Bench, effort: Effort) -> Result<Section> {
                 Cell::nanoseconds(wall),
                 rate.map_or(Cell::Nothing, Cell::Words),
                 Cell::nanoseconds(cpu),
-                Cell::Bytes(runs.iter().map(|run| run.1.largest_bytes).max().unwrap_or(0)),
+                runs.iter()
+                    .map(|run| run.1)
+                    .max_by_key(|used| used.largest_bytes)
+                    .map_or(Cell::Nothing, |used| used.memory()),
             ]
         })?;
     }

@@ -12,7 +12,10 @@ use std::{
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
 
-use super::load::{self, Cost, TOOL_CPU};
+use super::{
+    load::{self, Cost, TOOL_CPU},
+    table::Cell,
+};
 use crate::{
     Skip,
     cgroup::Cgroup,
@@ -348,10 +351,7 @@ impl Watcher {
     fn peak_bytes(&self) -> Result<u64> {
         let mut largest = 0;
         for process in self.processes() {
-            let status = fs::read_to_string(process.join("status"))?;
-            let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
-            let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
-            largest = largest.max(kib.unwrap_or(0) * 1024);
+            largest = largest.max(peak_of(&process)?);
         }
         Ok(largest)
     }
@@ -372,11 +372,39 @@ impl Drop for Watcher {
 #[derive(Clone, Copy, Debug)]
 pub struct Use {
     pub cpu_ns: f64,
+    /// Of the largest of them, or of this process if that is larger: exec hands the peak on.
     pub largest_bytes: u64,
+    /// This process's own share of that.
+    pub own_bytes: u64,
+}
+
+impl Use {
+    pub fn memory(&self) -> Cell {
+        if self.largest_bytes > self.own_bytes {
+            Cell::Bytes(self.largest_bytes)
+        } else {
+            Cell::Words(format!("at most {}", Cell::Bytes(self.largest_bytes)))
+        }
+    }
+}
+
+/// The most memory this process had since now.
+fn own_peak() -> Result<u64> {
+    // proc(5): 5 sets the peak to what there is.
+    fs::write("/proc/self/clear_refs", "5").context("cannot set the peak back")?;
+    peak_of(Path::new("/proc/self"))
+}
+
+fn peak_of(process: &Path) -> Result<u64> {
+    let status = fs::read_to_string(process.join("status"))?;
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    let kib = peak.and_then(|peak| peak.split_whitespace().next()?.parse::<u64>().ok());
+    Ok(kib.unwrap_or(0) * 1024)
 }
 
 /// Runs it to its end.
 pub fn run(command: &mut Command) -> Result<(Output, Use)> {
+    let own_bytes = own_peak()?;
     command.stdout(Stdio::piped()).stderr(Stdio::piped());
     let mut child = command.spawn().context("cannot start taskset")?;
     let (out, err) = child.stdout.take().zip(child.stderr.take()).context("both are piped")?;
@@ -402,6 +430,7 @@ pub fn run(command: &mut Command) -> Result<(Output, Use)> {
     let used = Use {
         cpu_ns: ns(used.ru_utime) + ns(used.ru_stime),
         largest_bytes: u64::try_from(used.ru_maxrss)? * 1024,
+        own_bytes,
     };
     Ok((Output { status: ExitStatus::from_raw(status), stdout, stderr }, used))
 }

@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tracer::record::{self, Record, Writer};
-use tracer_tests::browser::View;
+use tracer_tests::{bench::long, browser::View};
 
 use crate::{
     Test,
@@ -20,6 +20,7 @@ use crate::{
 pub(crate) const TESTS: &[Test] = &[
     ("thousand_recordings", thousand_recordings),
     ("memory_does_not_grow_with_connections", memory_does_not_grow_with_connections),
+    ("memory_does_not_grow_with_processes", memory_does_not_grow_with_processes),
     ("page_in_a_browser", page_in_a_browser),
 ];
 
@@ -125,6 +126,30 @@ fn memory_does_not_grow_with_connections(scratch: &Scratch) -> Result<()> {
     let own = &endpoints["session-0.example:443"]["times"];
     ensure!(*own == CONNECTIONS / 11, "{endpoints}");
     ensure!(endpoints.as_object().map(serde_json::Map::len) == Some(11), "{endpoints}");
+    Ok(())
+}
+
+/// As many processes and execs need less than a verdict that is computed from them would.
+fn memory_does_not_grow_with_processes(scratch: &Scratch) -> Result<()> {
+    const EVENTS: u64 = 200_000;
+    const ROOM_KIB: u64 = 24 * 1024;
+    let file = scratch.file("long.jsonl");
+    long::write(&file, EVENTS)?;
+    let member = format!("long={}", file.display());
+    let recorded = ["--verdicts".into(), "recorded".into(), member.clone()];
+    let comparison: Value = serde_json::from_slice(&compare(ROOM_KIB, "json", &recorded)?)?;
+    let group = &comparison["groups"][0];
+    ensure!(comparison["verdicts"] == "recorded", "{}", comparison["verdicts"]);
+    ensure!(group["verdicts"] == json!({ "proven": 1 }), "{}", group["verdicts"]);
+    let processes = group["processes_per_session"]["max"].as_u64().unwrap_or(0);
+    ensure!(processes > EVENTS / 20, "{processes} processes");
+    ensure!(
+        compare(ROOM_KIB, "json", std::slice::from_ref(&member)).is_err(),
+        "a computed verdict has room as well, so this limit shows nothing"
+    );
+    let computed: Value = serde_json::from_slice(&compare(16 * ROOM_KIB, "json", &[member])?)?;
+    ensure!(computed["verdicts"] == "computed", "{}", computed["verdicts"]);
+    ensure!(computed["groups"] == comparison["groups"], "{computed}");
     Ok(())
 }
 

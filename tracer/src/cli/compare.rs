@@ -4,12 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
 
+use crate::compare::Verdicts;
+
 #[derive(Debug, Args)]
 #[command(after_help = "\
 Examples:
   tracer compare direct=r1.jsonl direct=r2.jsonl bedrock='b*.jsonl'
   tracer compare --format html --output comparison.html sdk='sdk/*.jsonl' cli='cli/*.jsonl'
   tracer compare --format json sdk='sdk/*.jsonl' | jq '.groups[].verdicts'
+  tracer compare --verdicts recorded week1='w1/*.jsonl' week2='w2/*.jsonl'    # hours long, each
 
 A pattern is tracer's to expand (* ? [] **), so quote it. Repeat a name to add to its group. The first
 group is what the others' latencies are compared with.
@@ -20,6 +23,10 @@ pub struct Compare {
     /// What to make of it
     #[arg(short, long, value_enum, default_value_t = CompareFormat::Text, value_name = "FORMAT")]
     pub format: CompareFormat,
+    /// Where verdicts come from. Computing one takes memory that grows with the processes of its
+    /// recording; nothing else here grows with what a recording holds
+    #[arg(long, value_enum, default_value_t = Verdicts::Computed, value_name = "HOW")]
+    pub verdicts: Verdicts,
     /// Write it here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,

@@ -29,7 +29,7 @@ pub(crate) fn compare(arguments: &cli::Compare) -> anyhow::Result<u8> {
         for file in files {
             progress.show(&file);
             let shown = file.display().to_string();
-            match Session::read(&file) {
+            match Session::read(&file, arguments.verdicts) {
                 Ok(session) => group.add(&shown, &session),
                 Err(error) => {
                     group.leave_out(&shown, report::clean(error.to_string().as_bytes()));
@@ -39,7 +39,7 @@ pub(crate) fn compare(arguments: &cli::Compare) -> anyhow::Result<u8> {
         read.push(group);
     }
     progress.end();
-    show(arguments, &Comparison::of(&read))?;
+    show(arguments, &Comparison::of(&read, arguments.verdicts))?;
     let unused: usize = read.iter().map(|group| group.unused.len()).sum();
     if unused > 0 {
         eprintln!(

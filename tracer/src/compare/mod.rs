@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A recording is read once, event by event. Of its connections only sums, a histogram and the set
-//! of endpoints are kept, which are named as they pass ([`contacts`]); what its verdict needs is dropped before the next one is read. What is
-//! kept for a group grows with the number of recordings, endpoints and programs, not of events.
+//! of endpoints are kept, which are named as they pass ([`contacts`]). What is kept for a group grows
+//! with the number of recordings, endpoints and programs, not of events. What a verdict needs to be
+//! computed grows with processes ([`Verdicts`]), and is dropped before the next recording is read.
 //!
 //! What is to be compared gets a field in [`Session`], its sum in [`Group`], and rows in `tables`.
 
@@ -28,6 +29,7 @@ mod text;
 
 use std::collections::BTreeMap;
 
+use clap::ValueEnum;
 use serde::Serialize;
 
 use self::calls::GroupLatencies;
@@ -41,12 +43,23 @@ pub use stats::{Difference, Quantiles, Spread};
 pub use text::text;
 
 /// Version of what [`Comparison`] is as JSON.
-pub const COMPARISON: u32 = 3;
+pub const COMPARISON: u32 = 4;
+
+/// Where verdicts come from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
+#[serde(rename_all = "kebab-case")]
+pub enum Verdicts {
+    /// From the events of each recording
+    Computed,
+    /// From the last line of each recording, which `tracer verify` checks
+    Recorded,
+}
 
 /// What the groups have and have not in common.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Comparison {
     pub comparison: u32,
+    pub verdicts: Verdicts,
     pub groups: Vec<GroupSummary>,
     /// Of each group's mean connect latency from that of the first group.
     pub latency_differences: Vec<LatencyDifference>,
@@ -68,9 +81,10 @@ pub struct LatencyDifference {
 }
 
 impl Comparison {
-    pub fn of(groups: &[Group]) -> Comparison {
+    pub fn of(groups: &[Group], verdicts: Verdicts) -> Comparison {
         Comparison {
             comparison: COMPARISON,
+            verdicts,
             groups: groups.iter().map(Group::summary).collect(),
             latency_differences: differences(groups, |group| Some(&group.latency)),
             call_differences: differences(groups, |group| {

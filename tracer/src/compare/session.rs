@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, path::Path};
 use hdrhistogram::Histogram;
 
 use super::{
+    Verdicts,
     calls::{self, SessionCalls},
     contacts::{Contacts, Reached},
 };
@@ -12,7 +13,7 @@ use crate::{
     catalogue::{CredentialSource, SourceKind},
     policy::{self, Ruling},
     record::{
-        Integrity, ReadError, Reader,
+        Finish, Integrity, ReadError, Reader,
         schema::{ConnectResult, Exec, Outcome, Record},
     },
     report,
@@ -29,7 +30,7 @@ const LONGEST_NS: u64 = 86_400 * 1_000_000_000;
 #[derive(Debug)]
 pub struct Session {
     pub integrity: Integrity,
-    /// Judged again by the recording's own policies; absent without any.
+    /// By the recording's own policies; absent without any.
     pub ruling: Option<Ruling>,
     pub processes: u64,
     pub execs: u64,
@@ -73,10 +74,10 @@ impl Latencies {
 }
 
 impl Session {
-    pub fn read(path: &Path) -> Result<Session, ReadError> {
-        let reader = Reader::open(path, false)?;
-        let story = Story::for_verdict(reader.start().clone());
-        let mut contacts = Contacts::new(&story.start);
+    pub fn read(path: &Path, verdicts: Verdicts) -> Result<Session, ReadError> {
+        let mut reader = Reader::open(path, false)?;
+        let start = reader.start().clone();
+        let mut contacts = Contacts::new(&start);
         let mut session = Session {
             integrity: Integrity::CutShort,
             ruling: None,
@@ -88,21 +89,36 @@ impl Session {
             credentials: BTreeMap::new(),
             programs: BTreeMap::new(),
             latency: Latencies::default(),
-            calls: calls::were_read(&story.start.sensors).then(SessionCalls::default),
+            calls: calls::were_read(&start.sensors).then(SessionCalls::default),
         };
-        let watch = story.start.credentials.clone().unwrap_or_default();
+        let watch = start.credentials.clone().unwrap_or_default();
         let of_environment: Vec<CredentialSource> =
             watch.sources.into_iter().filter(|one| one.kind == SourceKind::Environment).collect();
-        let (story, _) = story.read(reader, |record| {
+        let mut seen = |record: &Record| {
             session.add(record, &mut contacts);
             session.add_environment(record, &of_environment);
-        })?;
-        session.endpoints = contacts.finish(story.end.as_ref());
-        session.ruling =
-            policy::judge(&story, &story.start.policies).map(|verdict| verdict.overall);
-        session.processes = story.processes.len() as u64;
-        session.execs = story.execs;
-        session.integrity = story.integrity;
+        };
+        let (end, integrity, ruling) = match verdicts {
+            Verdicts::Computed => {
+                let (story, _) = Story::for_verdict(start).read(reader, seen)?;
+                let verdict = policy::judge(&story, &story.start.policies);
+                (story.end, story.integrity, verdict.map(|verdict| verdict.overall))
+            }
+            Verdicts::Recorded => {
+                while let Some(record) = reader.next_event()? {
+                    seen(&record);
+                }
+                let Finish { end, integrity, .. } = reader.finish()?;
+                let verdict = end.as_ref().and_then(|end| end.verdict.as_ref());
+                // Where there were policies, no verdict is no proof.
+                let none = (!start.policies.is_empty()).then_some(Ruling::Inconclusive);
+                let ruling = verdict.map(|verdict| verdict.overall).or(none);
+                (end, integrity, ruling)
+            }
+        };
+        session.endpoints = contacts.finish(end.as_ref());
+        session.ruling = ruling;
+        session.integrity = integrity;
         Ok(session)
     }
 
@@ -129,11 +145,13 @@ impl Session {
                     calls.add(call, &contacts.kind(call));
                 }
             }
-            Record::Exec(exec) => *self.programs.entry(program(exec)).or_default() += 1,
-            // Counted by the story, or of no interest here.
+            Record::Root(_) | Record::Fork(_) => self.processes += 1,
+            Record::Exec(exec) => {
+                self.execs += u64::from(!exec.found);
+                *self.programs.entry(program(exec)).or_default() += 1;
+            }
+            // Of no interest here.
             Record::Start(_)
-            | Record::Root(_)
-            | Record::Fork(_)
             | Record::Content(_)
             | Record::Exit(_)
             | Record::Close(_)

@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::{CallsSummary, Comparison, GroupSummary, LatencyDifference, Quantiles, Seen, Spread};
+use super::{
+    CallsSummary, Comparison, GroupSummary, LatencyDifference, Quantiles, Seen, Spread, Verdicts,
+};
 use crate::{
     catalogue::EndpointClass,
     report::{clean, duration},
@@ -62,7 +64,15 @@ fn recordings(comparison: &Comparison) -> Table {
         head: &[("group", false), ("used", true), ("not used", true), ("verdicts", false)],
         rows: comparison.groups.iter().map(row).collect(),
         none: "none",
-        note: "Verdicts are computed from the events, not taken from the recordings.",
+        note: match comparison.verdicts {
+            Verdicts::Computed => {
+                "Verdicts are computed from the events, not taken from the recordings."
+            }
+            Verdicts::Recorded => {
+                "Verdicts are what the recordings say of themselves; `tracer verify` computes them \
+                 from the events."
+            }
+        },
     }
 }
 

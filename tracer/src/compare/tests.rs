@@ -12,7 +12,7 @@ fn golden(name: &str) -> PathBuf {
 fn group(name: &str, recordings: &[&str]) -> Group {
     let mut group = Group::new(name);
     for recording in recordings {
-        group.add(recording, &Session::read(&golden(recording)).unwrap());
+        group.add(recording, &Session::read(&golden(recording), Verdicts::Computed).unwrap());
     }
     group
 }
@@ -21,7 +21,7 @@ fn group(name: &str, recordings: &[&str]) -> Group {
 fn groups_are_counted_and_told_apart() {
     let sdk = group("sdk", &["proven", "proven"]);
     let cli = group("cli", &["violated", "no-policy"]);
-    let comparison = Comparison::of(&[sdk, cli]);
+    let comparison = Comparison::of(&[sdk, cli], Verdicts::Computed);
     let [sdk, cli] = &comparison.groups[..] else { panic!("two groups") };
     assert_eq!(sdk.recordings, 2);
     assert_eq!(sdk.verdicts, BTreeMap::from([("proven", 2)]));
@@ -46,6 +46,18 @@ fn groups_are_counted_and_told_apart() {
 }
 
 #[test]
+fn recorded_verdicts_are_what_would_be_computed() {
+    for recording in ["proven", "violated", "no-policy", "hostile"] {
+        let read = |verdicts| {
+            let mut group = Group::new("one");
+            group.add(recording, &Session::read(&golden(recording), verdicts).unwrap());
+            group.summary()
+        };
+        assert_eq!(read(Verdicts::Recorded), read(Verdicts::Computed), "{recording}");
+    }
+}
+
+#[test]
 fn what_is_not_whole_counts_for_nothing_and_is_named() {
     let folder = tempfile::tempdir().unwrap();
     let cut = folder.path().join("cut.jsonl");
@@ -53,10 +65,10 @@ fn what_is_not_whole_counts_for_nothing_and_is_named() {
     let lines: Vec<&str> = text.split_inclusive('\n').collect();
     std::fs::write(&cut, lines[..lines.len() / 2].concat()).unwrap();
     let mut group = group("sdk", &["proven"]);
-    group.add("cut.jsonl", &Session::read(&cut).unwrap());
+    group.add("cut.jsonl", &Session::read(&cut, Verdicts::Computed).unwrap());
     std::fs::write(&cut, text.replacen("proven", "proved", 1)).unwrap();
-    group.add("edited.jsonl", &Session::read(&cut).unwrap());
-    let comparison = Comparison::of(&[group]);
+    group.add("edited.jsonl", &Session::read(&cut, Verdicts::Computed).unwrap());
+    let comparison = Comparison::of(&[group], Verdicts::Computed);
     let sdk = &comparison.groups[0];
     assert_eq!((sdk.recordings, sdk.unused.len()), (1, 2));
     assert!(sdk.unused[0].reason.contains("no end record"), "{:?}", sdk.unused);
@@ -73,7 +85,8 @@ fn text_of(comparison: &Comparison) -> String {
 #[test]
 fn hostile_names_are_text_everywhere() {
     let name = "<img src=x>|`\u{202e}\x1b[2J";
-    let comparison = Comparison::of(&[group(name, &["hostile"]), group("b", &["proven"])]);
+    let comparison =
+        Comparison::of(&[group(name, &["hostile"]), group("b", &["proven"])], Verdicts::Computed);
     let page = html(&comparison);
     for tag in ["<img", "<script", "javascript:alert(1)<", "<!--<", "onerror=alert(1)>"] {
         assert!(!page.contains(tag), "{tag}");
@@ -99,7 +112,8 @@ fn hostile_names_are_text_everywhere() {
 
 #[test]
 fn the_json_says_what_the_tables_say() {
-    let comparison = Comparison::of(&[group("a", &["proven"]), group("b", &["violated"])]);
+    let comparison =
+        Comparison::of(&[group("a", &["proven"]), group("b", &["violated"])], Verdicts::Computed);
     let value: serde_json::Value = serde_json::from_str(&comparison.json()).unwrap();
     assert_eq!(value["comparison"], COMPARISON);
     assert_eq!(value["groups"][0]["recordings"], 1);
@@ -135,8 +149,8 @@ fn calls_are_counted_by_what_they_are() {
     writer.write(&end).unwrap();
     writer.flush().unwrap();
     let mut with = Group::new("with");
-    with.add("calls.jsonl", &Session::read(&file).unwrap());
-    let comparison = Comparison::of(&[with, group("without", &["proven"])]);
+    with.add("calls.jsonl", &Session::read(&file, Verdicts::Computed).unwrap());
+    let comparison = Comparison::of(&[with, group("without", &["proven"])], Verdicts::Computed);
     let [with, without] = &comparison.groups[..] else { panic!("two groups") };
     assert_eq!(without.calls, None);
     let calls = with.calls.as_ref().unwrap();
@@ -154,7 +168,7 @@ fn calls_are_counted_by_what_they_are() {
 
 #[test]
 fn nothing_at_all_has_a_comparison_too() {
-    let comparison = Comparison::of(&[Group::new("empty")]);
+    let comparison = Comparison::of(&[Group::new("empty")], Verdicts::Computed);
     assert!(text_of(&comparison).contains("no connection was attempted"));
     assert!(html(&comparison).contains("no connections"));
     assert_eq!(comparison.groups[0].connect_latency_ns, None);
