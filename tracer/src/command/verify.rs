@@ -9,10 +9,9 @@ use anyhow::Context as _;
 use tracer::{
     cli::{self, exit},
     evidence::{self, PublicKey},
-    policy::{self, Verdict},
+    policy::{self, Judged, Verdict},
     record::{Integrity, Reader},
     report,
-    session::Story,
 };
 
 pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
@@ -28,8 +27,9 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     if !arguments.policies.is_empty() {
         start.policies = crate::load_policies(&arguments.policies)?;
     }
-    let (story, sha256) = Story::for_verdict(start).read(reader, |_| ())?;
-    let verdict = policy::judge(&story, &story.start.policies);
+    let judged = policy::judge_recording(&arguments.recording, reader, start, |_| ())?;
+    let as_written = judged.is_as_written();
+    let Judged { story, verdict, sha256 } = judged;
     let mut out = String::new();
     writeln!(out, "integrity: {}", integrity(&story.integrity))?;
     let mut unsupported = false;
@@ -51,12 +51,7 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     if let Some(verdict) = &verdict {
         print_verdict(&mut out, verdict)?;
     }
-    let written = story.end.as_ref().and_then(|end| end.verdict.as_ref());
-    let claims_otherwise = own_policies
-        && story.integrity == Integrity::Intact
-        && !written.map_or(verdict.is_none(), |written| {
-            verdict.as_ref().is_some_and(|verdict| written.says_the_same_as(verdict))
-        });
+    let claims_otherwise = own_policies && story.integrity == Integrity::Intact && !as_written;
     if claims_otherwise {
         writeln!(
             out,

@@ -5,14 +5,14 @@
 //! answers of DNS those stay that say something no later one says. A name that a program sends
 //! thousands of contacts after it has connected is missed, and the next best source counts.
 
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use crate::{
     catalogue::{CallKind, EndpointClass},
     model::{Endpoint, ProcessKey},
-    record::schema::{Call, Connect, Datagram, Dns, DnsMessage, End, Opening, Resolved, Start},
+    record::schema::{Call, Connect, Datagram, Dns, End, Opening, Resolved, Start},
     report::{self, Protocols},
-    session::{Connection, Names, Naming, Story},
+    session::{Connection, Names, Naming, Story, answers},
 };
 
 /// Records of one kind that wait before any is dropped.
@@ -132,10 +132,13 @@ impl Contacts {
             }
         }
         drop(but_newest(&mut self.window.openings, newest));
-        telling(&mut self.window.dns, newest);
-        latest(&mut self.window.resolved, |one| {
-            (one.process, one.name.clone(), one.addresses.clone())
+        answers::telling(&mut self.window.dns, newest, &HashSet::new(), Some);
+        but_newest(&mut self.window.dns, ANSWERS_MAX);
+        let keep = answers::first_and_last(&self.window.resolved, |one| {
+            Some((one.process, one.name.clone(), one.addresses.clone()))
         });
+        answers::retain(&mut self.window.resolved, &keep);
+        but_newest(&mut self.window.resolved, ANSWERS_MAX);
         self.answers = self.window.dns.len().max(self.window.resolved.len());
     }
 
@@ -168,54 +171,12 @@ fn but_newest<T>(all: &mut Vec<T>, newest: usize) -> Vec<T> {
     std::mem::replace(all, kept)
 }
 
-/// Keeps the newest messages, and of the others the last answer that says what it says, with its
-/// question.
-fn telling(dns: &mut Vec<Dns>, newest: usize) {
-    let newest = dns.len().saturating_sub(newest);
-    let (mut said, mut asked) = (HashSet::new(), HashSet::new());
-    let mut keep: Vec<bool> = dns
-        .iter()
-        .enumerate()
-        .rev()
-        .map(|(at, dns)| {
-            let of_use = match &dns.message {
-                DnsMessage::Answer { id, name, of, records, .. } => {
-                    let data: Vec<&str> =
-                        records.iter().map(|record| record.data.as_str()).collect();
-                    let news = said.insert((dns.process, name.as_str(), of.as_str(), data));
-                    if news || at >= newest {
-                        asked.insert((dns.cookie, *id, name.as_str(), of.as_str()));
-                    }
-                    news
-                }
-                DnsMessage::Question { id, name, of } => {
-                    asked.remove(&(dns.cookie, *id, name.as_str(), of.as_str()))
-                }
-                DnsMessage::Malformed { .. } => false,
-            };
-            of_use || at >= newest
-        })
-        .collect();
-    let mut kept = std::iter::from_fn(|| keep.pop());
-    dns.retain(|_| kept.next().unwrap_or(false));
-    but_newest(dns, ANSWERS_MAX);
-}
-
-/// Keeps the last of those that say the same.
-fn latest<T, K: Ord>(all: &mut Vec<T>, says: impl Fn(&T) -> K) {
-    let mut said = BTreeSet::new();
-    let mut keep: Vec<bool> = all.iter().rev().map(|one| said.insert(says(one))).collect();
-    let mut kept = std::iter::from_fn(|| keep.pop());
-    all.retain(|_| kept.next().unwrap_or(false));
-    but_newest(all, ANSWERS_MAX);
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::{
         policy::{load, test_start},
-        record::schema::{DnsRecord, FirstBytes},
+        record::schema::{DnsMessage, DnsRecord, FirstBytes},
     };
 
     const PROCESS: ProcessKey = ProcessKey { pid: 7, start_ns: 1 };

@@ -11,13 +11,12 @@ use super::{
 };
 use crate::{
     catalogue::{CredentialSource, SourceKind},
-    policy::{self, Ruling},
+    policy::{self, Judged, Ruling},
     record::{
         Finish, Integrity, ReadError, Reader,
         schema::{ConnectResult, Exec, Outcome, Record},
     },
     report,
-    session::Story,
 };
 
 /// Decimal digits that quantiles are exact to: an error of 0.1 % at most.
@@ -100,8 +99,8 @@ impl Session {
         };
         let (end, integrity, ruling) = match verdicts {
             Verdicts::Computed => {
-                let (story, _) = Story::for_verdict(start).read(reader, seen)?;
-                let verdict = policy::judge(&story, &story.start.policies);
+                let Judged { story, verdict, .. } =
+                    policy::judge_recording(path, reader, start, seen)?;
                 (story.end, story.integrity, verdict.map(|verdict| verdict.overall))
             }
             Verdicts::Recorded => {

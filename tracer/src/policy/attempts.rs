@@ -40,7 +40,7 @@ pub(super) fn judge(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
 }
 
 /// What the attempt was after, if the claim forbids it.
-fn tried(story: &Story, claim: &Claim, attempt: &Attempt) -> Option<String> {
+pub(super) fn tried(story: &Story, claim: &Claim, attempt: &Attempt) -> Option<String> {
     let names = || attempt.filenames.iter().chain(attempt.argv.first());
     match claim.kind {
         ClaimKind::NeverRuns => claim

@@ -12,11 +12,11 @@ use super::{
     claim::ANYBODY,
     contacts::Contact,
     identity::{copies, is_copy},
-    layers::takes_programs,
+    layers::{may_be_interpreter, takes_programs},
 };
 use crate::{
     catalogue::{Catalogue, Fit, Target},
-    model::{Bytes, FileId, ProcessKey},
+    model::{Bytes, Endpoint, FileId, ProcessKey},
     record::{
         self,
         schema::{Exec, Start},
@@ -34,37 +34,20 @@ pub(super) fn applies(start: &Start, claim: &Claim) -> bool {
 
 /// Whether anything else ran, so that a call nobody recorded may have been another program's.
 pub(super) fn others_ran(story: &Story, claim: &Claim) -> bool {
-    story.execs_in_order().any(|exec| !is_user(story, claim, exec))
+    story.forgotten.other_programs.contains(claim)
+        || story.execs_in_order().any(|exec| !is_user(story, claim, exec))
 }
 
 /// Every call that a copy of one of the claim's programs would have to make, by somebody else.
 pub(super) fn reasons(story: &Story, claim: &Claim, contacts: &[Contact]) -> Vec<String> {
-    let endpoints = story.endpoints().unwrap_or(&Catalogue::embedded().endpoints);
     let mut reasons = Vec::new();
     let mut seen: BTreeSet<(ProcessKey, String)> = BTreeSet::new();
-    for program in &claim.programs {
-        let entry = story.start.program(program);
-        let calls: Vec<Target> =
-            entry.calls.iter().filter_map(|call| Target::parse(call).ok()).collect();
-        if calls.is_empty() {
-            continue;
-        }
+    for (program, calls) in calls_of(story, claim) {
         for contact in contacts.iter().flat_map(Contact::with_and_without_lost) {
-            // What is known by its address is the instance's own metadata, and no call of an API.
-            if contact.is_dns || contact.to.is_some_and(|to| endpoints.of_address(to).is_some()) {
+            if contact.is_dns {
                 continue;
             }
-            let called = contact.naming.names.iter().find(|named| {
-                let fits = |call: &Target| call.fits_name(&named.name, contact.port(), endpoints);
-                calls.iter().any(|call| fits(call) != Fit::No)
-            });
-            let why = match called {
-                Some(named) => format!("called {}", named.name),
-                None if contact.hides_name && contact.found().next().is_none() => {
-                    "called somebody whose name it hides".to_owned()
-                }
-                None => continue,
-            };
+            let Some(why) = suspicion(story, &calls, contact) else { continue };
             let image = story.image(contact.process, contact.t_ns);
             if image.is_some_and(|exec| is_user(story, claim, exec))
                 || !seen.insert((contact.process, why.clone()))
@@ -82,8 +65,73 @@ pub(super) fn reasons(story: &Story, claim: &Claim, contacts: &[Contact]) -> Vec
     reasons
 }
 
+/// What each of the claim's programs has to call, where that is known.
+fn calls_of<'a>(story: &Story, claim: &'a Claim) -> Vec<(&'a String, Vec<Target>)> {
+    let parsed = |program| -> Vec<Target> {
+        let entry = story.start.program(program);
+        entry.calls.iter().filter_map(|call| Target::parse(call).ok()).collect()
+    };
+    let all = claim.programs.iter().map(|program| (program, parsed(program)));
+    all.filter(|(_, calls)| !calls.is_empty()).collect()
+}
+
+/// Why the contact may be one of these calls.
+fn suspicion(story: &Story, calls: &[Target], contact: &Contact) -> Option<String> {
+    let endpoints = story.endpoints().unwrap_or(&Catalogue::embedded().endpoints);
+    // What is known by its address is the instance's own metadata, and no call of an API.
+    if contact.to.is_some_and(|to| endpoints.of_address(to).is_some()) {
+        return None;
+    }
+    let called = contact.naming.names.iter().find(|named| {
+        let fits = |call: &Target| call.fits_name(&named.name, contact.port(), endpoints);
+        calls.iter().any(|call| fits(call) != Fit::No)
+    });
+    match called {
+        Some(named) => Some(format!("called {}", named.name)),
+        None if contact.hides_name && contact.found().next().is_none() => {
+            Some("called somebody whose name it hides".to_owned())
+        }
+        None => None,
+    }
+}
+
+/// Why contacts there may have been one of the claim's calls, given these names of the file of hosts.
+pub(super) fn named_by_hosts(
+    story: &Story,
+    claim: &Claim,
+    to: Endpoint,
+    names: &[String],
+    who: &str,
+) -> Option<String> {
+    let endpoints = story.endpoints().unwrap_or(&Catalogue::embedded().endpoints);
+    let (program, name) = calls_of(story, claim).into_iter().find_map(|(program, calls)| {
+        let fits = |name: &&String| {
+            calls.iter().any(|call| call.fits_name(name, Some(to.port), endpoints) != Fit::No)
+        };
+        Some((program, names.iter().find(fits)?))
+    })?;
+    Some(format!(
+        "{who}: it contacted {to}, which is {name} in the file of hosts, as a changed copy of {program} \
+         would have to"
+    ))
+}
+
+/// Whether the claim can do without the contact, whatever comes later.
+pub(super) fn is_settled(story: &Story, claim: &Claim, contact: &Contact) -> bool {
+    let suspects = |contact: &Contact| {
+        calls_of(story, claim).iter().any(|(_, calls)| suspicion(story, calls, contact).is_some())
+    };
+    let by_a_user = || {
+        let image = story.image(contact.process, contact.t_ns);
+        // Whether it is an interpreter's copy may not be known yet, and then what it was given counts.
+        let is_sure = |exec: &&Exec| may_be_interpreter(exec, story).is_none();
+        image.filter(is_sure).is_some_and(|exec| is_user(story, claim, exec))
+    };
+    !applies(&story.start, claim) || by_a_user() || !contact.with_and_without_lost().any(suspects)
+}
+
 /// Whether the exec runs a program that may call these endpoints.
-fn is_user(story: &Story, claim: &Claim, exec: &Exec) -> bool {
+pub(super) fn is_user(story: &Story, claim: &Claim, exec: &Exec) -> bool {
     let default = ["@command".to_owned()];
     let users = claim.sdk_users.as_deref().unwrap_or(&default);
     users.iter().any(|user| match user.as_str() {

@@ -366,7 +366,8 @@ fn exec_counts(story: &Story) -> Option<Requirement> {
     if let Some(more) = story.miscounted.len().checked_sub(NAMED).filter(|more| *more > 0) {
         wrong.push(format!("and {more} more"));
     }
-    let exited = story.processes.values().filter(|process| process.exit.is_some()).count() as u64;
+    let known = story.processes.values().filter(|process| process.exit.is_some()).count() as u64;
+    let exited = known + story.forgotten.processes;
     let failure = if !wrong.is_empty() {
         Some(format!("the kernel's own numbers of images differ: {}", wrong.join(", ")))
     } else if story.counted_processes != exited {

@@ -8,15 +8,15 @@ use std::{
 use super::completeness;
 use crate::{
     model::{Endpoint, ProcessKey},
-    record::schema::{DatagramVia, DnsMessage, FirstBytes, Outcome},
+    record::schema::{Datagram, DatagramVia, DnsMessage, FirstBytes, Opening, Outcome},
     session::{Connection, NameSource, Named, Names, Naming, Story},
 };
 
 /// A connection, or a destination of a socket that has none.
 #[derive(Clone, Debug)]
-pub(super) struct Contact {
+pub(crate) struct Contact {
     pub(super) t_ns: u64,
-    pub(super) process: ProcessKey,
+    pub(crate) process: ProcessKey,
     pub(super) means: &'static str,
     pub(super) to: Option<Endpoint>,
     pub(super) naming: Naming,
@@ -77,6 +77,13 @@ impl Contact {
                 "the process said that name, and no answer of DNS, the resolver or the hosts file gave \
                  it this address",
             )
+        }
+    }
+
+    /// The same contact without the resolver's names, if that is another one.
+    pub(super) fn set_without_resolver(&mut self, without: Contact) {
+        if self.naming != without.naming {
+            self.without_resolver = Some(Box::new(without));
         }
     }
 
@@ -145,83 +152,125 @@ fn source(source: NameSource) -> &'static str {
 
 /// All contacts of a story, in order of time.
 pub(super) fn contacts(story: &Story) -> Vec<Contact> {
-    let mut contacts = contacts_by(story, &Names::of(story));
+    let index = Index::of(story, Names::of(story));
+    let mut contacts = index.contacts(story);
     if !completeness::resolver_is_whole(story) {
-        let without = contacts_by(story, &Names::without_resolver(story));
-        for (contact, without) in contacts.iter_mut().zip(without) {
-            if contact.naming != without.naming {
-                contact.without_resolver = Some(Box::new(without));
-            }
+        let without = Index { names: Names::without_resolver(story), ..index };
+        for (contact, without) in contacts.iter_mut().zip(without.contacts(story)) {
+            contact.set_without_resolver(without);
         }
     }
+    let mut kept = story.forgotten.contacts.clone();
+    if completeness::resolver_is_whole(story) {
+        kept.iter_mut().for_each(|contact| contact.without_resolver = None);
+    }
+    contacts.extend(kept);
+    contacts.sort_by_key(|contact| contact.t_ns);
     contacts
 }
 
-fn contacts_by(story: &Story, names: &Names) -> Vec<Contact> {
-    let dns = dns_sockets(story);
-    let hidden = hidden_names(story);
-    let connections = story.connections.iter().map(|connection| {
+/// What it takes to see contacts in the records of a story.
+pub(super) struct Index {
+    names: Names,
+    /// Sockets all of whose messages could be read as DNS.
+    dns: BTreeSet<u64>,
+    /// Connections whose TLS handshake names nobody, hides the name or could not be read.
+    hidden: BTreeSet<u64>,
+    /// Packets of sockets for datagrams, where they were counted.
+    moved: Option<BTreeMap<(u64, Endpoint), u64>>,
+}
+
+impl Index {
+    pub(super) fn of(story: &Story, names: Names) -> Index {
+        let counted = story
+            .start
+            .sensors
+            .iter()
+            .any(|sensor| sensor.sensor == "packets" && sensor.missing.is_none());
+        let exchanges = story.exchanges.iter();
+        let moved = exchanges.map(|exchange| {
+            let packets = exchange.sent_packets.saturating_add(exchange.received_packets);
+            ((exchange.cookie, exchange.destination), packets)
+        });
+        Index {
+            names,
+            dns: dns_sockets(story),
+            hidden: hidden_names(story),
+            moved: counted.then(|| moved.collect()),
+        }
+    }
+
+    fn contacts(&self, story: &Story) -> Vec<Contact> {
+        let connections = story.connections.iter().map(|connection| self.connection(connection));
+        let datagrams = story.datagrams.iter().filter_map(|datagram| self.datagram(datagram));
+        let foreign = story.foreign_sends.iter().map(|send| Contact {
+            t_ns: send.t_ns,
+            process: send.process,
+            means: "bytes over a socket that was made outside the command's cgroup",
+            to: send.destination,
+            naming: self.names.destination(send.destination, send.process, send.t_ns),
+            spoken: true,
+            is_dns: false,
+            hides_name: true,
+            without_resolver: None,
+        });
+        connections.chain(datagrams).chain(foreign).collect()
+    }
+
+    pub(super) fn connection(&self, connection: &Connection) -> Contact {
         let is_dns = connection.destination.is_some_and(|to| to.port == DNS_PORT)
-            && connection.cookie.is_some_and(|cookie| dns.contains(&cookie));
+            && connection.cookie.is_some_and(|cookie| self.dns.contains(&cookie));
         Contact {
             t_ns: connection.attempted_ns,
             process: connection.process,
             means: TCP,
             to: connection.destination,
-            naming: names.connection(connection),
+            naming: self.names.connection(connection),
             spoken: was_spoken(connection),
             is_dns,
-            hides_name: hidden.contains(&connection.id),
+            hides_name: self.hidden.contains(&connection.id),
             without_resolver: None,
         }
-    });
-    let moved: BTreeMap<(u64, Endpoint), u64> = story
-        .exchanges
-        .iter()
-        .map(|exchange| {
-            let packets = exchange.sent_packets.saturating_add(exchange.received_packets);
-            ((exchange.cookie, exchange.destination), packets)
-        })
-        .collect();
-    let counted = story
-        .start
-        .sensors
-        .iter()
-        .any(|sensor| sensor.sensor == "packets" && sensor.missing.is_none());
-    let datagrams = story.datagrams.iter().filter_map(|datagram| {
-        let packets = datagram.destination.and_then(|to| moved.get(&(datagram.cookie, to)));
+    }
+
+    /// None where nothing was sent.
+    pub(super) fn datagram(&self, datagram: &Datagram) -> Option<Contact> {
+        let packets = |moved: &BTreeMap<_, u64>| {
+            moved.get(&(datagram.cookie, datagram.destination?)).copied()
+        };
         // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
-        let silent = datagram.via == DatagramVia::Connect && packets == Some(&0) && counted;
+        let silent = datagram.via == DatagramVia::Connect
+            && self.moved.as_ref().and_then(packets) == Some(0);
         // Packets with headers that the counter does not understand are IPv6's.
         let sure = datagram.destination.is_some_and(|to| to.address.to_canonical().is_ipv4());
         let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
-            && dns.contains(&datagram.cookie);
+            && self.dns.contains(&datagram.cookie);
         (!silent || !sure).then(|| Contact {
             t_ns: datagram.t_ns,
             process: datagram.process,
             means: if datagram.protocol == UDP { "UDP datagrams" } else { "datagrams" },
             to: datagram.destination,
-            naming: names.datagram(datagram),
+            naming: self.names.datagram(datagram),
             spoken: !silent,
             is_dns,
             hides_name: false,
             without_resolver: None,
         })
-    });
-    let foreign = story.foreign_sends.iter().map(|send| Contact {
-        t_ns: send.t_ns,
-        process: send.process,
-        means: "bytes over a socket that was made outside the command's cgroup",
-        to: send.destination,
-        naming: names.destination(send.destination, send.process, send.t_ns),
-        spoken: true,
-        is_dns: false,
-        hides_name: true,
-        without_resolver: None,
-    });
-    let mut contacts: Vec<Contact> = connections.chain(datagrams).chain(foreign).collect();
-    contacts.sort_by_key(|contact| contact.t_ns);
-    contacts
+    }
+
+    /// By what was said in it, when what it belongs to is forgotten.
+    pub(super) fn opening(&self, opening: &Opening) -> Contact {
+        let connection = Connection {
+            id: opening.connection.unwrap_or(u64::MAX),
+            process: opening.process,
+            attempted_ns: opening.t_ns,
+            cookie: Some(opening.cookie),
+            destination: opening.destination,
+            result: None,
+            close: None,
+        };
+        Contact { means: "connection or datagrams", ..self.connection(&connection) }
+    }
 }
 
 const TCP: &str = "TCP connection";
@@ -240,7 +289,6 @@ fn was_spoken(connection: &Connection) -> bool {
     }
 }
 
-/// Sockets all of whose messages could be read as DNS.
 fn dns_sockets(story: &Story) -> BTreeSet<u64> {
     let mut sockets: BTreeSet<u64> = story.dns.iter().map(|dns| dns.cookie).collect();
     for dns in &story.dns {
@@ -251,7 +299,6 @@ fn dns_sockets(story: &Story) -> BTreeSet<u64> {
     sockets
 }
 
-/// Connections whose TLS handshake names nobody, hides the name or could not be read.
 fn hidden_names(story: &Story) -> BTreeSet<u64> {
     let hides = |what: &FirstBytes| match what {
         FirstBytes::Tls { sni, encrypted_hello, .. } => sni.is_none() || *encrypted_hello,

@@ -49,6 +49,16 @@ pub(super) fn reasons(story: &Story, claim: &Claim) -> Vec<String> {
     reasons.into_iter().collect()
 }
 
+/// Whether the file is a copy, or can turn out to be one.
+pub(super) fn may_be_copy(copies: &[KnownCopy], file: &MappedFile) -> bool {
+    let version = file.version();
+    copies.iter().any(|copy| {
+        Some(copy.file) == version.map(|version| version.id)
+            || copy.file == file.id
+            || version.is_none_or(|version| copy.may_have_size(version.size_bytes))
+    })
+}
+
 enum Copy {
     /// Of this path.
     Is(String),

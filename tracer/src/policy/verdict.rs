@@ -11,7 +11,7 @@ use super::{
     contacts::{Contact, contacts},
     credentials,
     identity::{Match, copies, hands_over, is_copy, runs, unidentified},
-    mapped, opened,
+    mapped, opened, settled,
 };
 use crate::{
     model::{Bytes, FileId, ProcessKey},
@@ -157,6 +157,7 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
     verdict.reasons.extend(hand_offs(story, policy));
     verdict.reasons.extend(opened::reasons(story, policy, claim));
     verdict.reasons.extend(mapped::reasons(story, claim));
+    verdict.reasons.extend(settled::reasons(story, claim));
     let has_callers = callers::applies(&story.start, claim);
     if has_callers {
         verdict.reasons.extend(callers::reasons(story, claim, contacts));
@@ -249,13 +250,13 @@ pub fn rules(start: &Start) -> (Vec<FileId>, Vec<String>) {
     (files, by_name.flat_map(|name| start.program(name).into_owned().file_names).collect())
 }
 
-enum Finding {
+pub(super) enum Finding {
     Violates(String),
     Unclear(String),
 }
 
 /// Whether the exec runs one of the claim's programs.
-fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<Finding> {
+pub(super) fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<Finding> {
     let findings = claim.programs.iter().filter_map(|program| {
         if program == "@command" {
             let own = command_files(story);

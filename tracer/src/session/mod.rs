@@ -3,6 +3,7 @@
 //! Two steps, both without IO or a clock: the [`Fold`] turns each event into a record (what a
 //! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to.
 
+pub(crate) mod answers;
 mod attempts;
 mod by_pid;
 pub mod calls;
@@ -30,4 +31,4 @@ pub use mcp::{McpTransport, McpUse, mcp_servers};
 pub use names::{NameSource, Named, Names, Naming};
 pub use outside::hand_offs;
 pub use payload::Payloads;
-pub use story::{Connection, Process, Story};
+pub use story::{Connection, Forgotten, Process, Story, Window};

@@ -1,5 +1,7 @@
 //! What a sequence of records adds up to: processes, their programs, their connections.
 
+mod forget;
+
 use std::{
     borrow::Cow,
     collections::{BTreeMap, BTreeSet},
@@ -21,6 +23,9 @@ use crate::{
         },
     },
 };
+
+use forget::Forgetting;
+pub use forget::{Forgotten, Window};
 
 /// Adds an entry where such are kept.
 fn keep<T>(keeps: bool, to: &mut Vec<T>, entry: T) {
@@ -82,6 +87,10 @@ pub struct Story {
     attempt_tries: u64,
     /// Whether contacts are kept, or only counted: connections, datagrams, and what names them.
     keeps_contacts: bool,
+    /// What was left out of all this because no verdict needs it.
+    pub forgotten: Forgotten,
+    /// Whether anything is.
+    forgetting: Option<Forgetting>,
     /// The catalogue's endpoints that it was recorded with, or what is wrong with them.
     endpoints: Result<Cow<'static, Endpoints>, String>,
 }
@@ -102,6 +111,8 @@ pub struct Process {
     pub connections: Vec<usize>,
     /// The inherited perf counter no longer counts here.
     witness_detached: bool,
+    /// It was forgotten, and then something came that belongs to it.
+    came_back: bool,
 }
 
 #[derive(Clone, Debug)]
@@ -166,15 +177,23 @@ impl Story {
             connection_index: BTreeMap::new(),
             recorded: BTreeMap::new(),
             keeps_contacts: true,
+            forgotten: Forgotten::default(),
+            forgetting: None,
         }
     }
 
-    /// What a verdict by the policies of `start` needs and no more. Where none of their claims asks
-    /// for contacts, those are counted and not kept: what is kept grows with the number of processes
-    /// and execs only.
+    /// What a verdict by the policies of `start` needs and no more. Where all of their claims are that
+    /// programs never run, memory does not grow with the length of a recording ([`Window`]); where none of
+    /// them asks for contacts, those are counted and not kept.
     pub fn for_verdict(start: Start) -> Story {
+        Story::for_verdict_in(start, Window::USUAL)
+    }
+
+    pub fn for_verdict_in(start: Start, window: Window) -> Story {
+        let forgets = policy::settled::can_settle(&start.policies);
         Story {
             keeps_contacts: policy::asks_for_contacts(&start, &start.policies),
+            forgetting: forgets.then(|| Forgetting::new(window)),
             ..Story::new(start)
         }
     }
@@ -208,6 +227,8 @@ impl Story {
     /// Adds the next record. The last one completes the story.
     pub fn add(&mut self, record: Record) {
         *self.recorded.entry(record.name()).or_default() += 1;
+        // Some records are for reports, and for claims of which nothing is forgotten.
+        let all = self.forgetting.is_none();
         match record {
             Record::Start(_) => {}
             Record::Root(root) => {
@@ -245,6 +266,9 @@ impl Story {
             }
             Record::Exit(exit) => {
                 self.alive.remove(&exit.process);
+                if let Some(forgetting) = &mut self.forgetting {
+                    forgetting.exited(exit.process);
+                }
                 let (key, t_ns) = (exit.process, exit.t_ns);
                 let counted = exit.execs.map(u64::from);
                 let process = self.expect(key, t_ns);
@@ -262,7 +286,8 @@ impl Story {
             }
             Record::Connect(connect) => {
                 let index = self.connections.len();
-                self.expect(connect.process, connect.t_ns).connections.push(index);
+                let process = self.expect(connect.process, connect.t_ns);
+                keep(all, &mut process.connections, index);
                 self.connection_index.insert(connect.connection, index);
                 self.connections.push(Connection {
                     id: connect.connection,
@@ -299,11 +324,11 @@ impl Story {
             }
             Record::LocalSend(send) => {
                 self.expect(send.process, send.t_ns);
-                self.local_sends.push(send);
+                keep(all, &mut self.local_sends, send);
             }
             Record::Intrusion(intrusion) => {
                 self.expect(intrusion.process, intrusion.t_ns);
-                self.intrusions.push(intrusion);
+                keep(all, &mut self.intrusions, intrusion);
             }
             Record::Datagram(datagram) => {
                 self.expect(datagram.process, datagram.t_ns);
@@ -314,7 +339,7 @@ impl Story {
             }
             Record::OddSocket(socket) => {
                 self.expect(socket.process, socket.t_ns);
-                self.odd_sockets.push(socket);
+                keep(all, &mut self.odd_sockets, socket);
             }
             Record::ForeignSend(send) => {
                 self.expect(send.process, send.t_ns);
@@ -322,7 +347,7 @@ impl Story {
             }
             Record::CgroupMove(moved) => {
                 self.expect(moved.process, moved.t_ns);
-                self.cgroup_moves.push(moved);
+                keep(all, &mut self.cgroup_moves, moved);
             }
             Record::Dns(dns) => {
                 self.expect(dns.process, dns.t_ns);
@@ -338,27 +363,28 @@ impl Story {
             }
             Record::TlsLibrary(library) => {
                 self.expect(library.process, library.t_ns);
-                self.tls_libraries.push(library);
+                keep(all, &mut self.tls_libraries, library);
             }
             Record::Call(call) => {
                 self.expect(call.process, call.t_ns);
-                keep(self.keeps_contacts, &mut self.calls, *call);
+                keep(all, &mut self.calls, *call);
             }
             Record::CallGap(gap) => {
                 self.expect(gap.process, gap.t_ns);
-                keep(self.keeps_contacts, &mut self.call_gaps, gap);
+                keep(all, &mut self.call_gaps, gap);
             }
-            Record::CredentialFile(file) => self.credential_files.push(file),
+            Record::CredentialFile(file) => keep(all, &mut self.credential_files, file),
             Record::Snapshot(snapshot) => self.snapshot = Some(snapshot),
             Record::FoundSocket(socket) => {
                 self.expect(socket.process, socket.t_ns);
-                self.found_sockets.push(socket);
+                keep(all, &mut self.found_sockets, socket);
             }
             Record::End(end) => {
                 self.end = Some(*end);
                 self.integrity = Integrity::Intact;
             }
         }
+        self.forget_some();
     }
 
     fn connection(&mut self, id: u64) -> Option<&mut Connection> {
@@ -389,6 +415,7 @@ impl Story {
                 exit: None,
                 connections: Vec::new(),
                 witness_detached,
+                came_back: false,
             },
         );
     }
@@ -396,9 +423,11 @@ impl Story {
     /// The process of an event; one that nobody introduced becomes an orphan.
     fn expect(&mut self, key: ProcessKey, t_ns: u64) -> &mut Process {
         if !self.processes.contains_key(&key) {
-            self.orphans += 1;
             self.introduce(key, None, t_ns, None);
-            self.roots.push(key);
+            if !self.comes_back(key) {
+                self.orphans += 1;
+                self.roots.push(key);
+            }
         }
         #[expect(clippy::expect_used, reason = "inserted above when it was absent")]
         self.processes.get_mut(&key).expect("present")

@@ -6,6 +6,7 @@ mod completeness;
 mod connections;
 mod credentials;
 mod programs;
+mod settled;
 
 use std::collections::BTreeMap;
 
