@@ -41,7 +41,11 @@ struct Block {
 impl Block {
     fn parse(mut self) -> Parsed {
         let mut records = VecDeque::with_capacity(self.text.len() / 256);
-        for line in self.text.split_inclusive(|byte| *byte == b'\n') {
+        let mut rest = self.text.as_slice();
+        while !rest.is_empty() {
+            let end = memchr::memchr(b'\n', rest).map_or(rest.len(), |at| at + 1);
+            let line;
+            (line, rest) = rest.split_at(end);
             match one(line, &mut self.before) {
                 Ok(record) => records.push_back(record),
                 Err(error) => return Parsed { records, broken: Some(error) },
