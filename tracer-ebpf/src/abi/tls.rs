@@ -57,6 +57,8 @@ pub struct TlsBegin {
 pub struct TlsEnd {
     pub header: Header,
     pub stream: u64,
+    /// Bytes sent and received, so that it is known whether the last ones came.
+    pub bytes: [u64; 2],
 }
 
 /// Where a session may have the random bytes of its ClientHello: at `at` in it, or in what the pointer

@@ -347,6 +347,7 @@ fn end(ctx: &ProbeContext) -> Option<()> {
         emit::record(Kind::TlsEnd, |end: &mut TlsEnd| {
             process.fill_header(&mut end.header, Kind::TlsEnd);
             end.stream = known.stream;
+            end.bytes = known.bytes;
         });
     }
     Some(())

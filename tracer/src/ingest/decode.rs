@@ -90,7 +90,13 @@ pub fn decode(record: &[u8]) -> Result<Event, DecodeError> {
         Kind::TlsBegin => Event::TlsBegin(Box::new(tls_begin(&fixed(record)?.0)?)),
         Kind::TlsEnd => {
             let (end, _) = fixed::<abi::TlsEnd>(record)?;
-            Event::TlsEnd(TlsEndEvent { header: event_header(&end.header), stream: end.stream })
+            let [sent_bytes, received_bytes] = end.bytes;
+            Event::TlsEnd(TlsEndEvent {
+                header: event_header(&end.header),
+                stream: end.stream,
+                sent_bytes,
+                received_bytes,
+            })
         }
     })
 }

@@ -230,6 +230,8 @@ pub struct TlsBeginEvent {
 pub struct TlsEndEvent {
     pub header: EventHeader,
     pub stream: u64,
+    pub sent_bytes: u64,
+    pub received_bytes: u64,
 }
 
 /// Bytes that a socket of the tree sent or received: the beginning of a TCP stream in pieces, or a

@@ -167,7 +167,9 @@ impl Fold {
             }
             Event::TlsEnd(event) => {
                 if let Some(calls) = &mut self.calls {
-                    calls.closed(event.header.process, event.stream);
+                    let bytes = (event.sent_bytes, event.received_bytes);
+                    let time_ns = event.header.time_ns;
+                    calls.closed(event.header.process, event.stream, bytes, time_ns);
                 }
                 return None;
             }
@@ -359,15 +361,16 @@ impl Fold {
         let header = &event.header;
         let established = self.connections.remove(&event.id).and_then(|known| known.established_ns);
         self.payloads.closed(event.id);
+        let received_bytes = known(header, unread::BYTES, event.received_bytes);
         if let Some(calls) = &mut self.calls {
-            calls.connection_closed(event.id, header.time_ns);
+            calls.connection_closed(event.id, header.time_ns, received_bytes);
         }
         Record::Close(Close {
             t_ns: header.time_ns,
             process: header.process,
             connection: event.id,
             sent_bytes: known(header, unread::BYTES, event.sent_bytes),
-            received_bytes: known(header, unread::BYTES, event.received_bytes),
+            received_bytes,
             duration_ns: established.map(|established| header.time_ns.saturating_sub(established)),
             unread: names(header),
         })

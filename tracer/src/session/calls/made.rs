@@ -68,7 +68,8 @@ impl Feed {
     }
 
     pub(super) fn close(mut self) -> Vec<Record> {
-        self.calls.closed(PROCESS, 1);
+        let [sent, received] = self.offsets;
+        self.calls.closed(PROCESS, 1, (sent, received), self.at_ns);
         self.calls.round(true)
     }
 }

@@ -154,9 +154,13 @@ impl Calls {
         );
     }
 
-    /// The TLS session ended.
-    pub fn closed(&mut self, process: ProcessKey, stream: u64) {
-        self.close((process, Name::Tls(stream)), CLOSED);
+    /// The TLS session ended, in which so many bytes were sent and received.
+    pub fn closed(&mut self, process: ProcessKey, stream: u64, bytes: (u64, u64), t_ns: u64) {
+        let key = (process, Name::Tls(stream));
+        if self.sessions.contains_key(&key) {
+            self.session(key, None, |stream, over| stream.ended(bytes, t_ns, over), t_ns);
+        }
+        self.close(key, CLOSED);
     }
 
     /// What may be the random number of the ClientHello that the TLS session sent. What is not on the
@@ -205,10 +209,10 @@ impl Calls {
         self.joins.opening(opening, attempted_ns);
     }
 
-    /// A connection is gone.
-    pub fn connection_closed(&mut self, connection: u64, t_ns: u64) {
+    /// A connection is gone, which received so many bytes in all if that is known.
+    pub fn connection_closed(&mut self, connection: u64, t_ns: u64, received_bytes: Option<u64>) {
         self.joins.closed(connection, t_ns);
-        self.plain.closed(connection);
+        self.plain.closed(connection, received_bytes);
     }
 
     /// A process is gone, and its sessions with it.
@@ -219,7 +223,7 @@ impl Calls {
     /// What is over since the last round: to be called after each, when the ClientHellos of the round
     /// are known. With `all`, tracing has ended.
     pub fn round(&mut self, all: bool) -> Vec<Record> {
-        for (cookie, process, whole) in self.plain.round() {
+        for (cookie, process, whole) in self.plain.round(all) {
             let key = (process, Name::Plain(cookie));
             if whole {
                 self.close(key, CLOSED);
@@ -227,7 +231,10 @@ impl Calls {
                 self.give_up(key, session, plain::ENDS);
             }
         }
-        let exited = std::mem::replace(&mut self.exited, std::mem::take(&mut self.exiting));
+        let mut exited = std::mem::replace(&mut self.exited, std::mem::take(&mut self.exiting));
+        if all {
+            exited.append(&mut self.exited);
+        }
         for process in exited {
             let of = (process, Name::Tls(0))..=(process, Name::Plain(u64::MAX));
             let keys: Vec<Key> = self.sessions.range(of).map(|(key, _)| *key).collect();

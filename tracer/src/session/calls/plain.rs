@@ -33,9 +33,9 @@ pub(super) struct Plain {
     /// In the order in which they began to be read.
     order: VecDeque<u64>,
     over_order: VecDeque<u64>,
-    /// Connections that are gone. Their pieces may come with the next round.
-    closing: Vec<u64>,
-    closed: Vec<u64>,
+    /// Connections that are gone, and how much they received. Their pieces may come with the next round.
+    closing: Vec<(u64, Option<u64>)>,
+    closed: Vec<(u64, Option<u64>)>,
 }
 
 #[derive(Debug)]
@@ -98,20 +98,26 @@ impl Plain {
         }
     }
 
-    pub(super) fn closed(&mut self, connection: u64) {
-        self.closing.push(connection);
+    pub(super) fn closed(&mut self, connection: u64, received_bytes: Option<u64>) {
+        self.closing.push((connection, received_bytes));
     }
 
     /// Sockets whose connection is gone, whose they are, and whether all that came was read. To be called
-    /// after each round.
-    pub(super) fn round(&mut self) -> Vec<(u64, ProcessKey, bool)> {
-        let over = std::mem::replace(&mut self.closed, std::mem::take(&mut self.closing));
+    /// after each round; after `all` of them, nothing more will come.
+    pub(super) fn round(&mut self, all: bool) -> Vec<(u64, ProcessKey, bool)> {
+        let mut over = std::mem::replace(&mut self.closed, std::mem::take(&mut self.closing));
+        if all {
+            over.append(&mut self.closed);
+        }
         let mut gone = Vec::new();
-        for connection in over {
+        for (connection, received_bytes) in over {
             let Some(cookie) = self.by_connection.remove(&connection) else { continue };
             self.over.remove(&cookie);
             gone.extend(self.sockets.remove(&cookie).map(|socket| {
-                let whole = !socket.sent.has_hole() && !socket.received.has_hole();
+                // The kernel may count the end of the stream as a byte.
+                let read_bytes = socket.received.beginning().len() as u64 + 1;
+                let to_the_end = received_bytes.is_some_and(|all| read_bytes >= all);
+                let whole = !socket.sent.has_hole() && !socket.received.has_hole() && to_the_end;
                 (cookie, socket.process, whole)
             }));
         }

@@ -117,6 +117,20 @@ impl Stream {
         result
     }
 
+    /// So many bytes were sent and received in all: the last ones may have been lost.
+    ///
+    /// # Errors
+    /// As of [`Stream::add`].
+    pub(super) fn ended(
+        &mut self,
+        (sent, received): (u64, u64),
+        at_ns: u64,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        self.add(Direction::Sent, at_ns, sent.max(self.sent), 0, &[], over)?;
+        self.add(Direction::Received, at_ns, received.max(self.received), 0, &[], over)
+    }
+
     /// Reads it no further.
     pub(super) fn stop(&mut self, why: &str, over: &mut Vec<Over>) {
         let under_way = self.take_under_way();

@@ -254,6 +254,18 @@ fn bytes_that_were_not_captured_matter_where_they_frame_something() {
 }
 
 #[test]
+fn last_bytes_that_were_lost_are_missed_at_the_end() {
+    let answer = |lost| {
+        let mut feed = Feed::new(false);
+        feed.talk(&vec![sent(GET), received("HTTP/1.1 200 OK\r\n\r\nuntil the end")]);
+        feed.lose(Direction::Received, lost);
+        said(&feed.close())
+    };
+    assert_eq!(answer(0), ["GET https://a.example/ 200 0/13 complete"]);
+    assert_eq!(answer(5), [format!("GET https://a.example/ 200 0/18 partial: {}", http1::LOST)]);
+}
+
+#[test]
 fn times_are_those_of_the_first_and_last_bytes() {
     let mut feed = Feed::new(false);
     feed.talk(&vec![
@@ -318,7 +330,7 @@ fn sessions_are_joined_to_connections() {
     let joined = |openings: &[Opening], closed: Option<u64>| {
         let mut feed = Feed::new(false);
         openings.iter().for_each(|opening| feed.calls.opening(opening, Some(1)));
-        closed.into_iter().for_each(|id| feed.calls.connection_closed(id, 10));
+        closed.into_iter().for_each(|id| feed.calls.connection_closed(id, 10, None));
         feed.talk(&talk("Host: A.example:443\r\n"));
         let records = feed.close();
         (call(&records[0]).connection, call(&records[0]).setup_ms)
