@@ -41,6 +41,6 @@ pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_
 pub use stats::{FAULT_COUNT, Fault, FileKey, KIND_COUNT, KindStats, Stats};
 pub use tls::{
     NO_POINTER, TLS_CALL_BYTES_MAX, TLS_FILES_MAX, TLS_PIECE_BYTES, TLS_PLACES_MAX,
-    TLS_RANDOM_BYTES, TLS_SMALL_BYTES, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlace, TlsPlaces,
-    TlsSession,
+    TLS_RANDOM_BYTES, TLS_SMALL_BYTES, TLS_UNKNOWN_BYTES, TlsBegin, TlsData, TlsEnd, TlsKey,
+    TlsPlace, TlsPlaces, TlsSession,
 };

@@ -9,6 +9,8 @@ pub const TLS_PIECE_BYTES: usize = 4096;
 pub const TLS_SMALL_BYTES: usize = 512;
 /// What is taken of one call at most. Of the rest, its length is known.
 pub const TLS_CALL_BYTES_MAX: u32 = 256 * 1024;
+/// A call of which is not known how many bytes it was counts as this many: more than any hole has.
+pub const TLS_UNKNOWN_BYTES: u64 = 1 << 40;
 /// Of a ClientHello (RFC 8446, 4.1.2).
 pub const TLS_RANDOM_BYTES: usize = 32;
 /// Where the random bytes of a session may be, at most.

@@ -18,7 +18,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{
     Kind, NO_POINTER, TLS_CALL_BYTES_MAX, TLS_FILES_MAX, TLS_PIECE_BYTES, TLS_RANDOM_BYTES,
-    TLS_SMALL_BYTES, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlaces, TlsSession,
+    TLS_SMALL_BYTES, TLS_UNKNOWN_BYTES, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlaces, TlsSession,
 };
 
 use crate::kernel::{
@@ -50,6 +50,9 @@ struct Call {
     received: u32,
     /// A call of the same session and direction inside another one: that one tells.
     inner: u32,
+    /// Whose breakpoint it came to.
+    file: u32,
+    padding: u32,
 }
 
 #[repr(C)]
@@ -160,35 +163,61 @@ fn call_at(calls: &mut Calls, at: u64) -> Option<&mut Call> {
     Some(unsafe { &mut *call })
 }
 
+/// Takes off the calls that never came back, which are below: the library jumped, or there was no room
+/// for the return. How many are left.
 #[inline(always)]
-fn enter(ctx: &ProbeContext, received: bool, counts: bool) -> Option<()> {
-    tree::current(ctx)?;
-    let session: u64 = ctx.arg(0)?;
-    let buffer: u64 = ctx.arg(1)?;
-    let count_at: u64 = if counts { ctx.arg(3)? } else { 0 };
-    let thread = thread();
-    if TLS_CALLS.get_ptr(thread).is_none() && TLS_CALLS.insert(thread, NO_CALLS.get(0)?, 0).is_err()
-    {
-        emit::missed(Kind::TlsData);
-        return None;
-    }
-    let stack = stack(ctx);
-    let calls = calls_of(thread)?;
+fn returned(process: &Tracked, calls: &mut Calls, stack: u64, file: u32) -> u64 {
     let mut depth = calls.depth;
-    // Those that never came back are below: the library jumped, or there was no room for the return.
     for _ in 0..DEPTH_MAX {
         let Some(last) = call_at(calls, depth.wrapping_sub(1)) else { break };
         if last.stack > stack {
             break;
         }
         depth -= 1;
+        if last.inner == 0 {
+            unseen(process, last.session, last.received, file);
+        }
     }
+    depth
+}
+
+#[inline(always)]
+fn enter(ctx: &ProbeContext, received: bool, counts: bool) -> Option<()> {
+    let process = tree::current(ctx)?;
+    let session: u64 = ctx.arg(0)?;
+    let buffer: u64 = ctx.arg(1)?;
+    let count_at: u64 = if counts { ctx.arg(3)? } else { 0 };
+    let thread = thread();
     let received = u32::from(received);
+    let file = file(ctx);
+    if TLS_CALLS.get_ptr(thread).is_none() && TLS_CALLS.insert(thread, NO_CALLS.get(0)?, 0).is_err()
+    {
+        unseen(&process, session, received, file);
+        return None;
+    }
+    let stack = stack(ctx);
+    let calls = calls_of(thread)?;
+    if let Some(last) = call_at(calls, calls.depth.wrapping_sub(1))
+        && last.stack == stack
+        && last.session == session
+        && last.received == received
+    {
+        // One file under two names, as overlays give it, has two breakpoints there.
+        if last.file != file {
+            return None;
+        }
+        // The other function of the two jumped here, and does not return itself.
+        if (last.count_at != 0) != counts {
+            calls.depth -= 1;
+        }
+    }
+    let depth = returned(&process, calls, stack, file);
     // A program can write from within a read: it hears there that the handshake is over.
-    let inner = call_at(calls, depth.wrapping_sub(1))
-        .is_some_and(|last| last.session == session && last.received == received);
+    let inner = call_at(calls, depth.wrapping_sub(1)).is_some_and(|last| {
+        last.session == session && last.received == received && last.buffer == buffer
+    });
     let Some(call) = call_at(calls, depth) else {
-        emit::missed(Kind::TlsData);
+        unseen(&process, session, received, file);
         return None;
     };
     *call = Call {
@@ -199,6 +228,8 @@ fn enter(ctx: &ProbeContext, received: bool, counts: bool) -> Option<()> {
         began_ns: emit::now_ns(),
         received,
         inner: u32::from(inner),
+        file,
+        padding: 0,
     };
     calls.depth = depth + 1;
     Some(())
@@ -219,6 +250,7 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     /// Between the stack pointer at a function's first instruction and behind its return.
     const RETURN_ADDRESS_BYTES: u64 = 8;
     let process = tree::current(ctx)?;
+    let file = file(ctx);
     let stack = stack(ctx);
     let calls = calls_of(thread())?;
     let mut depth = calls.depth;
@@ -233,6 +265,9 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
             found = Some(depth);
             break;
         }
+        if last.inner == 0 {
+            unseen(&process, last.session, last.received, file);
+        }
     }
     calls.depth = depth;
     // Without one, the function had been entered before there was a breakpoint.
@@ -243,21 +278,36 @@ fn leave(ctx: &RetProbeContext) -> Option<()> {
     }
     let mut count = u64::from(returned.cast_unsigned());
     if call.count_at != 0 && !read(call.count_at, &mut count) {
-        emit::missed(Kind::TlsData);
+        unseen(&process, call.session, call.received, file);
         return None;
     }
     if count == 0 {
         return None;
     }
-    // SAFETY: the context is that of a probe of this kind.
-    let file = unsafe { bpf_get_attach_cookie(ctx.as_ptr()) };
-    exchanged(&process, &call, file as u32, count)
+    exchanged(&process, &call, file, count)
 }
 
-/// A session has exchanged bytes.
+/// The number of the file whose breakpoint this is.
 #[inline(always)]
-fn exchanged(process: &Tracked, call: &Call, file: u32, count: u64) -> Option<()> {
-    let key = TlsKey { session: call.session, tgid: process.tgid, padding: 0 };
+fn file(ctx: &impl EbpfContext) -> u32 {
+    // SAFETY: the context is that of a probe of this kind.
+    unsafe { bpf_get_attach_cookie(ctx.as_ptr()) as u32 }
+}
+
+/// A call of which is not known how many bytes it was: from here on, where bytes are in the session is
+/// not known either.
+#[inline(never)]
+fn unseen(process: &Tracked, session: u64, received: u32, file: u32) {
+    emit::missed(Kind::TlsData);
+    if let Some(known) = session_of(process, session, file) {
+        known.bytes[usize::from(received != 0)] += TLS_UNKNOWN_BYTES;
+    }
+}
+
+/// What is known of a session, which begins with that if it is new.
+#[inline(always)]
+fn session_of(process: &Tracked, session: u64, file: u32) -> Option<&'static mut TlsSession> {
+    let key = TlsKey { session, tgid: process.tgid, padding: 0 };
     let exec_id = Task::current().exec_id().unwrap_or(0);
     let known = TLS_SESSIONS.get_ptr_mut(key).filter(|known| {
         // SAFETY: a map's value, which lives as long as the map.
@@ -278,12 +328,18 @@ fn exchanged(process: &Tracked, call: &Call, file: u32, count: u64) -> Option<()
                 emit::missed(Kind::TlsData);
                 return None;
             }
-            begin(process, call.session, new.stream, file);
+            begin(process, session, new.stream, file);
             TLS_SESSIONS.get_ptr_mut(key)?
         }
     };
     // SAFETY: as above; a session is one thread's at a time, or the library breaks.
-    let known = unsafe { &mut *known };
+    Some(unsafe { &mut *known })
+}
+
+/// A session has exchanged bytes.
+#[inline(always)]
+fn exchanged(process: &Tracked, call: &Call, file: u32, count: u64) -> Option<()> {
+    let known = session_of(process, call.session, file)?;
     let bytes = &mut known.bytes[if call.received == 0 { 0 } else { 1 }];
     let offset_bytes = *bytes;
     *bytes += count;

@@ -100,7 +100,10 @@ impl Fold {
             | Event::TlsData(_)
             | Event::TlsBegin(_)
             | Event::TlsEnd(_) => {
-                if !self.met.contains(&event.header().process) {
+                let process = event.header().process;
+                // Behind those of its process that wait already, so that they stay in order.
+                let waits = |early: &Event| early.header().process == process;
+                if !self.met.contains(&process) || self.early.iter().any(waits) {
                     self.early.push(event);
                     return None;
                 }

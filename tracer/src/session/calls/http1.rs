@@ -170,13 +170,17 @@ impl Http1 {
         Ok(())
     }
 
-    /// The connection has ended: so has a body that ends with it. Whether a request had begun that is
-    /// no call yet.
-    pub(super) fn closed(&mut self) -> bool {
+    /// The connection has ended: so has a body that ends with it, if the end was `seen`. Whether a
+    /// request had begun that is no call yet.
+    pub(super) fn closed(&mut self, seen: bool) -> bool {
         if let (Half::Body(Body::UntilClose), Some(exchange)) =
             (&self.responses, self.under_way.front_mut())
         {
-            exchange.response_ended = true;
+            if seen {
+                exchange.response_ended = true;
+            } else {
+                exchange.is_partial(END_UNSEEN);
+            }
         }
         matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty())
     }
@@ -275,6 +279,8 @@ impl Http1 {
         Ok(())
     }
 }
+
+pub(super) const END_UNSEEN: &str = "its response ends with its connection, whose end was not seen";
 
 pub(super) const LOST: &str = "some of its bytes were lost on the way to tracer";
 

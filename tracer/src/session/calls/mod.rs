@@ -138,6 +138,11 @@ impl Calls {
         Calls { extract, ..Calls::default() }
     }
 
+    /// What is kept of what is not over, about.
+    pub fn held_bytes(&self) -> usize {
+        self.held_bytes
+    }
+
     pub fn chunk(&mut self, chunk: &Chunk<'_>) {
         let key = (chunk.process, Name::Tls(chunk.stream));
         self.session(
@@ -160,7 +165,7 @@ impl Calls {
         if self.sessions.contains_key(&key) {
             self.session(key, None, |stream, over| stream.ended(bytes, t_ns, over), t_ns);
         }
-        self.close(key, CLOSED);
+        self.close(key, CLOSED, true);
     }
 
     /// What may be the random number of the ClientHello that the TLS session sent. What is not on the
@@ -226,7 +231,7 @@ impl Calls {
         for (cookie, process, whole) in self.plain.round(all) {
             let key = (process, Name::Plain(cookie));
             if whole {
-                self.close(key, CLOSED);
+                self.close(key, CLOSED, true);
             } else if let Some(session) = self.sessions.remove(&key) {
                 self.give_up(key, session, plain::ENDS);
             }
@@ -239,7 +244,7 @@ impl Calls {
             let of = (process, Name::Tls(0))..=(process, Name::Plain(u64::MAX));
             let keys: Vec<Key> = self.sessions.range(of).map(|(key, _)| *key).collect();
             for key in keys {
-                self.close(key, "was under way when its process ended");
+                self.close(key, "was under way when its process ended", false);
             }
         }
         let mut done = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.done));
@@ -293,11 +298,11 @@ impl Calls {
         self.make_room();
     }
 
-    fn close(&mut self, key: Key, why: &str) {
+    fn close(&mut self, key: Key, why: &str, seen: bool) {
         let Some(mut session) = self.sessions.remove(&key) else { return };
         self.held_bytes -= session.held_bytes;
         let mut over = Vec::new();
-        let result = session.stream.closed(why, &mut over);
+        let result = session.stream.closed(why, seen, &mut over);
         session.tell(key, over, &mut self.done);
         if let Err(why) = result {
             self.done.push(session.gap(key, why));

@@ -1,5 +1,7 @@
 //! The two directions of one TLS session, from bytes to calls.
 
+use tracer_ebpf::abi::TLS_UNKNOWN_BYTES;
+
 use super::{
     Direction,
     exchange::{Exchange, Over},
@@ -98,6 +100,10 @@ impl Stream {
         };
         let missing = offset.checked_sub(*expected);
         *expected = offset.saturating_add(length);
+        if missing.is_some_and(|bytes| bytes >= TLS_UNKNOWN_BYTES) {
+            self.stop(LOST, over);
+            return Err(LOST.into());
+        }
         let bytes = &bytes[..bytes.len().min(usize::try_from(length).unwrap_or(usize::MAX))];
         let parts = [
             Part::Unread { bytes: missing.unwrap_or(0), lost: true },
@@ -138,14 +144,19 @@ impl Stream {
         self.protocol = Protocol::Over;
     }
 
-    /// The connection has ended, in the way that `why` says of its calls.
+    /// The connection has ended, in the way that `why` says of its calls; `seen` when all of it was.
     ///
     /// # Errors
     /// What had begun and was no call yet.
-    pub(super) fn closed(&mut self, why: &str, over: &mut Vec<Over>) -> Result<(), Stop> {
+    pub(super) fn closed(
+        &mut self,
+        why: &str,
+        seen: bool,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
         let begun = match &mut self.protocol {
             Protocol::Http1(http) => {
-                http.closed().then_some("it ended within the head of a request")
+                http.closed(seen).then_some("it ended within the head of a request")
             }
             Protocol::Unknown { sent, received }
                 if !sent.bytes.is_empty() || !received.bytes.is_empty() =>

@@ -1,6 +1,7 @@
 //! What conversations amount to, in any pieces; hostile ones; and no secrets of any.
 
 use proptest::prelude::*;
+use tracer_ebpf::abi::TLS_UNKNOWN_BYTES;
 
 use super::{made::*, *};
 use crate::record::schema::{FirstBytes, JoinedBy};
@@ -266,6 +267,18 @@ fn last_bytes_that_were_lost_are_missed_at_the_end() {
 }
 
 #[test]
+fn bytes_of_an_unknown_number_end_a_stream() {
+    let mut feed = Feed::new(false);
+    feed.talk(&vec![sent(GET), received("HTTP/1.1 200 OK\r\n\r\nuntil")]);
+    feed.lose(Direction::Received, TLS_UNKNOWN_BYTES);
+    feed.add(Direction::Received, b"the end");
+    let lost = http1::LOST;
+    let expected =
+        [format!("GET https://a.example/ 200 0/5 partial: {lost}"), format!("gap: {lost}")];
+    assert_eq!(said(&feed.close()), expected);
+}
+
+#[test]
 fn times_are_those_of_the_first_and_last_bytes() {
     let mut feed = Feed::new(false);
     feed.talk(&vec![
@@ -350,7 +363,11 @@ fn a_process_takes_its_sessions_with_it() {
     assert!(feed.calls.round(false).is_empty(), "its last bytes may be on their way");
     feed.talk(&vec![received("HTTP/1.1 200 OK\r\n\r\nuntil the end")]);
     feed.calls.round(false);
-    assert_eq!(said(&feed.calls.round(false)), ["GET https://a.example/ 200 0/13 complete"]);
+    // Whether more was to come is not known.
+    assert_eq!(
+        said(&feed.calls.round(false)),
+        [format!("GET https://a.example/ 200 0/13 partial: {}", http1::END_UNSEEN)]
+    );
     assert!(feed.calls.sessions.is_empty() && feed.calls.held_bytes == 0);
 }
 
