@@ -10,7 +10,7 @@ use std::{
 
 use aya::{
     Btf, Ebpf, EbpfLoader, Pod,
-    maps::{Array, HashMap, MapData, PerCpuArray, RingBuf},
+    maps::{HashMap, MapData, PerCpuArray, RingBuf},
     programs::{
         CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FExit,
         Program, ProgramError, RawTracePoint, TracePoint, UProbe,
@@ -30,13 +30,11 @@ use super::{
     guard,
     kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
+    multi::Programs,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
-    tracepoint,
+    tls, tracepoint,
 };
-use crate::{
-    model::{FileId, ProcessKey},
-    record::schema::SensorState,
-};
+use crate::{model::FileId, record::schema::SensorState};
 
 /// The eBPF object that `cargo xtask build` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
@@ -105,44 +103,6 @@ pub struct Library {
     pub getaddrinfo_bytes: u64,
 }
 
-/// A file with functions of a TLS library.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TlsLibrary {
-    /// Where in the file its functions get a breakpoint.
-    pub functions: Vec<(TlsFunction, u64)>,
-    pub places: TlsPlaces,
-}
-
-/// What a function of a TLS library does. Those that end in `Ex` write the number of bytes where
-/// their fourth argument says, the others return it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum TlsFunction {
-    Write,
-    WriteEx,
-    Read,
-    ReadEx,
-    /// Gives a session back, or makes another one of it.
-    End,
-}
-
-impl TlsFunction {
-    fn program(self) -> &'static str {
-        match self {
-            TlsFunction::Write => "tls_write",
-            TlsFunction::WriteEx => "tls_write_ex",
-            TlsFunction::Read => "tls_read",
-            TlsFunction::ReadEx => "tls_read_ex",
-            TlsFunction::End => "tls_end",
-        }
-    }
-
-    /// Whether what it returns is of interest.
-    fn returns(self) -> bool {
-        self != TlsFunction::End
-    }
-}
-
 #[derive(Clone, Debug)]
 pub struct Options {
     /// The kernel's BTF.
@@ -206,7 +166,7 @@ impl Options {
 /// Copies of plain data that the kernel side stores in maps.
 #[derive(Clone, Copy)]
 #[repr(transparent)]
-struct Plain<T>(T);
+pub(super) struct Plain<T>(pub(super) T);
 
 // SAFETY: both are repr(C) integers without padding (zerocopy's IntoBytes holds for them), for
 // which any bytes are a value.
@@ -252,13 +212,17 @@ impl std::fmt::Debug for Rings {
 
 /// Programs and maps are in the kernel, nothing is attached.
 pub struct Loaded {
-    ebpf: Ebpf,
+    pub(super) ebpf: Ebpf,
     options: Options,
     /// The kernel's types, once a program needs them.
     types: Option<Btf>,
     no_function_probes: bool,
     /// Or why there is none.
     cgroup: Result<CgroupTarget, String>,
+    /// For TLS libraries, where the kernel has links of several breakpoints.
+    pub(super) together: Option<Programs>,
+    /// Why there are none although calls are asked for.
+    no_together: Option<String>,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -336,7 +300,16 @@ impl Loaded {
             types: None,
             no_function_probes: refuses_function_probes(),
             cgroup,
+            together: None,
+            no_together: None,
         };
+        if options.http {
+            // Now: the maps that it needs are taken later.
+            match tls::load_together(OBJECT, &loaded.ebpf) {
+                Ok(programs) => loaded.together = Some(programs),
+                Err(why) => loaded.no_together = Some(why),
+            }
+        }
         let find = options.find.then_some("find");
         for program in UNATTACHED.iter().copied().chain(find) {
             loaded.raw(program)?.load().map_err(|error| refused(program, &error))?;
@@ -361,6 +334,15 @@ impl Loaded {
         program.try_into().map_err(|error| refused(name, &error))
     }
 
+    /// A program that is loaded; none where the object does not have it.
+    fn program_fd(&self, name: &'static str) -> Result<Option<BorrowedFd<'_>>, LoadError> {
+        if let Some(fd) = self.together.as_ref().and_then(|programs| programs.descriptor(name)) {
+            return Ok(Some(fd));
+        }
+        let Some(program) = self.ebpf.program(name) else { return Ok(None) };
+        program.fd().map(|fd| Some(fd.as_fd())).map_err(|error| refused(name, &error))
+    }
+
     fn raw(&mut self, name: &'static str) -> Result<&mut RawTracePoint, LoadError> {
         self.program(name)
     }
@@ -371,10 +353,16 @@ impl Loaded {
             match attach {
                 Attach::RawTracepoint(_) => self.raw(program)?.load(),
                 Attach::SyscallTracepoint(_) => self.program::<TracePoint>(program)?.load(),
-                Attach::LibraryCall(_)
-                | Attach::LibraryReturn(_)
-                | Attach::TlsCall(_)
-                | Attach::TlsReturn(_) => self.program::<UProbe>(program)?.load(),
+                Attach::LibraryCall(_) | Attach::LibraryReturn(_) | Attach::Tls(_) => {
+                    self.program::<UProbe>(program)?.load()
+                }
+                // They are loaded together, or none is.
+                Attach::TlsTogether(_) => match &self.no_together {
+                    None => Ok(()),
+                    Some(why) => {
+                        return Err(LoadError::Refused { program, detail: why.clone() });
+                    }
+                },
                 Attach::CgroupAddress(_) => self.program::<CgroupSockAddr>(program)?.load(),
                 Attach::CgroupPacket(_) => self.program::<CgroupSkb>(program)?.load(),
                 Attach::CgroupSocket(_) => self.program::<CgroupSock>(program)?.load(),
@@ -416,7 +404,7 @@ impl Loaded {
                 }
                 Attach::SyscallTracepoint(name) => {
                     let fd = self.program::<TracePoint>(program)?.fd().map_err(error)?.as_fd();
-                    Link::Perf(
+                    Link::Event(
                         tracepoint::attach("syscalls", name, fd)
                             .map_err(|error| refused(program, &error))?,
                     )
@@ -426,7 +414,7 @@ impl Loaded {
                     continue;
                 }
                 // As their files are found: see [`Attached::watch_tls`].
-                Attach::TlsCall(_) | Attach::TlsReturn(_) => continue,
+                Attach::Tls(_) | Attach::TlsTogether(_) => continue,
                 Attach::CgroupAddress(_) => {
                     let cgroup = self.cgroup_directory()?;
                     let attached = self.program::<CgroupSockAddr>(program)?;
@@ -466,7 +454,7 @@ impl Loaded {
     }
 
     /// Attaches a program to a place in a file, in every process that has it mapped.
-    fn break_at(
+    pub(super) fn break_at(
         &mut self,
         name: &'static str,
         point: UProbeAttachPoint<'_>,
@@ -563,6 +551,10 @@ impl Loaded {
         guard::freeze_maps(&self.ebpf).map_err(|error| {
             LoadError::Object(format!("the maps could not be made read-only for others: {error}"))
         })?;
+        let ways = |name: &str| states.iter().any(|state| state.hook.starts_with(name));
+        if !ways("uprobe_multi") {
+            self.together = None;
+        }
         let tls_files = 0;
         Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states, tls_files })
     }
@@ -678,46 +670,26 @@ impl Link {
 
 /// What keeps a program attached; closing its descriptor detaches.
 #[derive(Debug)]
-enum Link {
+pub(super) enum Link {
     Bpf(FdLink),
     /// As slow to detach as a perf event.
     Slow(FdLink),
-    Perf(OwnedFd),
+    /// A perf event, or a link of several breakpoints: slow to detach, too.
+    Event(OwnedFd),
 }
 
 /// The probes fire.
 #[derive(Debug)]
 pub struct Attached {
-    loaded: Loaded,
-    links: Vec<Link>,
+    pub(super) loaded: Loaded,
+    pub(super) links: Vec<Link>,
     /// Those that are attached.
     programs: Vec<&'static str>,
     /// What a canary makes the kernel report.
     pub canary_kinds: Vec<Kind>,
     pub sensors: Vec<SensorState>,
     /// Files whose TLS library is watched.
-    tls_files: u32,
-}
-
-/// Sessions of TLS libraries that have not ended.
-pub struct TlsSessions(HashMap<MapData, Plain<TlsKey>, Plain<TlsSession>>);
-
-impl std::fmt::Debug for TlsSessions {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TlsSessions").finish_non_exhaustive()
-    }
-}
-
-impl TlsSessions {
-    /// The process has ended, so its session has.
-    pub fn forget(&mut self, process: ProcessKey, session: u64) {
-        let key = Plain(TlsKey { session, tgid: process.pid, padding: 0 });
-        // Another process can have its number by now, and a session at that place.
-        if self.0.get(&key, 0).is_ok_and(|Plain(known)| known.start_ns == process.start_ns) {
-            // One that the process gave back in between is not there any more.
-            let _ = self.0.remove(&key);
-        }
-    }
+    pub(super) tls_files: u32,
 }
 
 /// Counters of the kernel side, final.
@@ -761,50 +733,10 @@ impl Attached {
                 match link {
                     Link::Bpf(link) => drop(link),
                     Link::Slow(link) => drop(scope.spawn(move || drop(link))),
-                    Link::Perf(event) => drop(scope.spawn(move || drop(event))),
+                    Link::Event(event) => drop(scope.spawn(move || drop(event))),
                 }
             }
         });
-    }
-
-    /// Watches a TLS library, in every process that has mapped the file that `path` leads to.
-    pub fn watch_tls(&mut self, path: &Path, library: &TlsLibrary) -> Result<(), LoadError> {
-        let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
-        let number = self.tls_files;
-        if number >= TLS_FILES_MAX {
-            return Err(LoadError::TooManyFiles);
-        }
-        let map = self
-            .loaded
-            .ebpf
-            .map_mut("TLS_PLACES")
-            .ok_or_else(|| LoadError::Object("the object has no map `TLS_PLACES`".into()))?;
-        let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
-        places.set(number, Plain(library.places), 0).map_err(object)?;
-        self.tls_files += 1;
-        let mut links = Vec::new();
-        for (function, at) in &library.functions {
-            let location =
-                || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
-            // The call first: a return whose call was not seen says nothing.
-            links.push(self.loaded.break_at(function.program(), location(), path)?);
-            if function.returns() {
-                links.push(self.loaded.break_at("tls_return", location(), path)?);
-            }
-        }
-        self.links.extend(links);
-        Ok(())
-    }
-
-    /// What the kernel side remembers of sessions, which a process that is gone did not give back.
-    pub fn take_tls_sessions(&mut self) -> Result<TlsSessions, LoadError> {
-        let map = self
-            .loaded
-            .ebpf
-            .take_map("TLS_SESSIONS")
-            .ok_or_else(|| LoadError::Object("the object has no map `TLS_SESSIONS`".into()))?;
-        let map = HashMap::try_from(map).map_err(|error| LoadError::Object(error.to_string()))?;
-        Ok(TlsSessions(map))
     }
 
     /// Whether every probe is attached still, as far as the kernel tells.
@@ -814,7 +746,7 @@ impl Attached {
             let link = match link {
                 Link::Bpf(link) => link,
                 // Nobody can take these away from who holds them.
-                Link::Slow(_) | Link::Perf(_) => continue,
+                Link::Slow(_) | Link::Event(_) => continue,
             };
             match guard::is_detached(link) {
                 Ok(None | Some(false)) => {}
@@ -877,13 +809,9 @@ impl Attached {
         let programs = self.programs.iter().chain(UNATTACHED);
         programs
             .map(|name| {
-                let program = self.loaded.ebpf.program(name);
-                let info = program
-                    .map(Program::info)
-                    .transpose()
-                    .map_err(|error| refused(name, &error))?;
-                let count = info.and_then(|info| info.verified_instruction_count()).unwrap_or(0);
-                Ok((*name, count))
+                let fd = self.loaded.program_fd(name)?;
+                let count = fd.and_then(|fd| about_program(fd, "verified_insns:"));
+                Ok((*name, count.and_then(|count| count.try_into().ok()).unwrap_or(0)))
             })
             .collect()
     }
@@ -914,9 +842,10 @@ impl Attached {
         flows.sort_unstable_by_key(|(flow, _)| *flow);
         let mut skipped_runs = BTreeMap::new();
         for name in &self.programs {
-            let Some(program) = self.loaded.ebpf.program(name) else { continue };
-            let fd = program.fd().map_err(|error| refused(name, &error))?;
-            skipped_runs.insert(*name, recursion_misses(fd.as_fd()).unwrap_or(0));
+            let Some(fd) = self.loaded.program_fd(name)? else { continue };
+            // How often the kernel skipped it because it was already running on that CPU (5.12+).
+            let misses = about_program(fd, "recursion_misses:");
+            skipped_runs.insert(*name, misses.unwrap_or(0));
         }
         Ok(FinalCounters {
             stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
@@ -936,11 +865,11 @@ fn tree_entries() -> u32 {
         .map_or(MAX, |pid_max| pid_max.min(MAX))
 }
 
-/// How often the kernel skipped the program because it was already running on that CPU (5.12+).
-fn recursion_misses(program: BorrowedFd<'_>) -> Option<u64> {
+/// A number that the kernel tells of a program.
+fn about_program(program: BorrowedFd<'_>, name: &str) -> Option<u64> {
     let info =
         std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
-    let (_, rest) = info.split_once("recursion_misses:")?;
+    let (_, rest) = info.split_once(name)?;
     rest.split_whitespace().next()?.parse().ok()
 }
 

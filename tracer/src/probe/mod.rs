@@ -12,7 +12,9 @@ mod guard;
 mod kernel;
 mod load;
 mod mappings;
+mod multi;
 pub mod sensors;
+mod tls;
 mod tracepoint;
 
 pub use btf::{BtfError, Offsets};
@@ -21,5 +23,5 @@ pub use finder::{Finder, PidFd};
 pub use kernel::{Lockdown, kernel_release, lockdown};
 pub use load::{
     Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,
-    TlsFunction, TlsLibrary, TlsSessions,
 };
+pub use tls::{TlsFunction, TlsLibrary, TlsSessions};

@@ -83,10 +83,10 @@ pub enum Attach {
     LibraryCall(&'static str),
     /// Where such a function returns to.
     LibraryReturn(&'static str),
-    /// A function of a TLS library, in all processes that have its file.
-    TlsCall(&'static str),
-    /// Where such functions return to.
-    TlsReturn(&'static str),
+    /// A function of a TLS library, in all processes that have its file: calls and returns.
+    Tls(&'static str),
+    /// The same by links that have several breakpoints each.
+    TlsTogether(&'static str),
     /// An address that a socket of the command's cgroup is given.
     CgroupAddress(&'static str),
     /// Packets of sockets of that cgroup.
@@ -102,10 +102,8 @@ impl Attach {
             Attach::RawTracepoint(_) => "raw-tracepoint",
             Attach::FunctionExit(_) => "fexit",
             Attach::SyscallTracepoint(_) => "tracepoint",
-            Attach::LibraryCall(_)
-            | Attach::LibraryReturn(_)
-            | Attach::TlsCall(_)
-            | Attach::TlsReturn(_) => "uprobe",
+            Attach::LibraryCall(_) | Attach::LibraryReturn(_) | Attach::Tls(_) => "uprobe",
+            Attach::TlsTogether(_) => "uprobe-multi",
             Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_) => {
                 "cgroup"
             }
@@ -124,8 +122,8 @@ impl Hook {
                 | Attach::SyscallTracepoint(name)
                 | Attach::LibraryCall(name)
                 | Attach::LibraryReturn(name)
-                | Attach::TlsCall(name)
-                | Attach::TlsReturn(name)
+                | Attach::Tls(name)
+                | Attach::TlsTogether(name)
                 | Attach::CgroupAddress(name)
                 | Attach::CgroupPacket(name)
                 | Attach::CgroupSocket(name) => name,
@@ -136,12 +134,10 @@ impl Hook {
             Some(Attach::RawTracepoint(_)) => "raw tracepoint",
             Some(Attach::FunctionExit(_)) => "fexit",
             Some(Attach::SyscallTracepoint(_)) => "tracepoint syscalls:",
-            Some(
-                Attach::LibraryCall(_)
-                | Attach::LibraryReturn(_)
-                | Attach::TlsCall(_)
-                | Attach::TlsReturn(_),
-            ) => "uprobe and uretprobe",
+            Some(Attach::LibraryCall(_) | Attach::LibraryReturn(_) | Attach::Tls(_)) => {
+                "uprobe and uretprobe"
+            }
+            Some(Attach::TlsTogether(_)) => "uprobe_multi",
             Some(Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_)) => {
                 "cgroup"
             }
@@ -177,6 +173,26 @@ const fn packet(program: &'static str, name: &'static str) -> Probe {
     Probe { program, attach: Attach::CgroupPacket(name) }
 }
 
+const fn tls(program: &'static str, function: &'static str, together: bool) -> Probe {
+    let attach = if together { Attach::TlsTogether(function) } else { Attach::Tls(function) };
+    Probe { program, attach }
+}
+
+const fn tls_probes(together: bool) -> [Probe; 6] {
+    [
+        tls("tls_write", "SSL_write", together),
+        tls("tls_write_ex", "SSL_write_ex", together),
+        tls("tls_read", "SSL_read", together),
+        tls("tls_read_ex", "SSL_read_ex", together),
+        tls("tls_end", "SSL_free", together),
+        tls("tls_return", "SSL_free", together),
+    ]
+}
+
+const TLS_UNSEEN: &str = "other TLS libraries than OpenSSL (Go, rustls, GnuTLS, NSS, Java), and copies of it \
+                          whose functions have no names (Bun); a library's calls between the moment it is \
+                          mapped and the moment it is found, where that is not before the start; 32-bit \
+                          programs; QUIC; bytes that the kernel encrypts from a file";
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
 const SYSCALL_TAX: &str =
     "every system call of every process on this machine takes longer while tracing runs";
@@ -415,22 +431,21 @@ pub const SENSORS: &[Sensor] = &[
         wanted: Wanted::ForCalls,
         // It has no TLS library. No claim rests on what is seen here.
         canary: &[],
-        hooks: &[Hook {
-            probes: &[
-                Probe { program: "tls_write", attach: Attach::TlsCall("SSL_write") },
-                Probe { program: "tls_write_ex", attach: Attach::TlsCall("SSL_write_ex") },
-                Probe { program: "tls_read", attach: Attach::TlsCall("SSL_read") },
-                Probe { program: "tls_read_ex", attach: Attach::TlsCall("SSL_read_ex") },
-                Probe { program: "tls_end", attach: Attach::TlsCall("SSL_free") },
-                Probe { program: "tls_return", attach: Attach::TlsReturn("SSL_free") },
-            ],
-            since: MINIMUM_KERNEL,
-            cannot_see: "other TLS libraries than OpenSSL (Go, rustls, GnuTLS, NSS, Java), and copies of it \
-                         whose functions have no names (Bun); a library's calls between the moment it \
-                         is mapped and the moment it is found, where that is not before the start; \
-                         32-bit programs; QUIC; bytes that the kernel encrypts from a file",
-            tax: TLS_TAX,
-        }],
+        hooks: &[
+            Hook {
+                probes: &tls_probes(true),
+                // 6.6 has it, and 6.11 to 6.13 kill at uretprobes.
+                since: "6.6",
+                cannot_see: TLS_UNSEEN,
+                tax: TLS_TAX,
+            },
+            Hook {
+                probes: &tls_probes(false),
+                since: MINIMUM_KERNEL,
+                cannot_see: TLS_UNSEEN,
+                tax: TLS_TAX,
+            },
+        ],
     },
     Sensor {
         name: "attempts",

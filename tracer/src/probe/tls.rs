@@ -1,0 +1,176 @@
+//! TLS libraries, as the kernel side knows them.
+
+use std::path::Path;
+
+use aya::{
+    maps::{Array, HashMap, MapData},
+    programs::uprobe::UProbeAttachPoint,
+};
+use tracer_ebpf::abi::{TLS_FILES_MAX, TlsKey, TlsPlaces, TlsSession};
+
+use super::{
+    load::{Attached, Link, LoadError, Loaded, Plain},
+    multi::{Places, Programs},
+};
+use crate::model::ProcessKey;
+
+/// A file with functions of a TLS library.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TlsLibrary {
+    /// Where in the file its functions get a breakpoint.
+    pub functions: Vec<(TlsFunction, u64)>,
+    pub places: TlsPlaces,
+}
+
+/// What a function of a TLS library does. Those that end in `Ex` write the number of bytes where
+/// their fourth argument says, the others return it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, serde::Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum TlsFunction {
+    Write,
+    WriteEx,
+    Read,
+    ReadEx,
+    /// Gives a session back, or makes another one of it.
+    End,
+}
+
+/// What runs when a function returns.
+const RETURN: &str = "tls_return";
+
+impl TlsFunction {
+    const ALL: [TlsFunction; 5] = [
+        TlsFunction::Write,
+        TlsFunction::WriteEx,
+        TlsFunction::Read,
+        TlsFunction::ReadEx,
+        TlsFunction::End,
+    ];
+
+    fn program(self) -> &'static str {
+        match self {
+            TlsFunction::Write => "tls_write",
+            TlsFunction::WriteEx => "tls_write_ex",
+            TlsFunction::Read => "tls_read",
+            TlsFunction::ReadEx => "tls_read_ex",
+            TlsFunction::End => "tls_end",
+        }
+    }
+
+    /// Whether what it returns is of interest.
+    fn returns(self) -> bool {
+        self != TlsFunction::End
+    }
+}
+
+/// Sessions of TLS libraries that have not ended.
+pub struct TlsSessions(HashMap<MapData, Plain<TlsKey>, Plain<TlsSession>>);
+
+impl std::fmt::Debug for TlsSessions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TlsSessions").finish_non_exhaustive()
+    }
+}
+
+impl TlsSessions {
+    /// The process has ended, so its session has.
+    pub fn forget(&mut self, process: ProcessKey, session: u64) {
+        let key = Plain(TlsKey { session, tgid: process.pid, padding: 0 });
+        // Another process can have its number by now, and a session at that place.
+        if self.0.get(&key, 0).is_ok_and(|Plain(known)| known.start_ns == process.start_ns) {
+            // One that the process gave back in between is not there any more.
+            let _ = self.0.remove(&key);
+        }
+    }
+}
+
+/// Programs for breakpoints that go away together.
+pub(super) fn load_together(object: &[u8], ebpf: &aya::Ebpf) -> Result<Programs, String> {
+    let names: Vec<&str> =
+        TlsFunction::ALL.iter().map(|function| function.program()).chain([RETURN]).collect();
+    Programs::load(object, ebpf, &names)
+}
+
+impl Attached {
+    /// Watches a TLS library, in every process that has mapped the file that `path` leads to.
+    pub fn watch_tls(&mut self, path: &Path, library: &TlsLibrary) -> Result<(), LoadError> {
+        let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
+        let number = self.tls_files;
+        if number >= TLS_FILES_MAX {
+            return Err(LoadError::TooManyFiles);
+        }
+        let map = self
+            .loaded
+            .ebpf
+            .map_mut("TLS_PLACES")
+            .ok_or_else(|| LoadError::Object("the object has no map `TLS_PLACES`".into()))?;
+        let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
+        places.set(number, Plain(library.places), 0).map_err(object)?;
+        self.tls_files += 1;
+        let links = match &self.loaded.together {
+            Some(programs) => watch_together(programs, path, library, number)?,
+            None => watch_one_by_one(&mut self.loaded, path, library, number)?,
+        };
+        self.links.extend(links);
+        Ok(())
+    }
+
+    /// What the kernel side remembers of sessions, which a process that is gone did not give back.
+    pub fn take_tls_sessions(&mut self) -> Result<TlsSessions, LoadError> {
+        let map = self
+            .loaded
+            .ebpf
+            .take_map("TLS_SESSIONS")
+            .ok_or_else(|| LoadError::Object("the object has no map `TLS_SESSIONS`".into()))?;
+        let map = HashMap::try_from(map).map_err(|error| LoadError::Object(error.to_string()))?;
+        Ok(TlsSessions(map))
+    }
+}
+
+fn watch_together(
+    programs: &Programs,
+    path: &Path,
+    library: &TlsLibrary,
+    number: u32,
+) -> Result<Vec<Link>, LoadError> {
+    let places_of = |is_it: &dyn Fn(TlsFunction) -> bool| {
+        let own = library.functions.iter().filter(|(function, _)| is_it(*function));
+        own.map(|(_, at)| *at).collect::<Vec<u64>>()
+    };
+    let mut links = Vec::new();
+    let mut attach = |program, offsets: &[u64], at_return| -> Result<(), LoadError> {
+        if offsets.is_empty() {
+            return Ok(());
+        }
+        let places = Places { path, offsets, cookie: number.into(), at_return };
+        let link = programs.attach(program, &places).map_err(|error| {
+            let detail = format!("{}: {error}", path.display());
+            LoadError::Refused { program, detail }
+        })?;
+        links.push(Link::Event(link));
+        Ok(())
+    };
+    // The call first: a return whose call was not seen says nothing.
+    for function in TlsFunction::ALL {
+        attach(function.program(), &places_of(&|other| other == function), false)?;
+    }
+    attach(RETURN, &places_of(&TlsFunction::returns), true)?;
+    Ok(links)
+}
+
+fn watch_one_by_one(
+    loaded: &mut Loaded,
+    path: &Path,
+    library: &TlsLibrary,
+    number: u32,
+) -> Result<Vec<Link>, LoadError> {
+    let mut links = Vec::new();
+    for (function, at) in &library.functions {
+        let location = || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
+        links.push(loaded.break_at(function.program(), location(), path)?);
+        if function.returns() {
+            links.push(loaded.break_at(RETURN, location(), path)?);
+        }
+    }
+    Ok(links)
+}
