@@ -9,17 +9,44 @@ use tracer_ebpf::abi::Kind;
 
 mod targets;
 
-const TARGETS: [fn(&[u8]); 9] = [
+const TARGETS: [fn(&[u8]); 11] = [
     targets::ring_record,
     targets::dns,
     targets::client_hello,
     targets::quic_initial,
     targets::http_head,
     targets::hosts_file,
+    targets::http_calls,
+    targets::mapped_file,
     targets::recording,
     targets::policy_file,
     targets::catalogue_file,
 ];
+
+/// A library with the names of OpenSSL's functions and little in them, built by `gcc -Os -fno-inline -fPIC
+/// -shared -nostdlib`.
+const TLS_LIBRARY: &[u8] = include_bytes!("../corpus/libssl.bin");
+
+/// Parts of conversations by HTTP: answers, frames with fields (RFC 7541, C.4 and C.6) and data, fields.
+const CONVERSATIONS: [&[u8]; 5] = [
+    b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 5\r\nrequest-id: a\r\n\r\nhello\
+      GET / HTTP/1.1\r\nHost: b.example\r\nUpgrade: websocket\r\n\r\n",
+    b"A;x=y\r\n0123456789\r\n0\r\nX: y\r\n\r\nHTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n",
+    b"POST /a?X-Amz-Algorithm=AWS4-HMAC-SHA256 HTTP/1.1\r\nHost: a.example\r\n\
+      Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n\
+      f\r\n{\"model\": \"m-1\"\r\n1\r\n}\r\n0\r\n\r\n",
+    b"\x00\x00\x11\x01\x04\x00\x00\x00\x01\x82\x86\x84\x41\x8c\xf1\xe3\xc2\xe5\xf2\x3a\x6b\xa0\xab\
+      \x90\xf4\xff\x00\x00\x05\x00\x09\x00\x00\x00\x01\x02ab\x00\x00\x00\x00\x04\x03\x00\x00\x00\x00\x01\
+      \x00\x00\x00\x08",
+    b"\x82\x87\x85\xbf\x40\x88\x25\xa8\x49\xe9\x5b\xa9\x7d\x7f\x89\x25\xa8\x49\xe9\x5b\xb8\xe8\xb4\xbf",
+];
+
+/// What is changed below is a library that is read.
+#[test]
+fn the_tls_library_is_one() {
+    assert_eq!(targets::tls_library(TLS_LIBRARY), Some(true));
+    assert_eq!(targets::tls_library(b"\x7fELF"), None);
+}
 
 fn folder(name: &str) -> Vec<Vec<u8>> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join(name);
@@ -78,6 +105,17 @@ proptest! {
         let mut record = kind.to_ne_bytes().to_vec();
         record.extend(rest);
         targets::ring_record(&record);
+    }
+
+    /// Answers, frames and fields that are nearly right.
+    #[test]
+    fn changed_conversations(which in any::<Index>(), change in changes()) {
+        targets::http_calls(&change.of(CONVERSATIONS[which.index(CONVERSATIONS.len())]));
+    }
+
+    #[test]
+    fn changed_tls_libraries(change in changes()) {
+        targets::tls_library(&change.of(TLS_LIBRARY));
     }
 
     #[test]
