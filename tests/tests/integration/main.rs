@@ -36,6 +36,7 @@ mod session;
 mod swarm;
 mod terminal;
 mod thousand;
+mod tls;
 mod watch;
 mod wrappers;
 
@@ -57,6 +58,7 @@ fn main() -> ExitCode {
     let why_none = why_none();
     let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
+        ("tls", tls::TESTS),
         ("http", http::TESTS),
         ("swarm", swarm::TESTS),
         ("attach", attach::TESTS),

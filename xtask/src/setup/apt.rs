@@ -21,6 +21,9 @@ use crate::{
 const OF_EVERY_MACHINE: [&str; 7] =
     ["binutils", "gcc", "gcc-12-base", "libc6", "libc6-dev", "libgcc-s1", "libstdc++6"];
 
+/// A file of apt's that says so.
+const NOTHING_INSTALLED: &str = "state/status";
+
 /// apt with lists and cache of its own, which go when this goes.
 #[derive(Debug)]
 pub(crate) struct Apt<'a> {
@@ -42,6 +45,8 @@ impl<'a> Apt<'a> {
             fs::create_dir_all(&folder)
                 .with_context(|| format!("cannot create {}", folder.display()))?;
         }
+        let status = apt.folder.join(NOTHING_INSTALLED);
+        fs::write(&status, "").with_context(|| format!("cannot write {}", status.display()))?;
         eprintln!("setup: read Debian's package lists");
         command::capture(apt.command("apt-get").arg("update"), if_fails)?;
         Ok(apt)
@@ -53,6 +58,8 @@ impl<'a> Apt<'a> {
             format!("-oDir::{name}={}", self.folder.join(folder).display())
         };
         command.arg(option("State", "state")).arg(option("Cache", "cache"));
+        // A version that is installed need not be one that the archives have.
+        command.arg(option("State::status", NOTHING_INSTALLED));
         // As root apt would drop to a user who cannot write here, and warn about it.
         command.args(["-oAPT::Sandbox::User=", "-qq"]);
         command

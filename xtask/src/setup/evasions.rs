@@ -28,9 +28,11 @@ const PROGRAMS: [(&str, &str); 6] = [
     ("tmux", "tmux"),
 ];
 
+const NODE: &str = "nodejs";
+
 const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
-    it_means: "disguises by busybox, runc or tmux, and names that Go looks up (hey), are not tried \
-               unless these are on PATH, and strace and execsnoop are not compared with",
+    it_means: "disguises by busybox, runc or tmux, and what Go does (hey), are not tried unless these are \
+               on PATH, Debian's Node is not, and strace and execsnoop are not compared with",
     remedy: "use a Debian 12 (with its security updates) or later, or install these programs",
 };
 
@@ -39,6 +41,21 @@ const PEERS: [(&str, &str); 3] = [("bpftrace", "bpftrace"), ("perf", "linux-perf
 
 pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     unpack(layout, "debian", &PROGRAMS)
+}
+
+/// Debian's Node, whose code and whose TLS are in libraries: `target/tools/debian-node/unpacked` is laid
+/// over a root, because it looks for its parts below `/usr`.
+pub(crate) fn node(layout: &Layout) -> Result<()> {
+    let folder = layout.tools().join("debian-node");
+    let unpacked = folder.join("unpacked");
+    let stamp = Stamp::new(folder.join(".stamp"), NODE);
+    if stamp.is_current(&unpacked) {
+        eprintln!("ok: Debian's Node");
+        return Ok(());
+    }
+    let apt = Apt::with_fresh_lists(layout, IF_DEBIAN_FAILS)?;
+    apt.unpack(&apt.with_dependencies(&[NODE])?, &unpacked)?;
+    stamp.write()
 }
 
 pub(crate) fn peers(layout: &Layout) -> Result<()> {

@@ -49,7 +49,12 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
     npm::install_fixtures(layout)?;
     awscli::find_or_install(layout)?;
     // Tests that need one of these are skipped without it, and say so.
-    let optional = [python::find_or_install, chromium::find_or_install, evasions::find_or_install];
+    let optional = [
+        python::find_or_install,
+        chromium::find_or_install,
+        evasions::find_or_install,
+        evasions::node,
+    ];
     for optional in optional {
         if let Err(error) = optional(layout) {
             eprintln!("setup: not there: {error:#}");

@@ -1,7 +1,10 @@
 //! A Python environment of our own, for tests that want somebody else's opinion: a JSON Schema
-//! validator and a verifier of signed statements that share no code with what they check.
+//! validator and a verifier of signed statements that share no code with what they check. And two things
+//! that Python's index has and Debian has not: a program that calls servers by rustls, and OpenSSL 1.1.
 
-use anyhow::Result;
+use std::{fs, path::Path};
+
+use anyhow::{Context as _, Result};
 
 use super::stamp::Stamp;
 use crate::{
@@ -9,18 +12,23 @@ use crate::{
     layout::Layout,
 };
 
-const PACKAGES: [&str; 3] =
-    ["jsonschema==4.26.0", "securesystemslib==1.6.0", "cryptography==50.0.2"];
+const PACKAGES: [&str; 4] =
+    ["jsonschema==4.26.0", "securesystemslib==1.6.0", "cryptography==50.0.2", "uv==0.13.9"];
+
+/// The last but one version that brings OpenSSL 1.1, in a folder of its own.
+const WITH_OPENSSL: (&str, &str) = ("psycopg2-binary==2.9.3", "psycopg2_binary.libs");
 
 const IF_FAILS: IfFails<'static> = IfFails {
-    it_means: "no schema and no signature is checked independently; those tests are skipped",
+    it_means: "no schema and no signature is checked independently, and rustls and OpenSSL 1.1 are not \
+               tried; those tests are skipped",
     remedy: "install Python 3.9 or later with its venv module (Debian: python3-venv) and check \
              that pip reaches its index",
 };
 
 pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     let folder = layout.tools().join("python");
-    let stamp = Stamp::new(folder.join(".stamp"), PACKAGES.join("\n"));
+    let stamp =
+        Stamp::new(folder.join(".stamp"), format!("{}\n{}", PACKAGES.join("\n"), WITH_OPENSSL.0));
     if stamp.is_current(&folder.join("bin/python3")) {
         eprintln!("ok: Python with {}", PACKAGES.join(", "));
         return Ok(());
@@ -31,5 +39,25 @@ pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     let mut pip = command::program(layout, folder.join("bin/pip"));
     pip.args(["install", "--quiet", "--disable-pip-version-check"]).args(PACKAGES);
     command::capture(&mut pip, IF_FAILS)?;
+    openssl(layout, &folder)?;
     stamp.write()
+}
+
+/// Takes the libraries out of a package for an old Python, which is not installed.
+fn openssl(layout: &Layout, python: &Path) -> Result<()> {
+    let (package, libraries) = WITH_OPENSSL;
+    let unpacked = python.join("unpacked");
+    let mut pip = command::program(layout, python.join("bin/pip"));
+    pip.args(["install", "--quiet", "--disable-pip-version-check", "--no-deps"])
+        .args(["--only-binary=:all:", "--python-version=3.9", "--target"])
+        .arg(&unpacked)
+        .arg(package);
+    command::capture(&mut pip, IF_FAILS)?;
+    let to = layout.tools().join("openssl-1.1");
+    if to.exists() {
+        fs::remove_dir_all(&to).with_context(|| format!("cannot remove {}", to.display()))?;
+    }
+    fs::rename(unpacked.join(libraries), &to)
+        .with_context(|| format!("{package} has no {libraries}"))?;
+    fs::remove_dir_all(&unpacked).with_context(|| format!("cannot remove {}", unpacked.display()))
 }
