@@ -14,7 +14,7 @@
 
 use sha2::{Digest as _, Sha256};
 
-use super::text::{from_hex, to_hex};
+use super::text::{from_hex, is_hex_of, to_hex};
 
 const SEED: &[u8] = b"tracer recording 1\n";
 const FIELD: &[u8] = b",\"chain\":\"";
@@ -83,7 +83,7 @@ impl Chain {
             .ok_or(ChainError::NoDigest)?;
         self.advance(body);
         // As text, so that other spellings of the same digits (capitals) count as an edit, too.
-        if digest == to_hex(&self.last).as_bytes() { Ok(()) } else { Err(ChainError::Mismatch) }
+        if is_hex_of(digest, &self.last) { Ok(()) } else { Err(ChainError::Mismatch) }
     }
 }
 

@@ -92,15 +92,17 @@ impl Forgetting {
 impl Story {
     /// To be called with each record, when it was added.
     pub(super) fn forget_some(&mut self) {
-        let Some(mut forgetting) = self.forgetting.take() else { return };
-        forgetting.since += 1;
-        if forgetting.since >= forgetting.wait {
-            self.forget_contacts(forgetting.window.newest);
-            let kept = self.forget_processes(&mut forgetting) + self.forgotten.contacts.len();
-            // Where much has to stay, looking at it is not to cost more than reading.
-            forgetting.wait = forgetting.window.records.max(kept);
-            forgetting.since = 0;
+        let Some(waiting) = self.forgetting.as_mut() else { return };
+        waiting.since += 1;
+        if waiting.since < waiting.wait {
+            return;
         }
+        let Some(mut forgetting) = self.forgetting.take() else { return };
+        self.forget_contacts(forgetting.window.newest);
+        let kept = self.forget_processes(&mut forgetting) + self.forgotten.contacts.len();
+        // Where much has to stay, looking at it is not to cost more than reading.
+        forgetting.wait = forgetting.window.records.max(kept);
+        forgetting.since = 0;
         self.forgetting = Some(forgetting);
     }
 
