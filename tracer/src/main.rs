@@ -13,13 +13,12 @@ use anyhow::Context as _;
 use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     catalogue::Catalogue,
-    cli::{self, Cli, Command, ExitCodeOf, Format, SchemaOf, exit},
+    cli::{self, Cli, Command, ExitCodeOf, SchemaOf, exit},
     policy::{self, Ruling},
     probe,
     record::{self, Existing, Integrity, schema::CommandStatus},
     report::{self, Detail, Paint},
     run::{self, CallingUser, Finished, Settings},
-    session::Story,
 };
 
 use crate::command::Signing;
@@ -44,7 +43,7 @@ fn main() -> ExitCode {
         Command::Verify(arguments) => command::verify(&arguments),
         Command::Sign(arguments) => command::sign(&arguments),
         Command::Compare(arguments) => command::compare(&arguments),
-        Command::Report(arguments) => show(&arguments),
+        Command::Report(arguments) => command::report(&arguments),
         Command::Schema(arguments) => schema(&arguments),
         Command::Policy(arguments) => command::policies(&arguments),
         Command::Doctor(arguments) => doctor(&arguments),
@@ -54,7 +53,7 @@ fn main() -> ExitCode {
     match result {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
-            eprintln!("tracer: {}", with_causes(&error));
+            complain(&with_causes(&error));
             ExitCode::from(exit::TRACER_FAILED)
         }
     }
@@ -71,15 +70,17 @@ fn with_causes(error: &anyhow::Error) -> String {
     text
 }
 
-/// Writes to standard output. A reader that has gone away, as behind `| head`, is no failure.
+/// Writes to standard output.
 fn put(text: &str) -> anyhow::Result<()> {
+    anyhow::ensure!(!run::stdout_was_closed(), "cannot write to standard output, which is closed");
     let mut out = io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            Err(error).context("cannot write to standard output")
-        }
-        _ => Ok(()),
-    }
+    command::unless_nobody_reads(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+}
+
+/// An error on standard error. It may quote what others have chosen, such as the name of a file.
+fn complain(error: &str) {
+    let lines: Vec<String> = error.lines().map(|line| report::clean(line.as_bytes())).collect();
+    eprintln!("tracer: {}", lines.join("\n"));
 }
 
 fn start(arguments: cli::Run) -> anyhow::Result<u8> {
@@ -87,7 +88,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("tracer: {error}");
+            complain(&error.to_string());
             return Ok(exit::USAGE);
         }
     };
@@ -281,37 +282,6 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
         }
     }
     options
-}
-
-fn show(arguments: &cli::Report) -> anyhow::Result<u8> {
-    let story = Story::of(record::read(&arguments.recording)?);
-    let verdict = policy::judge(&story, &story.start.policies);
-    let verdict = verdict.as_ref();
-    let file = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
-    let text = match arguments.format {
-        Format::Text => {
-            let paint = file.map_or_else(|| Paint::for_stream(&io::stdout()), |_| Paint::OFF);
-            report::text(&story, verdict, Detail::Full, paint)
-        }
-        Format::Markdown => {
-            report::markdown(&story, verdict, &arguments.recording.to_string_lossy())
-        }
-        Format::Html => report::html(&story, verdict),
-        Format::Json => report::json(&story, verdict),
-        Format::Perfetto => report::perfetto(&story, verdict),
-    };
-    match file {
-        None => put(&text)?,
-        Some(path) => record::create_output(path, Existing::forced(arguments.force))
-            .and_then(|mut file| Ok(file.write_all(text.as_bytes())?))
-            .with_context(|| {
-                format!(
-                    "cannot write the report {}; give another file with --output",
-                    path.display()
-                )
-            })?,
-    }
-    Ok(if is_whole(&story.integrity) { exit::PROVEN } else { exit::INCONCLUSIVE })
 }
 
 /// Whether a recording is as it was written; says on standard error what is wrong with one that is not.

@@ -5,6 +5,7 @@
 
 use std::{
     collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs,
     io::{Cursor, Write as _},
     os::unix::fs::{PermissionsExt as _, symlink},
@@ -48,7 +49,7 @@ fn recording(name: &str) -> PathBuf {
 fn read(text: &[u8]) -> Result<Story, ReadError> {
     let reader = Reader::new(Cursor::new(text.to_vec()), "edited".into(), false)?;
     let story = Story::for_verdict(reader.start().clone());
-    Ok(story.read(reader, |_| ())?.0)
+    Ok(story.read(reader, |_, _| ())?.0)
 }
 
 fn judged(text: &[u8]) -> (Story, Verdict) {
@@ -195,7 +196,11 @@ fn ten_thousand_edits_are_all_found() {
         }
         edits += 1;
         match read(&edited) {
-            Err(ReadError::NotARecording { .. } | ReadError::NewerSchema { .. }) => {}
+            Err(
+                ReadError::NotARecording { .. }
+                | ReadError::NewerSchema { .. }
+                | ReadError::Empty { .. },
+            ) => {}
             Err(error) => panic!("{name}, {what}: {error}"),
             Ok(story) => {
                 assert_ne!(story.integrity, Integrity::Intact, "{name}, edit {edits}: {what}");
@@ -259,7 +264,7 @@ fn verdicts_keep_what_they_need() {
     for (name, text) in recordings() {
         let lean = read(&text).unwrap();
         let reader = Reader::new(Cursor::new(text), name.clone(), false).unwrap();
-        let full = Story::new(reader.start().clone()).read(reader, |_| ()).unwrap().0;
+        let full = Story::new(reader.start().clone()).read(reader, |_, _| ()).unwrap().0;
         let of = |story: &Story| policy::judge(story, &story.start.policies);
         assert_eq!(of(&lean), of(&full), "{name}");
         let asked = policy::asks_for_contacts(&lean.start, &lean.start.policies);
@@ -438,6 +443,63 @@ fn compare_expands_names_what_it_leaves_out_and_replaces_nothing() {
     check(&["compare", &all], 11, "2 recordings were not used");
     check(&["compare", &all], 11, "a4.jsonl");
     check(&["compare", &all], 11, "not a tracer recording");
+}
+
+/// Whatever the file is called, whatever is in it, and whoever wants it to be written to.
+#[test]
+fn a_recording_is_named_as_it_is_and_never_replaced() {
+    use std::os::unix::ffi::OsStringExt as _;
+    let folder = tempfile::tempdir().unwrap();
+    let file = |name: &str| folder.path().join(name).display().to_string();
+    let a = file("a.jsonl");
+    fs::copy(recording("proven"), &a).unwrap();
+    for output in [&a, &file("./a.jsonl")] {
+        check(&["report", "--force", "-o", output, &a], 125, "would lose it");
+        check(&["compare", "--force", "-o", output, &format!("x={a}")], 125, "would lose it");
+    }
+    assert_eq!(fs::read(&a).unwrap(), fs::read(recording("proven")).unwrap());
+
+    // The same file under another name is the same file; a copy of it is the same session.
+    let link = file("link.jsonl");
+    symlink(&a, &link).unwrap();
+    check(&["compare", &format!("x={a}"), &format!("x={link}")], 0, "1 proven");
+    let copy = file("copy.jsonl");
+    fs::copy(&a, &copy).unwrap();
+    let both = [format!("x={a}"), format!("y={copy}")];
+    check(&["compare", &both[0], &both[1]], 0, "Sessions that count more than once");
+
+    let odd = OsString::from_vec(b"odd\xff \x1b[31m'name.jsonl".to_vec());
+    fs::copy(&a, folder.path().join(&odd)).unwrap();
+    let run = |arguments: &[&OsStr]| {
+        let mut tracer = Command::new(env!("CARGO_BIN_EXE_tracer"));
+        tracer.args(arguments).current_dir(folder.path()).output().unwrap()
+    };
+    let member = [OsStr::new("x="), &odd].into_iter().collect::<OsString>();
+    assert!(run(&["compare".as_ref(), &member]).status.success());
+    let document = run(&["report".as_ref(), "-f".as_ref(), "markdown".as_ref(), &odd]).stdout;
+    let document = String::from_utf8(document).unwrap();
+    let command = document.lines().find_map(|line| line.strip_prefix("tracer verify ")).unwrap();
+    let line = format!("exec {} verify {command}", env!("CARGO_BIN_EXE_tracer"));
+    let mut bash = Command::new("bash");
+    let output = bash.args(["-c", &line]).current_dir(folder.path()).output();
+    match output {
+        Ok(output) => assert!(output.status.success(), "{command}: {output:?}"),
+        Err(error) => skip(&format!("bash: {error}")),
+    }
+    let missing = run(&["report".as_ref(), "no\x1b[31m".as_ref()]);
+    assert!(!missing.stderr.contains(&b'\x1b'), "{missing:?}");
+
+    for (content, says) in [
+        (&b""[..], "is empty"),
+        (b"\x1f\x8b\x08", "is compressed"),
+        (b"\x00\x01", "not a tracer recording"),
+        (b"{\"type\":\"start\",\"schema\":0}\n", "no schema 0"),
+        (b"{\"type\":\"exit\",\"schema\":4}\n", "in several files, name the first"),
+    ] {
+        fs::write(&copy, content).unwrap();
+        check(&["verify", &copy], 125, says);
+        check(&["report", &copy], 125, says);
+    }
 }
 
 /// Ends a test that this machine cannot do. Past the runner's capture, where the tally looks.

@@ -22,7 +22,10 @@ use tracer::{
     policy::{self, Verdict},
     record,
     report::{self, Detail, Paint},
-    session::Story,
+    session::{
+        Story,
+        excerpt::{self, Limits},
+    },
 };
 
 mod made_up;
@@ -55,21 +58,25 @@ impl Golden {
         Golden { name, recording, story, verdict }
     }
 
+    fn summary(&self) -> report::Summary {
+        report::Summary::of(&self.story, self.verdict.as_ref())
+    }
+
     fn text(&self) -> String {
         report::text(&self.story, self.verdict.as_ref(), Detail::Full, Paint::OFF)
     }
 
     fn markdown(&self) -> String {
         let name = format!("{}.jsonl", self.name);
-        report::markdown(&self.story, self.verdict.as_ref(), &name)
+        report::markdown(&self.story, self.verdict.as_ref(), Path::new(&name))
     }
 
     fn json(&self) -> String {
-        report::json(&self.story, self.verdict.as_ref())
+        written(|out| report::json(&self.summary(), out))
     }
 
     fn html(&self) -> String {
-        report::html(&self.story, self.verdict.as_ref())
+        written(|out| report::html(&self.summary(), out))
     }
 
     /// What the page shows. The rest of it is the same for every recording.
@@ -80,8 +87,14 @@ impl Golden {
     }
 
     fn perfetto(&self) -> String {
-        report::perfetto(&self.story, self.verdict.as_ref())
+        written(|out| report::perfetto(&self.summary(), out))
     }
+}
+
+fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
 }
 
 #[test]
@@ -125,6 +138,63 @@ fn nothing_deceptive_reaches_the_reader() {
             }
         }
     }
+}
+
+/// What is left out of a long recording is said, and what it brings that is new is not left out.
+#[test]
+fn excerpts_have_what_is_new_and_say_what_they_lack() {
+    const FEW: Limits = Limits { records: 10, processes: 2, others: 2, news: 1_000, findings: 3 };
+    let mut parts = 0;
+    for golden in goldens() {
+        let (story, verdict) = excerpt::read(&golden.recording, FEW).unwrap();
+        let (all, part) = (golden.summary(), report::Summary::of(&story, verdict.as_ref()));
+        let name = &golden.name;
+        assert_eq!(part.verdict, all.verdict, "{name}");
+        assert_eq!(part.totals.processes, all.totals.processes, "{name}");
+        assert_eq!(part.totals.execs, all.totals.execs, "{name}");
+        assert_eq!(part.totals.connections, all.totals.connections, "{name}");
+        assert_eq!(part.totals.established, all.totals.established, "{name}");
+        assert_eq!(part.totals.datagrams, all.totals.datagrams, "{name}");
+        assert_eq!(part.totals.calls, all.totals.calls, "{name}");
+        assert_eq!(part.totals.api_calls, all.totals.api_calls, "{name}");
+        assert_eq!(part.totals.mcp_calls, all.totals.mcp_calls, "{name}");
+        assert_eq!(part.completeness, all.completeness, "{name}");
+        assert_eq!(part.not_seen, all.not_seen, "{name}");
+        let files = |summary: &report::Summary| -> BTreeSet<String> {
+            summary.programs.iter().map(|program| program.shown.clone()).collect()
+        };
+        assert_eq!(files(&part), files(&all), "{name}");
+        let addresses = |summary: &report::Summary| -> BTreeSet<_> {
+            let connections = summary.connections.iter().map(|one| one.destination);
+            connections.chain(summary.datagrams.iter().map(|one| one.destination)).collect()
+        };
+        assert_eq!(addresses(&part), addresses(&all), "{name}");
+        let urls = |summary: &report::Summary| -> BTreeSet<String> {
+            summary.calls.iter().map(|call| call.url.clone()).collect()
+        };
+        assert_eq!(urls(&part), urls(&all), "{name}");
+        for (part, all) in part.claims.iter().zip(&all.claims) {
+            let shown: Vec<&String> = part.violations.iter().map(|one| &one.lineage).collect();
+            let first: Vec<&String> =
+                all.violations.iter().take(FEW.findings).map(|one| &one.lineage).collect();
+            assert_eq!((shown, part.ruling), (first, all.ruling), "{name}");
+        }
+        let sentence = part.left_out.clone().expect("all of them are longer");
+        assert!(sentence.contains("This is an excerpt"), "{sentence}");
+        parts += u64::from(part.processes.len() < all.processes.len());
+        let text = report::text(&story, verdict.as_ref(), Detail::Full, Paint::OFF);
+        let document = report::markdown(&story, verdict.as_ref(), &golden.recording);
+        let page = written(|out| report::html(&part, out));
+        for shown in [&text, &document, &page] {
+            assert!(shown.contains(&sentence), "{name}: {shown}");
+        }
+        assert!(!document.contains(" listed here are all"), "{document}");
+
+        let (story, verdict) = excerpt::read(&golden.recording, Limits::USUAL).unwrap();
+        let whole = report::text(&story, verdict.as_ref(), Detail::Full, Paint::OFF);
+        assert_eq!(whole, golden.text(), "{name}");
+    }
+    assert!(parts >= 3, "only {parts} excerpts leave out a process");
 }
 
 /// A recording can be made up by somebody, with any text where tracer writes its own.
@@ -207,7 +277,8 @@ fn hostile_names_mean_nothing_in_markdown() {
                 _ => {}
             }
         }
-        let summary = report::Summary::of(&golden.story, golden.verdict.as_ref());
+        let summary = golden.summary();
+        let has_ids = summary.calls.iter().any(|call| call.request_id.is_some());
         let kinds: BTreeSet<_> = summary.observed.iter().map(|event| event.kind).collect();
         let steps: usize = summary.credentials.iter().map(|one| one.steps.len()).sum();
         let others = [
@@ -218,7 +289,12 @@ fn hostile_names_mean_nothing_in_markdown() {
             summary.mcp_servers.len(),
         ];
         let lists = kinds.len() + others.into_iter().filter(|length| *length > 0).count();
-        assert_eq!(headings.len(), 10 + lists, "{}: {headings:?}", golden.name);
+        assert_eq!(
+            headings.len(),
+            10 + usize::from(has_ids) + lists,
+            "{}: {headings:?}",
+            golden.name
+        );
         assert!(headings[0].ends_with(": "), "the command is code: {headings:?}");
         // No name has made another cell: the rows of a table have as many as its head.
         let mut cells = 0;
@@ -262,7 +338,8 @@ fn the_commands_of_the_document_work() {
         let document = golden.markdown();
         let (_, commands) = document.rsplit_once("```sh\n").unwrap();
         let commands: Vec<&str> = commands.split("```").next().unwrap().lines().collect();
-        assert_eq!(commands.len(), 4, "{commands:?}");
+        let calls = golden.story.calls.len();
+        assert_eq!(commands.len(), if calls > 0 { 5 } else { 4 }, "{commands:?}");
         let printed: Vec<String> = commands
             .into_iter()
             .map(|command| {
@@ -282,7 +359,8 @@ fn the_commands_of_the_document_work() {
         let destinations: BTreeSet<_> =
             golden.story.connections.iter().map(|connection| connection.destination).collect();
         assert_eq!(printed[2].lines().count(), destinations.len(), "{}", printed[2]);
-        for program in report::Summary::of(&golden.story, golden.verdict.as_ref()).programs {
+        assert_eq!(printed.get(4).map_or(0, |ids| ids.lines().count()), calls, "{printed:?}");
+        for program in golden.summary().programs {
             let sha256 = program.sha256.expect("every file was read");
             assert!(printed[3].contains(&sha256), "{sha256} is not in {}", printed[3]);
         }

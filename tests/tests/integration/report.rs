@@ -14,11 +14,14 @@ use tracer::{
         schema::{Exit, Fork},
     },
 };
-use tracer_tests::browser::{self, Browser, Mouse, View};
+use tracer_tests::{
+    bench::long,
+    browser::{self, Browser, Mouse, View},
+};
 
 use crate::{
     Test,
-    harness::{Scratch, skip},
+    harness::{Scratch, skip, tracer_program},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -29,6 +32,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("page_by_mouse", page_by_mouse),
     ("page_printed", page_printed),
     ("page_of_ten_thousand_processes", page_of_ten_thousand_processes),
+    ("page_of_an_excerpt", page_of_an_excerpt),
 ];
 
 pub(crate) const WIDTHS: [u32; 3] = [360, 820, 1440];
@@ -122,8 +126,9 @@ const SHOWN: &str = "({
     title: document.title,
     ruling: document.getElementById('ruling').textContent,
     command: document.getElementById('command').textContent,
-    labels: [...document.querySelectorAll('#window .row:not(.wire) .label')].map((e) => e.textContent),
+    labels: [...document.querySelectorAll('#window .row:not(.wire):not(.call) .label')].map((e) => e.textContent),
     wires: document.querySelectorAll('#window .row.wire').length,
+    calls: document.querySelectorAll('#window .row.call').length,
     endpoints: document.querySelectorAll('#endpoints tbody tr').length,
     programs: [...document.querySelectorAll('#programs tbody tr td:first-child')].map((e) => e.textContent),
     requirements: document.querySelectorAll('#completeness tbody tr').length,
@@ -172,6 +177,7 @@ fn check(shown: &Value, summary: &Value) -> Result<()> {
     let count = |list: &str| summary[list].as_array().map_or(0, Vec::len) as u64;
     for (here, there) in [
         ("wires", &["connections", "datagrams"][..]),
+        ("calls", &["calls"]),
         ("endpoints", &["endpoints"]),
         ("requirements", &["completeness"]),
         ("claims", &["claims"]),
@@ -423,5 +429,42 @@ fn page_of_ten_thousand_processes(scratch: &Scratch) -> Result<()> {
     }
     let shown = browser.evaluate("document.getElementById('shown').textContent")?;
     ensure!(shown.as_str().is_some_and(|text| text.starts_with("2 of 10003 ")), "{shown}");
+    sound(&browser)
+}
+
+/// Of a recording that nobody could read: in less memory than its events would take, and it says what it
+/// leaves out.
+fn page_of_an_excerpt(scratch: &Scratch) -> Result<()> {
+    const EVENTS: u64 = 300_000;
+    const ROOM_KIB: u64 = 112 * 1024;
+    let recording = scratch.file("long.jsonl");
+    long::write(&recording, EVENTS)?;
+    let shown = recording.to_string_lossy().into_owned();
+    let limited = |arguments: &[&str]| -> Result<std::process::Output> {
+        let mut shell = std::process::Command::new("sh");
+        let limit = format!("ulimit -d {ROOM_KIB} && exec \"$@\"");
+        shell.args(["-c", &limit, "sh"]).arg(tracer_program()).arg("report").args(arguments);
+        Ok(shell.output()?)
+    };
+    let output = limited(&["-f", "html", &shown])?;
+    ensure!(output.status.success(), "{output:?}");
+    let page = scratch.file("long.html");
+    fs::write(&page, &output.stdout)?;
+    ensure!(output.stdout.len() < 10_000_000, "the page has {} bytes", output.stdout.len());
+    let everything = limited(&["--all", &shown])?;
+    ensure!(
+        !everything.status.success(),
+        "there is room for everything, so this limit shows nothing"
+    );
+    let text = String::from_utf8(limited(&[&shown])?.stdout)?;
+    ensure!(text.starts_with("PROVEN") && text.lines().count() < 30_000, "{text:.1000}");
+
+    let mut browser = browser(scratch)?;
+    browser.open(&page, View { width: 1200, height: 900, dark: false })?;
+    let note = browser.evaluate("document.getElementById('left-out').textContent")?;
+    let note = note.as_str().unwrap_or_default();
+    ensure!(note.starts_with("This is an excerpt") && text.contains(note), "{note}");
+    let rows = browser.evaluate("document.getElementById('shown').textContent")?;
+    ensure!(rows.as_str().is_some_and(|rows| rows.ends_with(" rows")), "{rows}");
     sound(&browser)
 }

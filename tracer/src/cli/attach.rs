@@ -14,11 +14,11 @@ Examples:
   sudo tracer attach --cgroup /sys/fs/cgroup/system.slice/agent.service --from-arming -p mine.toml
   sudo tracer attach --host --duration 24h -q -o host.jsonl --rotate 100M
 
-Tracing ends when everything that was joined has ended, when the time is over, or with SIGINT, SIGTERM,
+Tracing ends when everything that was joined has ended, when the time is over, or with SIGINT, SIGTERM, \
 SIGHUP or SIGQUIT; the recording gets its last line each time. What was joined goes on.
 
-What ran before tracer came is unknown, so no claim is proven, unless --from-arming limits the claims.
-Claims over programs are inconclusive even then: nothing counts execs independently, and what is mapped as
+What ran before tracer came is unknown, so no claim is proven, unless --from-arming limits the claims. \
+Claims over programs are inconclusive even then: nothing counts execs independently, and what is mapped as \
 code is not watched.
 
 Exit codes:

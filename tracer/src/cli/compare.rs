@@ -1,8 +1,15 @@
 //! Groups of recordings, as they are named.
 
-use std::path::PathBuf;
+use std::{
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt as _,
+    path::PathBuf,
+};
 
-use clap::{Args, ValueEnum};
+use clap::{
+    Args, ValueEnum,
+    builder::{OsStringValueParser, TypedValueParser as _},
+};
 
 use crate::compare::Verdicts;
 
@@ -14,10 +21,10 @@ Examples:
   tracer compare --format json sdk='sdk/*.jsonl' | jq '.groups[].verdicts'
   tracer compare --verdicts recorded week1='w1/*.jsonl' week2='w2/*.jsonl'    # hours long, each
 
-A pattern is tracer's to expand (* ? [] **), so quote it. Repeat a name to add to its group. The first
+A pattern is tracer's to expand (* ? [] **), so quote it. Repeat a name to add to its group. The first \
 group is what the others' latencies are compared with.
 
-Exit codes: 0 compared, 11 compared without the recordings that are named as not used, because they
+Exit codes: 0 compared, 11 compared without the recordings that are named as not used, because they \
 are damaged, have no end or cannot be read, 2 wrong usage, 125 nothing could be written")]
 pub struct Compare {
     /// What to make of it
@@ -34,7 +41,7 @@ pub struct Compare {
     #[arg(long, requires = "output")]
     pub force: bool,
     /// A group and a recording, or a pattern of them
-    #[arg(required = true, value_name = "NAME=RECORDING", value_parser = member)]
+    #[arg(required = true, value_name = "NAME=RECORDING", value_parser = OsStringValueParser::new().try_map(member))]
     pub members: Vec<Member>,
 }
 
@@ -54,14 +61,17 @@ pub enum CompareFormat {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Member {
     pub group: String,
-    pub pattern: String,
+    pub pattern: OsString,
 }
 
-fn member(text: &str) -> Result<Member, String> {
-    match text.split_once('=') {
-        Some((group, pattern)) if !group.trim().is_empty() && !pattern.is_empty() => {
-            Ok(Member { group: group.into(), pattern: pattern.into() })
-        }
-        Some(_) | None => Err("it must be NAME=RECORDING".into()),
+/// The name of a file can be any bytes, the group's is text.
+fn member(text: OsString) -> Result<Member, &'static str> {
+    let bytes = text.as_bytes();
+    let parts = bytes.iter().position(|byte| *byte == b'=').map(|at| bytes.split_at(at));
+    let Some((group, [_, pattern @ ..])) = parts else { return Err("it must be NAME=RECORDING") };
+    let group = std::str::from_utf8(group).map_err(|_| "the name of the group is no UTF-8")?;
+    if group.trim().is_empty() || pattern.is_empty() {
+        return Err("it must be NAME=RECORDING");
     }
+    Ok(Member { group: group.into(), pattern: OsStr::from_bytes(pattern).to_owned() })
 }

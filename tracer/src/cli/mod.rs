@@ -29,8 +29,9 @@ const EXIT_CODES: &str = "\
 Exit codes:
   without a policy   the command's own status; 128 + N when signal N ended it
   with a policy      0 proven, 10 violated, 11 inconclusive
-  125 tracer itself failed, 126 the command could not be started, 127 it was not found,
-  2 wrong usage";
+  125                tracer itself failed
+  126, 127           the command could not be started, was not found
+  2                  wrong usage";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -85,14 +86,15 @@ Examples:
   sudo tracer run --policy no-aws-cli --output session.jsonl -- node agent.mjs
   sudo tracer run -p no-shell-outs -q -- ./service; echo $?
 
-The command runs as the user who called sudo, in this directory, with its standard input and
+The command runs as the user who called sudo, in this directory, with its standard input and \
 output. The summary goes to standard error.
 
 Exit codes:
   without a policy   the command's own status; 128 + N when signal N ended it
   with a policy      0 proven, 10 violated, 11 inconclusive
-  125 tracer itself failed, 126 the command could not be started, 127 it was not found,
-  2 wrong usage"))]
+  125                tracer itself failed
+  126, 127           the command could not be started, was not found
+  2                  wrong usage"))]
 pub struct Run {
     /// Judge the run by a built-in policy or a policy file; repeatable
     #[arg(short, long = "policy", value_name = "NAME|FILE")]
@@ -257,7 +259,7 @@ Examples:
 
 The verdict is computed from the events and counters; the one written in the recording is not used.
 
-Exit codes: 0 shown, 11 shown as far as it goes, because the recording is damaged or has no end,
+Exit codes: 0 shown, 11 shown as far as it goes, because the recording is damaged or has no end, \
 125 not readable")]
 pub struct Report {
     /// What to make of it
@@ -269,6 +271,10 @@ pub struct Report {
     /// Replace what is in the output file
     #[arg(long, requires = "output")]
     pub force: bool,
+    /// Show everything. Without it, text, markdown and html are an excerpt of a recording of more than
+    /// 200,000 records, and say so
+    #[arg(long)]
+    pub all: bool,
     /// A recording; `-` is standard input
     #[arg(value_name = "RECORDING")]
     pub recording: PathBuf,

@@ -1,7 +1,9 @@
 //! `tracer compare`.
 
 use std::{
-    collections::BTreeSet,
+    collections::BTreeMap,
+    ffi::OsStr,
+    fs,
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
 };
@@ -18,15 +20,19 @@ pub(crate) fn compare(arguments: &cli::Compare) -> anyhow::Result<u8> {
     let groups = match members(&arguments.members) {
         Ok(groups) => groups,
         Err(error) => {
-            eprintln!("tracer: {error:#}");
+            crate::complain(&format!("{error:#}"));
             return Ok(exit::USAGE);
         }
     };
+    if let Some(output) = arguments.output.as_deref() {
+        let files = groups.iter().flat_map(|(_, files)| files.values().map(PathBuf::as_path));
+        super::refuse_input(output, files)?;
+    }
     let mut progress = Progress::of(groups.iter().map(|(_, files)| files.len()).sum());
     let mut read = Vec::new();
     for (name, files) in groups {
         let mut group = Group::new(&name);
-        for file in files {
+        for file in files.into_values() {
             progress.show(&file);
             let shown = file.display().to_string();
             match Session::read(&file, arguments.verdicts) {
@@ -42,9 +48,9 @@ pub(crate) fn compare(arguments: &cli::Compare) -> anyhow::Result<u8> {
     show(arguments, &Comparison::of(&read, arguments.verdicts))?;
     let unused: usize = read.iter().map(|group| group.unused.len()).sum();
     if unused > 0 {
-        eprintln!(
-            "tracer: {unused} recordings were not used; the comparison names them and says why"
-        );
+        let what =
+            if unused == 1 { "1 recording was" } else { &format!("{unused} recordings were") };
+        eprintln!("tracer: {what} not used; the comparison says why");
         return Ok(exit::INCONCLUSIVE);
     }
     Ok(exit::PROVEN)
@@ -66,27 +72,41 @@ fn show(arguments: &cli::Compare, comparison: &Comparison) -> anyhow::Result<()>
         .with_context(|| format!("cannot write the comparison {}", path.display()))
 }
 
-/// The files of each group, groups in the order of their first mention. A file counts once.
-fn members(members: &[Member]) -> anyhow::Result<Vec<(String, BTreeSet<PathBuf>)>> {
-    let mut groups: Vec<(String, BTreeSet<PathBuf>)> = Vec::new();
+/// Files by where they really are, as they were named first: each counts once.
+type Files = BTreeMap<PathBuf, PathBuf>;
+
+/// The files of each group, groups in the order of their first mention.
+fn members(members: &[Member]) -> anyhow::Result<Vec<(String, Files)>> {
+    let mut groups: Vec<(String, Files)> = Vec::new();
     for Member { group, pattern } in members {
         let files = expand(pattern)?;
-        match groups.iter_mut().find(|(name, _)| name == group) {
-            Some((_, known)) => known.extend(files),
-            None => groups.push((group.clone(), files)),
+        let at = match groups.iter().position(|(name, _)| name == group) {
+            Some(at) => at,
+            None => {
+                groups.push((group.clone(), Files::new()));
+                groups.len() - 1
+            }
+        };
+        for file in files {
+            let place = fs::canonicalize(&file).unwrap_or_else(|_| file.clone());
+            groups[at].1.entry(place).or_insert(file);
         }
     }
     Ok(groups)
 }
 
-fn expand(pattern: &str) -> anyhow::Result<BTreeSet<PathBuf>> {
+fn expand(pattern: &OsStr) -> anyhow::Result<Vec<PathBuf>> {
     // A file may have a name that looks like a pattern.
     if Path::new(pattern).exists() {
-        return Ok(BTreeSet::from([pattern.into()]));
+        return Ok(vec![pattern.into()]);
     }
-    let paths = glob::glob(pattern).with_context(|| format!("`{pattern}` is no pattern"))?;
-    let files = paths.collect::<Result<BTreeSet<PathBuf>, _>>()?;
-    anyhow::ensure!(!files.is_empty(), "there is no recording `{pattern}`; name another one");
+    let shown = pattern.display();
+    let none = || format!("there is no recording `{shown}`; name another one");
+    // Patterns are text.
+    let text = pattern.to_str().with_context(none)?;
+    let paths = glob::glob(text).with_context(|| format!("`{shown}` is no pattern"))?;
+    let files = paths.collect::<Result<Vec<PathBuf>, _>>()?;
+    anyhow::ensure!(!files.is_empty(), none());
     Ok(files)
 }
 

@@ -27,7 +27,7 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     if !arguments.policies.is_empty() {
         start.policies = crate::load_policies(&arguments.policies)?;
     }
-    let judged = policy::judge_recording(&arguments.recording, reader, start, |_| ())?;
+    let judged = policy::judge_recording(&arguments.recording, reader, start, |_, _| ())?;
     let as_written = judged.is_as_written();
     let Judged { story, verdict, sha256 } = judged;
     let mut out = String::new();
@@ -57,6 +57,13 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
             out,
             "the recording claims another verdict than its events give: it was not written by this \
              tracer's rules"
+        )?;
+    }
+    if unsupported {
+        writeln!(
+            out,
+            "inconclusive: the verdict is what these events give, and the key's owner does not vouch for \
+             them"
         )?;
     }
     crate::put(&out)?;

@@ -1,6 +1,6 @@
 //! Charts as inline SVG: bars of means with their range, and boxes of quantiles.
 
-use super::{Comparison, GroupSummary, html::escape};
+use super::{Comparison, GroupSummary, Quantiles, Spread, html::escape};
 use crate::report::duration;
 
 const WIDTH: f64 = 720.0;
@@ -20,12 +20,33 @@ impl Scale {
     }
 }
 
-/// Mean connections per session, with a line from the fewest to the most.
-pub(super) fn connections(comparison: &Comparison) -> String {
-    let max = comparison.groups.iter().map(|group| group.connections_per_session.max).max();
+/// What a comparison shows as charts.
+pub(super) fn figures(comparison: &Comparison) -> Vec<String> {
+    let mut figures = vec![
+        bars("Connections per session", comparison, |group| Some(group.connections_per_session)),
+        boxes("Connect latency", comparison, "no connections", |group| group.connect_latency_ns),
+    ];
+    if comparison.groups.iter().any(|group| group.calls.is_some()) {
+        figures.push(bars("HTTP calls per session", comparison, |group| {
+            Some(group.calls.as_ref()?.calls_per_session)
+        }));
+        figures.push(boxes("Time of calls to APIs", comparison, "no such calls", |group| {
+            group.calls.as_ref()?.api_total_ns
+        }));
+    }
+    figures
+}
+
+/// The mean, with a line from the fewest to the most.
+fn bars(
+    title: &str,
+    comparison: &Comparison,
+    of: impl Fn(&GroupSummary) -> Option<Spread>,
+) -> String {
+    let max = comparison.groups.iter().filter_map(&of).map(|spread| spread.max).max();
     let scale = Scale { max: max.unwrap_or(0) as f64 };
     let bar = |group: &GroupSummary, middle: f64| {
-        let spread = &group.connections_per_session;
+        let Some(spread) = of(group) else { return value("not recorded", middle) };
         let (from, to) = (scale.x(0.0), scale.x(spread.mean()));
         let (min, max) = (scale.x(spread.min as f64), scale.x(spread.max as f64));
         let bar = format!(
@@ -39,21 +60,24 @@ pub(super) fn connections(comparison: &Comparison) -> String {
             value(&format!("{:.1}", spread.mean()), middle)
         )
     };
-    svg("Connections per session: mean, and from fewest to most", comparison, bar)
+    svg(&format!("{title}: mean, and from fewest to most"), comparison, bar)
 }
 
-/// Connect latency: box from the first to the third quartile, its median, and a line from the
-/// fastest to the 95th percentile.
-pub(super) fn latency(comparison: &Comparison) -> String {
-    let latencies = comparison.groups.iter().filter_map(|group| group.connect_latency_ns);
-    let scale = Scale { max: latencies.map(|latency| latency.p95).max().unwrap_or(0) as f64 };
+/// A box from the first to the third quartile, its median, and a line from the fastest to the 95th
+/// percentile.
+fn boxes(
+    title: &str,
+    comparison: &Comparison,
+    none: &str,
+    of: impl Fn(&GroupSummary) -> Option<Quantiles>,
+) -> String {
+    let all = comparison.groups.iter().filter_map(&of);
+    let scale = Scale { max: all.map(|times| times.p95).max().unwrap_or(0) as f64 };
     let row = |group: &GroupSummary, middle: f64| {
-        let Some(latency) = group.connect_latency_ns else {
-            return value("no connections", middle);
-        };
+        let Some(times) = of(group) else { return value(none, middle) };
         let x = |value: u64| scale.x(value as f64);
-        let (low, median, high) = (x(latency.p25), x(latency.median), x(latency.p75));
-        let lines = whisker(x(latency.min), x(latency.p95), middle);
+        let (low, median, high) = (x(times.p25), x(times.median), x(times.p75));
+        let lines = whisker(x(times.min), x(times.p95), middle);
         let box_and_median = format!(
             r#"<rect class="box" x="{low:.1}" y="{:.1}" width="{:.1}" height="16"/><line class="median" x1="{median:.1}" x2="{median:.1}" y1="{:.1}" y2="{:.1}"/>"#,
             middle - 8.0,
@@ -61,13 +85,10 @@ pub(super) fn latency(comparison: &Comparison) -> String {
             middle - 8.0,
             middle + 8.0
         );
-        format!("{lines}{box_and_median}{}", value(&duration(latency.median), middle))
+        format!("{lines}{box_and_median}{}", value(&duration(times.median), middle))
     };
-    svg(
-        "Connect latency: quartiles and median, from the fastest to the 95th percentile",
-        comparison,
-        row,
-    )
+    let how = "quartiles and median, from the fastest to the 95th percentile";
+    svg(&format!("{title}: {how}"), comparison, row)
 }
 
 fn whisker(from: f64, to: f64, middle: f64) -> String {

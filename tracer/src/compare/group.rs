@@ -48,6 +48,8 @@ pub struct Group {
     pub name: String,
     pub sessions: u64,
     pub unused: Vec<Unused>,
+    /// Of each recording that is used, its origin and its name.
+    pub(super) origins: Vec<((String, u64), String)>,
     pub(super) verdicts: BTreeMap<&'static str, u64>,
     pub(super) endpoints: BTreeMap<String, EndpointSeen>,
     /// Of each class, the sessions that contacted an endpoint of it, and how often.
@@ -96,6 +98,7 @@ impl Group {
             name: name.into(),
             sessions: 0,
             unused: Vec::new(),
+            origins: Vec::new(),
             verdicts: BTreeMap::new(),
             endpoints: BTreeMap::new(),
             classes: BTreeMap::new(),
@@ -118,6 +121,7 @@ impl Group {
             }
         }
         self.sessions += 1;
+        self.origins.push((session.origin.clone(), report::clean(recording.as_bytes())));
         *self.verdicts.entry(session.ruling.map_or("no policy", Ruling::name)).or_default() += 1;
         self.count_endpoints(session);
         count(&mut self.credentials, &session.credentials);

@@ -23,7 +23,7 @@ pub fn html(comparison: &Comparison) -> String {
          <meta name=\"referrer\" content=\"no-referrer\">\n<title>tracer comparison</title>\n\
          <style>{STYLE}</style>\n</head>\n<body>\n<main>\n<h1>Comparison of recordings</h1>\n"
     );
-    for figure in [chart::connections(comparison), chart::latency(comparison)] {
+    for figure in chart::figures(comparison) {
         page.push_str(&figure);
         page.push('\n');
     }

@@ -43,7 +43,7 @@ pub use stats::{Difference, Quantiles, Spread};
 pub use text::text;
 
 /// Version of what [`Comparison`] is as JSON.
-pub const COMPARISON: u32 = 4;
+pub const COMPARISON: u32 = 5;
 
 /// Where verdicts come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ValueEnum)]
@@ -61,6 +61,8 @@ pub struct Comparison {
     pub comparison: u32,
     pub verdicts: Verdicts,
     pub groups: Vec<GroupSummary>,
+    /// Recordings of one and the same session, of each session that counts more than once.
+    pub repeated: Vec<Vec<Repeated>>,
     /// Of each group's mean connect latency from that of the first group.
     pub latency_differences: Vec<LatencyDifference>,
     /// The same of the whole time of calls to APIs. Absent where a group did not record calls.
@@ -70,6 +72,13 @@ pub struct Comparison {
     pub programs_only_in: BTreeMap<String, Vec<String>>,
     pub credentials_only_in: BTreeMap<String, Vec<String>>,
     pub urls_only_in: BTreeMap<String, Vec<String>>,
+}
+
+/// A recording of a session that others are of, too.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Repeated {
+    pub group: String,
+    pub recording: String,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -86,6 +95,7 @@ impl Comparison {
             comparison: COMPARISON,
             verdicts,
             groups: groups.iter().map(Group::summary).collect(),
+            repeated: repeated(groups),
             latency_differences: differences(groups, |group| Some(&group.latency)),
             call_differences: differences(groups, |group| {
                 group.calls.summary().is_some().then_some(&group.calls.total)
@@ -103,6 +113,18 @@ impl Comparison {
         text.push('\n');
         text
     }
+}
+
+/// Copies of a recording, under whatever names and in whatever groups.
+fn repeated(groups: &[Group]) -> Vec<Vec<Repeated>> {
+    let mut by_origin: BTreeMap<&(String, u64), Vec<Repeated>> = BTreeMap::new();
+    for group in groups {
+        for (origin, recording) in &group.origins {
+            let one = Repeated { group: group.name.clone(), recording: recording.clone() };
+            by_origin.entry(origin).or_default().push(one);
+        }
+    }
+    by_origin.into_values().filter(|same| same.len() > 1).collect()
 }
 
 /// Of each group from the first, where both have such times at all.

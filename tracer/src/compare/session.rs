@@ -29,6 +29,8 @@ const LONGEST_NS: u64 = 86_400 * 1_000_000_000;
 #[derive(Debug)]
 pub struct Session {
     pub integrity: Integrity,
+    /// What no two recordings have in common: the boot of the host, and the moment on its clock.
+    pub(super) origin: (String, u64),
     /// By the recording's own policies; absent without any.
     pub ruling: Option<Ruling>,
     pub processes: u64,
@@ -79,6 +81,7 @@ impl Session {
         let mut contacts = Contacts::new(&start);
         let mut session = Session {
             integrity: Integrity::CutShort,
+            origin: (start.host.boot_id.clone(), start.t_ns),
             ruling: None,
             processes: 0,
             execs: 0,
@@ -100,7 +103,7 @@ impl Session {
         let (end, integrity, ruling) = match verdicts {
             Verdicts::Computed => {
                 let Judged { story, verdict, .. } =
-                    policy::judge_recording(path, reader, start, seen)?;
+                    policy::judge_recording(path, reader, start, |record, _| seen(record))?;
                 (story.end, story.integrity, verdict.map(|verdict| verdict.overall))
             }
             Verdicts::Recorded => {

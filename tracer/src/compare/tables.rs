@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 
 use super::{
-    CallsSummary, Comparison, GroupSummary, LatencyDifference, Quantiles, Seen, Spread, Verdicts,
+    CallsSummary, Comparison, GroupSummary, LatencyDifference, Quantiles, Repeated, Seen, Spread,
+    Verdicts,
 };
 use crate::{
     catalogue::EndpointClass,
@@ -27,6 +28,7 @@ pub(super) fn tables(comparison: &Comparison) -> Vec<Table> {
     let tables = [
         recordings(comparison),
         unused(comparison),
+        repeated(comparison),
         per_session(comparison),
         latency(comparison),
         differences(comparison),
@@ -92,27 +94,50 @@ fn unused(comparison: &Comparison) -> Table {
     }
 }
 
+fn repeated(comparison: &Comparison) -> Table {
+    const SHOWN: usize = 4;
+    let row = |same: &Vec<Repeated>| {
+        let shown = same.iter().take(SHOWN);
+        let mut names: Vec<String> =
+            shown.map(|one| format!("{} ({})", one.recording, name(&one.group))).collect();
+        if same.len() > SHOWN {
+            names.push(format!("and {} more", same.len() - SHOWN));
+        }
+        vec![same.len().to_string(), names.join(", ")]
+    };
+    Table {
+        title: "Sessions that count more than once",
+        head: &[("times", true), ("recordings of the same session", false)],
+        rows: comparison.repeated.iter().map(row).collect(),
+        none: "",
+        note: "Every number below takes each of them for a session of its own.",
+    }
+}
+
+/// What is compared stands side by side.
 fn per_session(comparison: &Comparison) -> Table {
-    let rows = comparison.groups.iter().flat_map(|group| {
-        let row = |what: &str, spread: &Spread| {
+    type Of = fn(&GroupSummary) -> &Spread;
+    let measures: [(&str, Of); 4] = [
+        ("connections", |group| &group.connections_per_session),
+        ("datagram destinations", |group| &group.datagrams_per_session),
+        ("processes started", |group| &group.processes_per_session),
+        ("programs run", |group| &group.execs_per_session),
+    ];
+    let rows = measures.into_iter().flat_map(|(what, of)| {
+        comparison.groups.iter().map(move |group| {
+            let spread = of(group);
             vec![
-                name(&group.name),
                 what.into(),
+                name(&group.name),
                 format!("{:.1}", spread.mean()),
                 spread.min.to_string(),
                 spread.max.to_string(),
             ]
-        };
-        [
-            row("connections", &group.connections_per_session),
-            row("datagram destinations", &group.datagrams_per_session),
-            row("processes started", &group.processes_per_session),
-            row("programs run", &group.execs_per_session),
-        ]
+        })
     });
     Table {
         title: "Per session",
-        head: &[("group", false), ("what", false), ("mean", true), ("min", true), ("max", true)],
+        head: &[("what", false), ("group", false), ("mean", true), ("min", true), ("max", true)],
         rows: rows.collect(),
         none: "none",
         note: "",
@@ -183,38 +208,40 @@ fn with_calls(comparison: &Comparison) -> impl Iterator<Item = (&GroupSummary, &
 }
 
 fn calls(comparison: &Comparison) -> Table {
-    let rows = with_calls(comparison).flat_map(|(group, calls)| {
-        let row = |what: &str, spread: &Spread| {
-            vec![
-                name(&group.name),
-                what.into(),
-                calls.sessions.to_string(),
-                format!("{:.1}", spread.mean()),
-                spread.min.to_string(),
-                spread.max.to_string(),
-            ]
-        };
-        let mut unique = vec![name(&group.name), "unique URLs, in all sessions".into()];
-        unique.extend([calls.sessions.to_string(), calls.urls.len().to_string()]);
-        unique.resize(6, String::new());
-        [
-            row("HTTP calls", &calls.calls_per_session),
-            row("calls to APIs", &calls.api_calls_per_session),
-            row("calls to MCP servers", &calls.mcp_calls_per_session),
-            unique,
-        ]
-    });
+    type Of = fn(&CallsSummary) -> &Spread;
+    let measures: [(&str, Of); 3] = [
+        ("HTTP calls", |calls| &calls.calls_per_session),
+        ("calls to APIs", |calls| &calls.api_calls_per_session),
+        ("calls to MCP servers", |calls| &calls.mcp_calls_per_session),
+    ];
+    let row = |what: &str, group: &GroupSummary, calls: &CallsSummary, values: &[String]| {
+        let mut row = vec![what.to_owned(), name(&group.name), calls.sessions.to_string()];
+        row.extend(values.iter().cloned());
+        row.resize(6, String::new());
+        row
+    };
+    let mut rows = Vec::new();
+    for (what, of) in measures {
+        rows.extend(with_calls(comparison).map(|(group, calls)| {
+            let spread = of(calls);
+            let [min, max] = [spread.min, spread.max].map(|value| value.to_string());
+            row(what, group, calls, &[format!("{:.1}", spread.mean()), min, max])
+        }));
+    }
+    rows.extend(with_calls(comparison).map(|(group, calls)| {
+        row("unique URLs, in all sessions", group, calls, &[calls.urls.len().to_string()])
+    }));
     Table {
         title: "HTTP calls per session",
         head: &[
-            ("group", false),
             ("what", false),
+            ("group", false),
             ("sessions", true),
             ("mean", true),
             ("min", true),
             ("max", true),
         ],
-        rows: rows.collect(),
+        rows,
         none: "",
         note: "Of sessions that recorded calls (`tracer run --http`). URLs count without their queries.",
     }

@@ -161,9 +161,22 @@ fn calls_are_counted_by_what_they_are() {
     assert!((total.mean - 480.25e6).abs() < 1.0 && total.count == 2, "{total:?}");
     assert!(comparison.call_differences.is_empty(), "the other group has no calls");
     let shown = text_of(&comparison);
+    assert_eq!(html(&comparison).matches("<figure>").count(), 4);
     for title in ["HTTP calls per session", "Time of calls to APIs", "URLs", "Request ids"] {
         assert!(shown.contains(title), "{title}: {shown}");
     }
+}
+
+#[test]
+fn copies_of_a_recording_are_named() {
+    let groups = [group("a", &["proven", "violated"]), group("b", &["proven"])];
+    let comparison = Comparison::of(&groups, Verdicts::Computed);
+    let [same] = &comparison.repeated[..] else { panic!("{:?}", comparison.repeated) };
+    let names: Vec<&str> = same.iter().map(|one| one.group.as_str()).collect();
+    assert_eq!(names, ["a", "b"]);
+    let shown = text_of(&comparison);
+    assert!(shown.contains("proven (a), proven (b)"), "{shown}");
+    assert!(!text_of(&Comparison::of(&groups[..1], Verdicts::Computed)).contains("more than once"));
 }
 
 #[test]

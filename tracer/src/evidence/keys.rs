@@ -1,7 +1,11 @@
 //! Ed25519 keys, from the files people have: PKCS#8 and SPKI PEM (`openssl genpkey`) and OpenSSH
 //! (`ssh-keygen -t ed25519`).
 
-use std::{fs, io, path::Path};
+use std::{
+    fs::File,
+    io::{self, Read as _},
+    path::Path,
+};
 
 use ed25519_dalek::{
     Signature, Signer as _, SigningKey, VerifyingKey,
@@ -30,7 +34,15 @@ pub struct PublicKey(VerifyingKey);
 /// Reads a key file and makes a key of its text.
 fn load<T>(path: &Path, key: impl FnOnce(&str) -> Result<T, String>) -> Result<T, KeyError> {
     let name = || path.display().to_string();
-    let text = fs::read_to_string(path).map_err(|source| KeyError::Io { path: name(), source })?;
+    // No key is longer, and a device may have no end.
+    const LONGEST: u64 = 64 * 1024;
+    let mut bytes = Vec::new();
+    let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
+    read.map_err(|source| KeyError::Io { path: name(), source })?;
+    let text = String::from_utf8(bytes).map_err(|_| {
+        let detail = "it is no text; `openssl pkey -inform DER` makes a PEM of a key in DER".into();
+        KeyError::Unusable { path: name(), detail }
+    })?;
     key(&text).map_err(|detail| KeyError::Unusable { path: name(), detail })
 }
 

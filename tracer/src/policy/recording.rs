@@ -30,7 +30,8 @@ impl Judged {
     }
 }
 
-/// Reads a recording to its end and judges it by the policies of `start`.
+/// Reads a recording to its end and judges it by the policies of `start`. Each record is shown to `seen`, with
+/// the story before it.
 ///
 /// Of a long one, what no claim needs is forgotten on the way. Where that gives another verdict than the
 /// one that was written, the file is read again and nothing is forgotten, so that the difference is the
@@ -42,7 +43,7 @@ pub fn judge_recording(
     path: &Path,
     reader: Reader,
     start: Start,
-    seen: impl FnMut(&Record),
+    seen: impl FnMut(&Record, &Story),
 ) -> Result<Judged, ReadError> {
     let (story, sha256) = Story::for_verdict(start).read(reader, seen)?;
     let judged = Judged { verdict: judge(&story, &story.start.policies), story, sha256 };
@@ -52,6 +53,6 @@ pub fn judge_recording(
         return Ok(judged);
     }
     let whole = Story::for_verdict_in(story.start.clone(), Window::ENDLESS);
-    let (story, _) = whole.read(Reader::open(path, false)?, |_| ())?;
+    let (story, _) = whole.read(Reader::open(path, false)?, |_, _| ())?;
     Ok(Judged { verdict: judge(&story, &story.start.policies), story, sha256 })
 }

@@ -126,6 +126,11 @@ impl Blocks {
         Ok(Blocks { first, source: Some(source), pending: None, reader: None, hash: None })
     }
 
+    /// Whether there is not a single byte. To be called before [`Blocks::next`].
+    pub(super) fn is_empty(&self) -> bool {
+        self.first.is_none()
+    }
+
     /// Without its line feed; empty if there is none. To be called before [`Blocks::next`].
     pub(super) fn first_line(&self) -> &[u8] {
         let block = self.first.as_deref().unwrap_or_default();
@@ -178,7 +183,7 @@ fn start_threads(
     let work = Arc::new(Mutex::new(work));
     for _ in 0..workers {
         let work = Arc::clone(&work);
-        thread::Builder::new().spawn(move || {
+        thread::Builder::new().name("parse".into()).spawn(move || {
             loop {
                 let next = work.lock().unwrap_or_else(PoisonError::into_inner).recv();
                 let Ok((block, answer)) = next else { return };
@@ -187,8 +192,9 @@ fn start_threads(
             }
         })?;
     }
-    let reader =
-        thread::Builder::new().spawn(move || read_blocks(source, first, &to_taker, &to_workers))?;
+    let reader = thread::Builder::new()
+        .name("read".into())
+        .spawn(move || read_blocks(source, first, &to_taker, &to_workers))?;
     Ok((pending, reader))
 }
 

@@ -29,6 +29,12 @@ pub enum ReadError {
          give a file that `tracer run -o` wrote"
     )]
     NotARecording { path: String, detail: String },
+    #[error("{path} is empty: give a file that `tracer run -o` wrote")]
+    Empty { path: String },
+    #[error(
+        "{path} is compressed; decompress it first, or into a pipe: `-` stands for standard input"
+    )]
+    Compressed { path: String },
     #[error("{path} has schema {found}, and this tracer reads up to {SCHEMA}; use a newer tracer")]
     NewerSchema { path: String, found: u32 },
 }
@@ -123,11 +129,11 @@ impl Reader {
     /// Opens a file and those that follow it, or standard input for `-`. With `hashed`, the digest of the whole file will be
     /// known at the end.
     pub fn open(path: &Path, hashed: bool) -> Result<Reader, ReadError> {
+        if path == Path::new("-") {
+            return Reader::new(io::stdin(), "standard input".into(), hashed);
+        }
         let name = path.display().to_string();
         let io = |source| ReadError::Io { path: name.clone(), source };
-        if path == Path::new("-") {
-            return Reader::new(io::stdin(), name, hashed);
-        }
         let files = parts::open(path).map_err(io)?;
         Reader::new(files, name, hashed)
     }
@@ -140,6 +146,9 @@ impl Reader {
     ) -> Result<Reader, ReadError> {
         let io = |source| ReadError::Io { path: name.clone(), source };
         let blocks = Blocks::new(Box::new(source), hashed).map_err(io)?;
+        if blocks.is_empty() {
+            return Err(ReadError::Empty { path: name });
+        }
         let start = first_line(blocks.first_line(), &name)?;
         Ok(Reader {
             name,
@@ -223,10 +232,19 @@ impl Reader {
 
 fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {
     let not_a_recording = |detail: String| ReadError::NotARecording { path: name.into(), detail };
+    const MAGIC_NUMBERS: [&[u8]; 4] = [b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"\xfd7zXZ", b"BZh"];
+    if MAGIC_NUMBERS.iter().any(|magic| line.starts_with(magic)) {
+        return Err(ReadError::Compressed { path: name.into() });
+    }
     let any: AnyStart =
         serde_json::from_slice(line).map_err(|error| not_a_recording(error.to_string()))?;
     if any.kind != "start" {
-        return Err(not_a_recording(format!("its type is `{}`", any.kind)));
+        let detail =
+            format!("its type is `{}`; of a recording in several files, name the first", any.kind);
+        return Err(not_a_recording(detail));
+    }
+    if any.schema == 0 {
+        return Err(not_a_recording("there is no schema 0".into()));
     }
     if any.schema > SCHEMA {
         return Err(ReadError::NewerSchema { path: name.into(), found: any.schema });

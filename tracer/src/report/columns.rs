@@ -57,6 +57,18 @@ pub(crate) fn table(columns: &[Column], rows: &[Vec<String>], paint: Paint) -> V
     head.chain(body).collect()
 }
 
+/// A sentence behind `lead`, which is `indent` wide. Where the terminal is too narrow for it, it goes on below
+/// itself.
+pub(super) fn sentence(lead: &str, indent: usize, text: &str, paint: Paint) -> Vec<String> {
+    let Some(width) = paint.width() else { return vec![format!("{lead}{text}")] };
+    let mut lines = wrapped(text, width.saturating_sub(indent).max(NARROWEST));
+    for (at, line) in lines.iter_mut().enumerate() {
+        let before = if at == 0 { lead } else { &" ".repeat(indent) };
+        line.insert_str(0, before);
+    }
+    lines
+}
+
 /// How many columns fit beside each other when all are as narrow as they may be; the first one does.
 fn fitting(widths: &[usize], available: usize) -> usize {
     let mut taken = 0;
@@ -182,6 +194,13 @@ mod tests {
             &[&["127.0.0.1:80", "7", "x"], &["::1", "", "y z"]],
             "  to\n  127.0.0.1:80\n      bytes: 7;\n      none: x\n  ::1\n      none: y z",
         );
+    }
+
+    #[test]
+    fn sentences_go_on_below_themselves() {
+        let lines = |width| sentence("  ok ", 5, "one two three four", Paint::OFF.at_width(width));
+        assert_eq!(lines(None), ["  ok one two three four"]);
+        assert_eq!(lines(Some(19)), ["  ok one two three", "     four"]);
     }
 
     #[test]

@@ -30,6 +30,13 @@ pub(super) fn hostile() -> Summary {
     found.expect("the hostile recording").1
 }
 
+/// What a format writes, as text.
+pub(super) fn written(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> String {
+    let mut out = Vec::new();
+    write(&mut out).unwrap();
+    String::from_utf8(out).unwrap()
+}
+
 fn summary(recording: &Path) -> Summary {
     let story = Story::of(record::read(recording).unwrap());
     let verdict = policy::judge(&story, &story.start.policies);

@@ -1,14 +1,17 @@
 //! The summary as JSON, and the schemas of what tracer writes.
 
+use std::io::{self, Write};
+
 use schemars::{Schema, generate::SchemaSettings, json_schema, transform::transform_subschemas};
 use serde_json::Value;
 
 use super::Summary;
-use crate::{policy::Verdict, record::Record, session::Story};
+use crate::record::Record;
 
 /// The summary object, and a line feed.
-pub fn json(story: &Story, verdict: Option<&Verdict>) -> String {
-    pretty(&Summary::of(story, verdict))
+pub fn json(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+    serde_json::to_writer_pretty(&mut *out, summary)?;
+    out.write_all(b"\n")
 }
 
 /// JSON Schema (2020-12) of the summary.

@@ -3,10 +3,12 @@
 //!
 //! Everything that a traced program chose is shown as code, in which Markdown and HTML mean nothing.
 
+use std::path::Path;
+
 use super::{
     clean::{clean, command_line, command_line_of},
     paint::Paint,
-    summary::{ClaimSummary, FindingSummary, Summary},
+    summary::{CallSummary, ClaimSummary, FindingSummary, Summary},
     tables::{self, Cells, Table},
     text::Detail,
     tree::{Tree, marked, notes},
@@ -22,8 +24,8 @@ use crate::{
 const ROWS_MAX: usize = 500;
 const SHOWN_MAX: usize = 400;
 
-/// `recording` is the file's name, for the commands that check it.
-pub fn markdown(story: &Story, verdict: Option<&Verdict>, recording: &str) -> String {
+/// `recording` is the file, for the commands that check it.
+pub fn markdown(story: &Story, verdict: Option<&Verdict>, recording: &Path) -> String {
     let summary = Summary::of(story, verdict);
     let mut page = Page { text: String::new() };
     page.head(&summary);
@@ -43,6 +45,7 @@ pub fn markdown(story: &Story, verdict: Option<&Verdict>, recording: &str) -> St
     }
     page.line("");
     page.completeness(&summary.completeness);
+    page.audit_trail(&summary);
     page.reproduction(&summary, recording);
     page.text
 }
@@ -133,6 +136,9 @@ impl Page {
             self.claim(claim);
         }
         self.line(&format!("{seen}\n"));
+        if let Some(sentence) = &summary.left_out {
+            self.line(&format!("{sentence}\n"));
+        }
     }
 
     fn claim(&mut self, claim: &ClaimSummary) {
@@ -244,7 +250,30 @@ impl Page {
         self.table(&["requirement", "", "what was found"], &rows);
     }
 
-    fn reproduction(&mut self, summary: &Summary, recording: &str) {
+    /// What the services were told to call the calls, for who asks them.
+    fn audit_trail(&mut self, summary: &Summary) {
+        let ids =
+            || summary.calls.iter().filter_map(|call| Some((call, call.request_id.as_ref()?)));
+        if ids().next().is_none() {
+            return;
+        }
+        self.line("## Audit trail\n");
+        self.line("The ids that the services gave these calls, under which they know them.\n");
+        let started_ns = summary.started_unix_ns;
+        let row = |(call, id): (&CallSummary, &String)| {
+            let at_ns = i64::try_from(call.at_ns).unwrap_or(i64::MAX);
+            vec![
+                date(started_ns.saturating_add(at_ns)),
+                cell(&code(&format!("{} {}", call.method, call.url))),
+                call.status.map(|status| status.to_string()).unwrap_or_default(),
+                cell(&code(id)),
+            ]
+        };
+        let rows: Vec<Vec<String>> = ids().map(row).collect();
+        self.table(&["begun", "call", "status", "request id"], &rows);
+    }
+
+    fn reproduction(&mut self, summary: &Summary, recording: &Path) {
         self.line("## How to check this\n");
         let outcome = match summary.verdict {
             Some(ruling) => format!("prints `verdict: {}`", ruling.name()),
@@ -252,19 +281,39 @@ impl Page {
         };
         self.line(&format!(
             "The first command {outcome}, which it computes from the events and the kernel's \
-             counters; it needs no root. The others list every command line, every destination \
-             and every digest of an executed file.\n"
+             counters; it needs no root. The others list every command line, every destination{} \
+             and every digest of an executed file.\n",
+            if summary.calls.is_empty() { "" } else { ", every HTTP call with its request id" },
         ));
-        let file = command_line(&[Bytes::from(recording)]);
+        let file = quoted(recording);
         let jq = |filter: &str| format!("jq --ascii-output --compact-output '{filter}' {file}");
-        let lines = [
+        let mut lines = vec![
             format!("tracer verify {file}"),
             jq("select(.type == \"exec\") | .argv.args"),
             jq("select(.type == \"connect\") | .destination") + " | sort | uniq -c",
             jq("select(.type == \"content\") | .sha256") + " | sort -u",
         ];
+        if !summary.calls.is_empty() {
+            lines.push(jq("select(.type == \"call\") | [.method, .url, .status, .request_id]"));
+        }
         self.block("sh", &lines);
     }
+}
+
+/// A file as a shell reads it; one whose name cannot be shown as it is, as bash, zsh and ksh do.
+fn quoted(file: &Path) -> String {
+    let name = Bytes::from(file);
+    let can_be_shown =
+        std::str::from_utf8(&name.0).is_ok_and(|text| clean(text.as_bytes()) == text);
+    if can_be_shown {
+        return command_line(&[name]);
+    }
+    let byte = |byte: &u8| match byte {
+        b'\'' | b'\\' => format!("\\{}", char::from(*byte)),
+        b' '..=b'~' => char::from(*byte).to_string(),
+        other => format!("\\{other:03o}"),
+    };
+    format!("$'{}'", name.0.iter().map(byte).collect::<String>())
 }
 
 /// What the data imply, and nothing that they do not.
@@ -286,7 +335,8 @@ fn implications(summary: &Summary) -> Vec<String> {
     let totals = &summary.totals;
     if complete(Concern::Programs) {
         let execs = count(totals.execs, "exec", "execs");
-        sentences.push(format!("The {execs} listed here are all that the tree made."));
+        let listed = if summary.left_out.is_none() { " listed here" } else { "" };
+        sentences.push(format!("The {execs}{listed} are all that the tree made."));
     } else {
         sentences.push(
             "The record of programs is not complete: nothing follows from a program that is \
@@ -300,6 +350,12 @@ fn implications(summary: &Summary) -> Vec<String> {
         openers.dedup();
         openers
     };
+    if summary.left_out.is_some() {
+        sentences.push(
+            "Not all connections are listed here: nothing follows from one that is missing.".into(),
+        );
+        return sentences;
+    }
     sentences.push(match (complete(Concern::Connections), openers.as_slice()) {
         (false, _) => "The record of connections is not complete: nothing follows from a \
                        connection that is missing in it."

@@ -1,10 +1,13 @@
 //! Chrome's trace event format, which ui.perfetto.dev and chrome://tracing open.
 //!
 //! A process is a track, each program it ran a slice on it. A connection is an asynchronous slice
-//! with its handshake inside, an HTTP call one with the wait for its response inside. Times are microseconds from the start of the trace, with nanoseconds
-//! behind the point.
+//! with its handshake inside, an HTTP call one with the wait for its response inside. Times are
+//! microseconds from the start of the trace, with nanoseconds behind the point.
 
-use std::collections::BTreeMap;
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+};
 
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -15,21 +18,10 @@ use super::{
     tables,
     words::destination,
 };
-use crate::{policy::Verdict, session::Story};
 
 /// Linux gives pids below 2^22 (`PID_MAX_LIMIT`), so this tells the second owner of a pid from the
 /// first.
 const NEXT_OWNER: u64 = 1 << 22;
-
-#[derive(Debug, Serialize)]
-struct Trace {
-    #[serde(rename = "traceEvents")]
-    events: Vec<Event>,
-    #[serde(rename = "displayTimeUnit")]
-    unit: &'static str,
-    #[serde(rename = "otherData")]
-    other: Value,
-}
 
 #[derive(Debug, Serialize)]
 struct Event {
@@ -90,23 +82,56 @@ fn microseconds(ns: u64) -> f64 {
     ns as f64 / 1e3
 }
 
-pub fn perfetto(story: &Story, verdict: Option<&Verdict>) -> String {
-    render(&Summary::of(story, verdict))
+/// Events on their way out. They are written as they come: all of them together take many times the
+/// memory of the summary.
+struct Events<'a, W> {
+    out: &'a mut W,
+    are_some: bool,
+    written: io::Result<()>,
 }
 
-#[expect(clippy::expect_used, reason = "every map of these types has strings for keys")]
-fn render(summary: &Summary) -> String {
+impl<W: Write> Events<'_, W> {
+    /// After an error, nothing.
+    fn push(&mut self, event: Event) {
+        if self.written.is_ok() {
+            self.written = self.write(&event);
+            self.are_some = true;
+        }
+    }
+
+    fn write(&mut self, event: &Event) -> io::Result<()> {
+        if self.are_some {
+            self.out.write_all(b",")?;
+        }
+        Ok(serde_json::to_writer(&mut *self.out, event)?)
+    }
+}
+
+pub fn perfetto(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+    out.write_all(br#"{"traceEvents":["#)?;
+    let mut events = Events { out: &mut *out, are_some: false, written: Ok(()) };
+    all(summary, &mut events);
+    events.written?;
+    let other = json!({
+        "command": summary.command_line,
+        "tracer": summary.tracer,
+        "verdict": summary.verdict,
+        "started_unix_ns": summary.started_unix_ns,
+    });
+    writeln!(out, r#"],"displayTimeUnit":"ns","otherData":{other}}}"#)
+}
+
+fn all(summary: &Summary, events: &mut Events<'_, impl Write>) {
     let end_ns = end_of_trace(summary);
     let tracks = tracks(&summary.processes);
-    let mut events = Vec::new();
     for (place, (process, track)) in summary.processes.iter().zip(&tracks).enumerate() {
-        describe(process, *track, place, &mut events);
-        programs(process, *track, end_ns, &mut events);
+        describe(process, *track, place, events);
+        programs(process, *track, end_ns, events);
     }
     for (number, connection) in summary.connections.iter().enumerate() {
         if let Some(track) = tracks.get(connection.process) {
             let endpoint = summary.endpoints.get(connection.endpoint);
-            asynchronous(connection, endpoint, *track, number, end_ns, &mut events);
+            asynchronous(connection, endpoint, *track, number, end_ns, events);
         }
     }
     for datagram in &summary.datagrams {
@@ -128,7 +153,7 @@ fn render(summary: &Summary) -> String {
     }
     for (number, call) in summary.calls.iter().enumerate() {
         if let Some(track) = tracks.get(call.process) {
-            http_call(call, *track, number, &mut events);
+            http_call(call, *track, number, events);
         }
     }
     for event in &summary.observed {
@@ -141,19 +166,6 @@ fn render(summary: &Summary) -> String {
         let scope = if track.is_some() { "p" } else { "g" };
         events.push(Event { s: Some(scope), ..instant.of("observed") });
     }
-    let trace = Trace {
-        events,
-        unit: "ns",
-        other: json!({
-            "command": summary.command_line,
-            "tracer": summary.tracer,
-            "verdict": summary.verdict,
-            "started_unix_ns": summary.started_unix_ns,
-        }),
-    };
-    let mut text = serde_json::to_string(&trace).expect("no map with other keys");
-    text.push('\n');
-    text
 }
 
 /// The last moment anything is known of: for a recording that was cut short, of its last event.
@@ -166,7 +178,8 @@ pub(super) fn end_of_trace(summary: &Summary) -> u64 {
         .connections
         .iter()
         .map(|one| one.closed_at_ns.unwrap_or(one.at_ns + one.connect_ns.unwrap_or(0)));
-    processes.chain(connections).chain(summary.duration_ns).max().unwrap_or(0)
+    let calls = summary.calls.iter().filter_map(CallSummary::last_byte_ns);
+    processes.chain(connections).chain(calls).chain(summary.duration_ns).max().unwrap_or(0)
 }
 
 fn tracks(processes: &[ProcessSummary]) -> Vec<u64> {
@@ -182,7 +195,12 @@ fn tracks(processes: &[ProcessSummary]) -> Vec<u64> {
         .collect()
 }
 
-fn describe(process: &ProcessSummary, track: u64, place: usize, events: &mut Vec<Event>) {
+fn describe(
+    process: &ProcessSummary,
+    track: u64,
+    place: usize,
+    events: &mut Events<'_, impl Write>,
+) {
     let metadata = |what: &str, args: Value| Event::new(what, "M", track, 0, args);
     events.push(metadata("process_name", json!({ "name": process.name() })));
     events.push(metadata("process_sort_index", json!({ "sort_index": place })));
@@ -192,7 +210,12 @@ fn describe(process: &ProcessSummary, track: u64, place: usize, events: &mut Vec
 }
 
 /// One slice from each exec to the next, the first from birth where nothing was executed before.
-fn programs(process: &ProcessSummary, track: u64, end_ns: u64, events: &mut Vec<Event>) {
+fn programs(
+    process: &ProcessSummary,
+    track: u64,
+    end_ns: u64,
+    events: &mut Events<'_, impl Write>,
+) {
     let gone_ns = process.exited_at_ns.unwrap_or(end_ns);
     let first_ns = process.execs.first().map_or(gone_ns, |exec| exec.at_ns);
     let born_ns = process.born_at_ns;
@@ -227,7 +250,7 @@ fn asynchronous(
     track: u64,
     number: usize,
     end_ns: u64,
-    events: &mut Vec<Event>,
+    events: &mut Events<'_, impl Write>,
 ) {
     let id = format!("{number:#x}");
     let to = endpoint.map_or_else(|| destination(connection.destination), EndpointSummary::label);
@@ -262,14 +285,8 @@ fn asynchronous(
 }
 
 /// One that did not end is as long as it is known to have lasted.
-fn http_call(call: &CallSummary, track: u64, number: usize, events: &mut Vec<Event>) {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the cast saturates, and no time is below zero"
-    )]
-    let after = |ms: Option<f64>| ms.map(|ms| call.at_ns.saturating_add((ms * 1e6).round() as u64));
-    let (first_ns, last_ns) = (after(call.ttfb_ms), after(call.total_ms));
+fn http_call(call: &CallSummary, track: u64, number: usize, events: &mut Events<'_, impl Write>) {
+    let (first_ns, last_ns) = (call.first_byte_ns(), call.last_byte_ns());
     let until_ns = last_ns.or(first_ns).unwrap_or(call.at_ns);
     let id = format!("call {number:#x}");
     let name = format!("{} {}", call.method, call.url);
@@ -297,11 +314,11 @@ mod tests {
     use std::collections::BTreeSet;
 
     use super::*;
-    use crate::report::fixture;
+    use crate::report::fixture::{self, written};
 
     /// The rules of the format's description ("Trace Event Format"), for the phases used here.
     fn check(summary: &Summary) {
-        let trace: Value = serde_json::from_str(&render(summary)).unwrap();
+        let trace: Value = serde_json::from_str(&written(|out| perfetto(summary, out))).unwrap();
         let events = trace["traceEvents"].as_array().unwrap();
         let mut named = BTreeSet::new();
         let mut open: BTreeMap<String, Vec<(String, f64)>> = BTreeMap::new();

@@ -10,7 +10,7 @@ use super::{
     observed::ObservedKind,
     summary::{
         CallSummary, CredentialSummary, DnsSummary, EndpointSummary, McpSummary, McpTransportKind,
-        ProcessSummary, Summary,
+        ProcessSummary, Summary, nanoseconds,
     },
     words::{count, duration, name_source},
 };
@@ -177,12 +177,7 @@ pub(super) fn over(call: &CallSummary) -> String {
 
 /// Milliseconds, where they are known.
 fn ms(ms: Option<f64>) -> String {
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "the cast saturates, and no time is below zero"
-    )]
-    ms.map(|ms| duration((ms * 1e6).round() as u64)).unwrap_or_default()
+    ms.map(|ms| duration(nanoseconds(ms))).unwrap_or_default()
 }
 
 fn timeline(summary: &Summary) -> Table {

@@ -10,7 +10,7 @@ use super::{
     words::{duration, lineage, not_seen, status, subject, totals},
 };
 use crate::{
-    policy::{ClaimVerdict, Ruling, Verdict, completeness},
+    policy::{ClaimVerdict, Ruling, Verdict},
     session::Story,
 };
 
@@ -56,17 +56,17 @@ pub fn text(story: &Story, verdict: Option<&Verdict>, detail: Detail, paint: Pai
         show(table, detail, paint, &mut out);
     }
     section("What could not be seen", paint, &mut out);
-    out.extend(not_seen(story).into_iter().map(|line| format!("  {line}")));
+    out.extend(not_seen(story).iter().flat_map(|line| columns::sentence("  ", 4, line, paint)));
     section("Completeness", paint, &mut out);
-    let lines =
-        verdict.map_or_else(|| completeness(story, false), |verdict| verdict.completeness.clone());
-    for line in &lines {
+    let lines = &summary.completeness;
+    for line in lines {
         let mark = if line.holds { "ok" } else { "NO" };
         if line.holds && detail == Detail::Summary {
             continue;
         }
         let mark = if line.holds { paint.dim(mark) } else { paint.bad(mark) };
-        out.push(format!("  {mark} {}: {}", line.name, clean(line.detail.as_bytes())));
+        let found = format!("{}: {}", line.name, line.detail);
+        out.extend(columns::sentence(&format!("  {mark} "), 5, &found, paint));
     }
     let holding = lines.iter().filter(|line| line.holds).count();
     if detail == Detail::Summary {
@@ -93,7 +93,10 @@ fn headline(
         None => paint.bold("TRACED (no policy)"),
     };
     let command = subject(&story.start);
-    let status = story.end.as_ref().map_or("not known".into(), |end| status(&end.command_status));
+    let status = story.end.as_ref().map_or_else(
+        || "how the command ended is not known".into(),
+        |end| status(&end.command_status),
+    );
     out.push(format!("{ruling}  {command}"));
     let took = story.end.as_ref().map(|end| duration(end.t_ns.saturating_sub(story.start.t_ns)));
     out.push(format!(
@@ -101,6 +104,8 @@ fn headline(
         totals(&summary.totals),
         took.map(|took| format!(", {took}")).unwrap_or_default()
     ));
+    let left_out = summary.left_out.iter();
+    out.extend(left_out.flat_map(|sentence| columns::sentence("  ", 2, sentence, paint)));
 }
 
 fn claim_lines(
@@ -127,7 +132,8 @@ fn claim_lines(
     }
     let hidden = rows.len().saturating_sub(detail.limit());
     rows.truncate(detail.limit());
-    out.extend(rows.into_iter().map(|row| format!("                {row}")));
+    let lead = " ".repeat(16);
+    out.extend(rows.iter().flat_map(|row| columns::sentence(&lead, 18, row, paint)));
     if hidden > 0 {
         out.push(format!("                ... and {hidden} more lines"));
     }

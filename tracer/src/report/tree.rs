@@ -169,6 +169,7 @@ impl<'a> Tree<'a> {
         let took = process.exit.as_ref().map(|exit| duration(exit.duration_ns)).unwrap_or_default();
         let note = match &process.exit {
             Some(exit) => format!("{} {took}", end_of(exit)),
+            None if self.story.end.is_none() => "no exit is recorded".into(),
             None => "still running".into(),
         };
         let programs = self.programs(process);

@@ -175,7 +175,10 @@ pub(super) fn not_seen(story: &Story) -> Vec<String> {
             clean(&path.0)
         ));
     }
-    let partial = story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count();
+    let partial = story.whole.as_ref().map_or_else(
+        || story.execs_in_order().filter(|exec| !exec.unread.is_empty()).count(),
+        |whole| whole.partial_execs,
+    );
     if partial > 0 {
         lines.push(format!("{partial} execs have fields the kernel could not read"));
     }

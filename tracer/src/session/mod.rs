@@ -1,7 +1,8 @@
 //! What the events mean.
 //!
 //! Two steps, both without IO or a clock: the [`Fold`] turns each event into a record (what a
-//! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to.
+//! recording holds), and a [`Story`] is what a sequence of records, live or read back, adds up to. An
+//! [`excerpt`] is one of a file.
 
 pub(crate) mod answers;
 mod attempts;
@@ -9,6 +10,7 @@ mod by_pid;
 pub mod calls;
 mod credentials;
 mod errno;
+pub mod excerpt;
 mod fold;
 mod images;
 mod mcp;
@@ -21,6 +23,8 @@ mod story;
 mod tests;
 
 pub use by_pid::ByPid;
+pub(crate) use excerpt::Whole;
+
 pub use credentials::{
     CredentialUse, Helper, Origin, Step, StepWhat, credential_process_digests, credential_uses,
     helper,

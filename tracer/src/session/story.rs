@@ -24,6 +24,7 @@ use crate::{
     },
 };
 
+use super::excerpt::Whole;
 use forget::Forgetting;
 pub use forget::{Forgotten, Window};
 
@@ -91,6 +92,8 @@ pub struct Story {
     pub forgotten: Forgotten,
     /// Whether anything is.
     forgetting: Option<Forgetting>,
+    /// Where this is an excerpt: what is true of all of it.
+    pub whole: Option<Box<Whole>>,
     /// The catalogue's endpoints that it was recorded with, or what is wrong with them.
     endpoints: Result<Cow<'static, Endpoints>, String>,
 }
@@ -179,6 +182,7 @@ impl Story {
             keeps_contacts: true,
             forgotten: Forgotten::default(),
             forgetting: None,
+            whole: None,
         }
     }
 
@@ -209,14 +213,14 @@ impl Story {
         story
     }
 
-    /// Of a recording that is being read, and the digest of the file if the reader makes one.
+    /// Of a recording that is being read, each record being shown before it is added; and the digest of the file if the reader makes one.
     pub fn read(
         mut self,
         mut reader: Reader,
-        mut seen: impl FnMut(&Record),
+        mut seen: impl FnMut(&Record, &Story),
     ) -> Result<(Story, Option<[u8; 32]>), ReadError> {
         while let Some(record) = reader.next_event()? {
-            seen(&record);
+            seen(&record, &self);
             self.add(record);
         }
         let Finish { end, integrity, sha256 } = reader.finish()?;
@@ -385,6 +389,10 @@ impl Story {
             }
         }
         self.forget_some();
+    }
+
+    pub(super) fn has_connection(&self, id: u64) -> bool {
+        self.connection_index.contains_key(&id)
     }
 
     fn connection(&mut self, id: u64) -> Option<&mut Connection> {

@@ -111,6 +111,44 @@ impl Record {
     }
 }
 
+impl Record {
+    /// Whose it is; the creator's, of a fork. None where no process of the tree is known for certain.
+    pub fn process(&self) -> Option<ProcessKey> {
+        match self {
+            Record::Start(_)
+            | Record::Content(_)
+            | Record::Exchange(_)
+            | Record::Snapshot(_)
+            | Record::End(_) => None,
+            Record::Root(root) => Some(root.process),
+            Record::Fork(fork) => Some(fork.process),
+            Record::Exec(exec) => Some(exec.process),
+            Record::Exit(exit) => Some(exit.process),
+            Record::Connect(connect) => Some(connect.process),
+            Record::ConnectResult(result) => Some(result.process),
+            Record::Close(close) => Some(close.process),
+            Record::Datagram(datagram) => Some(datagram.process),
+            Record::OddSocket(socket) => Some(socket.process),
+            Record::ForeignSend(send) => Some(send.process),
+            Record::CgroupMove(moved) => Some(moved.process),
+            Record::Dns(dns) => Some(dns.process),
+            Record::Opening(opening) => Some(opening.process),
+            Record::Resolved(resolved) => Some(resolved.process),
+            Record::TlsLibrary(library) => Some(library.process),
+            Record::Call(call) => Some(call.process),
+            Record::CallGap(gap) => Some(gap.process),
+            Record::CredentialFile(file) => file.process,
+            Record::Opened(opened) => opened.process,
+            Record::HandOff(hand_off) => hand_off.process,
+            Record::Attempt(attempt) => Some(attempt.process),
+            Record::Mapped(mapped) => Some(mapped.process),
+            Record::LocalSend(send) => Some(send.process),
+            Record::Intrusion(intrusion) => Some(intrusion.process),
+            Record::FoundSocket(socket) => Some(socket.process),
+        }
+    }
+}
+
 /// First line: what was traced, on what, with which hooks, against which policies.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct Start {

@@ -35,15 +35,21 @@
     const head = element.createTHead().insertRow();
     // Columns with nothing in them are left out.
     const used = heads.map((_, at) => rows.some((row) => row[at] !== ""));
+    const shown = rows.slice(0, TABLE_MAX);
+    // Long texts get room, and short ones are not broken for it.
+    const widths = heads.map((_, at) => {
+      const longest = shown.reduce((most, row) => Math.max(most, row[at].length), 0);
+      return longest <= 16 ? " short" : longest > 36 ? " long" : "";
+    });
     for (const [title, kind] of heads.filter((_, at) => used[at])) {
       const cell = make("th", kind === "number" ? "number" : "", title);
       cell.scope = "col";
       head.append(cell);
     }
     const body = element.createTBody();
-    for (const row of rows.slice(0, TABLE_MAX)) {
+    for (const row of shown) {
       const line = body.insertRow();
-      row.forEach((text, at) => used[at] && line.append(make("td", heads[at][1], text)));
+      row.forEach((text, at) => used[at] && line.append(make("td", heads[at][1] + widths[at], text)));
     }
     into.append(element);
     if (rows.length > TABLE_MAX) {
@@ -57,15 +63,21 @@
     }
   }
 
-  // The rows: each process before its connections and its children, as a list with depths.
+  // The rows: each process before its connections and its children, each connection before its calls, as
+  // a list with depths.
   const rows = data.rows;
   const isWire = (row) => row.destination !== undefined;
+  const isCall = (row) => row.call !== undefined;
+  const isProcess = (row) => row.execs !== undefined;
   const lastExec = (row) => row.execs[row.execs.length - 1];
-  const label = (row) =>
-    isWire(row) ? row.destination : row.execs.length > 0 ? lastExec(row).line : "(fork, no exec)";
-  const note = (row) => (isWire(row) ? row.outcome : `[${row.pid}] ${row.end}`);
-  const until = (row) => row.to ?? data.span;
-  const isBad = (row) => (isWire(row) ? row.bad === true : row.execs.some((exec) => exec.bad));
+  const label = (row) => {
+    if (!isProcess(row)) return row.call ?? row.destination;
+    return row.execs.length > 0 ? lastExec(row).line : "(fork, no exec)";
+  };
+  const note = (row) => (isProcess(row) ? `[${row.pid}] ${row.end}` : row.outcome);
+  // Of a call that was not read to its end, the last moment that is known.
+  const until = (row) => row.to ?? (isCall(row) ? row.answered ?? row.from : data.span);
+  const isBad = (row) => (isProcess(row) ? row.execs.some((exec) => exec.bad) : row.bad === true);
   const hasChildren = (at) => at + 1 < rows.length && rows[at + 1].depth > rows[at].depth;
 
   const closed = new Set();
@@ -76,9 +88,11 @@
 
   function matching() {
     const words = byId("filter").value.toLowerCase();
-    const onlyBad = byId("only-bad").checked, wires = byId("with-connections").checked;
+    const onlyBad = byId("only-bad").checked;
+    const wires = byId("with-connections").checked, calls = byId("with-calls").checked;
     const wanted = (row) =>
       (wires || !isWire(row)) &&
+      (calls || !isCall(row)) &&
       (!onlyBad || isBad(row)) &&
       (words === "" || `${label(row)} ${note(row)}`.toLowerCase().includes(words));
     if (words === "" && !onlyBad) return rows.map(wanted);
@@ -129,6 +143,12 @@
     svg.setAttribute("preserveAspectRatio", "none");
     svg.setAttribute("aria-hidden", "true");
     for (const at of marks) bar(svg, "grid", at, at, 0, LANE_HEIGHT);
+    if (isCall(row)) {
+      const answered = row.answered ?? until(row);
+      bar(svg, row.went_well ? "waiting" : "failed", row.from, answered, 7, 10);
+      bar(svg, row.went_well ? "call" : "failed", answered, until(row), 7, 10);
+      return svg;
+    }
     if (isWire(row)) {
       const connected = row.connected ?? until(row);
       const early = row.established ? "early" : "failed";
@@ -162,7 +182,8 @@
     const element = make("div", "row");
     element.classList.toggle("bad", isBad(row));
     element.classList.toggle("wire", isWire(row));
-    element.classList.toggle("failed", isWire(row) && !row.established);
+    element.classList.toggle("call", isCall(row));
+    element.classList.toggle("failed", (isWire(row) && !row.established) || (isCall(row) && !row.went_well));
     element.classList.toggle("chosen", at === chosen);
     element.id = `row-${at}`;
     element.setAttribute("role", "row");
@@ -199,7 +220,7 @@
     byId("window").replaceChildren(...elements);
     byId("ticks").replaceChildren(
       ...marks.map((at) => {
-        const tick = make("i", "", duration(at));
+        const tick = make("i", "", at === 0 ? "0" : duration(at));
         tick.style.left = `${place(at) / LANE * 100}%`;
         return tick;
       }),
@@ -232,6 +253,14 @@
       ["from", duration(row.from)],
       ["to", row.to === undefined ? "not seen to end" : duration(row.to)],
     ];
+    if (isCall(row)) {
+      const answered = row.answered === undefined ? "not read" : duration(row.answered);
+      const ended = row.to === undefined ? "not read to its end" : duration(row.to);
+      const took = row.to === undefined ? "" : duration(row.to - row.from);
+      const known = [["from", times[0][1]], ["first byte", answered], ["to", ended], ["took", took]];
+      add(row.call, [["outcome", row.outcome], ...known, ...row.more]);
+      return;
+    }
     if (isWire(row)) {
       add(row.destination, [["outcome", row.outcome], ...times, ...row.more]);
       return;
@@ -384,7 +413,8 @@
     tip.hidden = at === undefined || event.buttons !== 0;
     if (tip.hidden) return;
     const row = rows[at];
-    const lasted = `${duration(row.from)} to ${row.to === undefined ? "the end" : duration(row.to)}`;
+    const unknown = isCall(row) ? "an unread end" : "the end";
+    const lasted = `${duration(row.from)} to ${row.to === undefined ? unknown : duration(row.to)}`;
     const took = row.to === undefined ? "" : `, ${duration(row.to - row.from)}`;
     tip.textContent = `${label(row)}\n${note(row)}\n${lasted}${took}`;
     const { innerWidth, innerHeight } = window;
@@ -399,6 +429,8 @@
     byId("ruling").textContent = `${symbol} ${ruling.toUpperCase()}`.trim();
     byId("command").textContent = data.command;
     byId("totals").textContent = data.totals;
+    byId("left-out").hidden = data.left_out === undefined;
+    byId("left-out").textContent = data.left_out ?? "";
     document.title = `${ruling.toUpperCase()} ${data.command}`;
     byId("claims").hidden = data.claims.length === 0;
     for (const claim of data.claims) {
@@ -456,10 +488,12 @@
     draw();
   }
 
+  const hasCalls = rows.some(isCall);
+  for (const element of document.querySelectorAll(".of-calls")) element.hidden = !hasCalls;
   fill();
   choose_rows();
   choose(rows.findIndex(isBad) >= 0 ? rows.findIndex(isBad) : chosen, true);
-  for (const id of ["filter", "only-bad", "with-connections"]) byId(id).addEventListener("input", choose_rows);
+  for (const id of ["filter", "only-bad", "with-connections", "with-calls"]) byId(id).addEventListener("input", choose_rows);
   byId("zoom-in").addEventListener("click", () => zoom(0.5));
   byId("zoom-out").addEventListener("click", () => zoom(2));
   byId("zoom-all").addEventListener("click", whole);

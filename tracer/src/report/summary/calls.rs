@@ -51,7 +51,28 @@ pub struct CallSummary {
     pub outcome: CallOutcome,
 }
 
+/// Of a number of milliseconds.
+pub(in crate::report) fn nanoseconds(ms: f64) -> u64 {
+    #[expect(
+        clippy::cast_possible_truncation,
+        clippy::cast_sign_loss,
+        reason = "the cast saturates, and no time is below zero"
+    )]
+    let ns = (ms * 1e6).round() as u64;
+    ns
+}
+
 impl CallSummary {
+    /// When the first byte of the response came, from the start of the trace.
+    pub(in crate::report) fn first_byte_ns(&self) -> Option<u64> {
+        self.ttfb_ms.map(|ms| self.at_ns.saturating_add(nanoseconds(ms)))
+    }
+
+    /// The same of the last.
+    pub(in crate::report) fn last_byte_ns(&self) -> Option<u64> {
+        self.total_ms.map(|ms| self.at_ns.saturating_add(nanoseconds(ms)))
+    }
+
     /// `invoke, bedrock-runtime, us-east-1 (api)`, as far as it is known.
     pub(in crate::report) fn what(&self) -> String {
         let endpoint = self.kind.endpoint.as_ref();

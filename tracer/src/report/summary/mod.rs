@@ -27,12 +27,13 @@ use crate::{
     model::{Bytes, FileVersion, ProcessKey},
     policy::{Requirement, Ruling, Verdict, completeness},
     record::schema::{CommandStatus, Host, SensorState},
-    session::{Process, Story},
+    session::{Process, Story, Whole},
 };
 use network::Network;
 use processes::in_tree_order;
 
 pub use calls::CallSummary;
+pub(in crate::report) use calls::nanoseconds;
 pub use claims::{ClaimSummary, FindingSummary};
 pub use credentials::{
     CredentialStep, CredentialSummary, McpSummary, McpTransportKind, OriginKind,
@@ -91,6 +92,9 @@ pub struct Summary {
     pub mcp_servers: Vec<McpSummary>,
     /// Everything else that was recorded, by kind.
     pub observed: Vec<ObservedSummary>,
+    /// A sentence, where the lists are not of the whole recording. JSON always has everything.
+    #[serde(skip)]
+    pub left_out: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, Serialize, JsonSchema)]
@@ -181,7 +185,22 @@ impl<'a> Builder<'a> {
         let (start, end) = (&self.story.start, self.story.end.as_ref());
         let started = i64::try_from(start.t_ns).unwrap_or(i64::MAX);
         let claims = self.verdict.iter().flat_map(|verdict| &verdict.claims);
+        let shown = Totals {
+            processes: processes.len() as u64,
+            execs: self.story.execs,
+            programs: self.programs.len() as u64,
+            connections: connections.len() as u64,
+            established: connections.iter().filter(|one| one.established).count() as u64,
+            datagrams: datagrams.len() as u64,
+            endpoints: endpoints.len() as u64,
+            calls: made(None),
+            api_calls: made(Some(EndpointClass::Api)),
+            mcp_calls: made(Some(EndpointClass::Mcp)),
+        };
+        let whole = self.story.whole.as_deref();
         Summary {
+            left_out: whole.map(|whole| left_out(whole, &shown)),
+            totals: whole.map_or(shown, |whole| all(whole, shown)),
             summary: SUMMARY,
             tracer: clean(start.tracer.as_bytes()),
             intact: self.story.integrity == crate::record::Integrity::Intact,
@@ -203,18 +222,6 @@ impl<'a> Builder<'a> {
             completeness: self.completeness(),
             sensors: start.sensors.clone(),
             not_seen: words::not_seen(self.story),
-            totals: Totals {
-                processes: processes.len() as u64,
-                execs: self.story.execs,
-                programs: self.programs.len() as u64,
-                connections: connections.len() as u64,
-                established: connections.iter().filter(|one| one.established).count() as u64,
-                datagrams: datagrams.len() as u64,
-                endpoints: endpoints.len() as u64,
-                calls: made(None),
-                api_calls: made(Some(EndpointClass::Api)),
-                mcp_calls: made(Some(EndpointClass::Mcp)),
-            },
             calls,
             dns: self.dns(),
             credentials: self.credentials(),
@@ -229,10 +236,11 @@ impl<'a> Builder<'a> {
     }
 
     fn completeness(&self) -> Vec<Requirement> {
-        let lines = self.verdict.map_or_else(
-            || completeness(self.story, false),
-            |verdict| verdict.completeness.clone(),
-        );
+        let lines = match (&self.story.whole, self.verdict) {
+            (Some(whole), _) => whole.completeness.clone(),
+            (None, Some(verdict)) => verdict.completeness.clone(),
+            (None, None) => completeness(self.story, false),
+        };
         lines
             .into_iter()
             .map(|line| Requirement { detail: clean(line.detail.as_bytes()), ..line })
@@ -251,6 +259,47 @@ impl<'a> Builder<'a> {
         };
         ObservedKind::ALL.into_iter().flat_map(of_kind).collect()
     }
+}
+
+/// Totals of a whole recording, of which a part is shown: every file is in it, and every endpoint, as far
+/// as they can be listed.
+fn all(whole: &Whole, shown: Totals) -> Totals {
+    Totals {
+        processes: whole.processes,
+        execs: whole.execs,
+        connections: whole.connections,
+        established: whole.established,
+        datagrams: whole.datagrams,
+        calls: whole.calls,
+        api_calls: whole.api_calls,
+        mcp_calls: whole.mcp_calls,
+        ..shown
+    }
+}
+
+fn left_out(whole: &Whole, shown: &Totals) -> String {
+    let parts = [
+        (shown.processes, whole.processes, "processes"),
+        (shown.execs, whole.execs, "execs"),
+        (shown.connections, whole.connections, "connections"),
+        (shown.datagrams, whole.datagrams, "datagram destinations"),
+        (shown.calls, whole.calls, "HTTP calls"),
+    ];
+    let parts: Vec<String> = parts
+        .into_iter()
+        .filter(|(shown, all, _)| shown < all)
+        .map(|(shown, all, what)| format!("{shown} of {all} {what}"))
+        .collect();
+    let findings = match whole.findings {
+        0 => String::new(),
+        more => format!("; {more} more findings and reasons of claims are not listed"),
+    };
+    format!(
+        "This is an excerpt: the lists, and the counts in them, are of {}: the first ones, and of the others \
+         those that bring a new file, address or URL, or violate a claim{findings}. The verdict, the \
+         totals and the completeness statement are of the whole recording. --all shows everything.",
+        if parts.is_empty() { "a part of the records".into() } else { parts.join(", ") }
+    )
 }
 
 #[cfg(test)]
