@@ -270,6 +270,7 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
     options.debug.silence.clone_from(&debug.silence);
     options.debug.maps_bytes = debug.maps_bytes;
     options.debug.forbid.clone_from(&debug.forbid);
+    options.debug.map_entries.clone_from(&debug.maps);
     for (ring, every) in &debug.lose {
         match ring {
             cli::Ring::Process => options.debug.lose_process_every = *every,

@@ -142,14 +142,25 @@ fn ring_of_one_page(scratch: &Scratch) -> Result<()> {
 }
 
 fn silent_probes(scratch: &Scratch) -> Result<()> {
-    for probe in ["exec", "fork", "exit", "connect", "sock_state"] {
+    // And the kind of event that is not seen without it.
+    for (probe, name) in [
+        ("exec", "exec"),
+        ("fork", "fork"),
+        ("exit", "exit"),
+        ("connect", "connect"),
+        ("sock_state", "connect-result"),
+        ("connect4", "datagram"),
+        ("connect6", "datagram"),
+        ("sendmsg4", "datagram"),
+        ("sendmsg6", "datagram"),
+        ("packet_out", "payload"),
+        ("cgroup_move", "cgroup-move"),
+    ] {
         let witness = scratch.file(format!("{probe}-ran"));
         let output = scratch
             .run(["touch".as_ref(), witness.as_os_str()])
             .option(format!("--debug-silence={probe}"))
             .output()?;
-        // The probe `sock_state` is what sees the kind `connect-result`.
-        let name = if probe == "sock_state" { "connect-result" } else { probe };
         output.exits(125)?.says(name)?.says("was not started")?;
         ensure!(!witness.exists(), "the command ran although `{probe}` was silent");
     }

@@ -211,6 +211,9 @@ pub struct Debug {
     /// Do not attach anything this way: fexit, tracepoint, uprobe; repeatable
     #[arg(long = "debug-forbid", value_name = "WAY", hide = true)]
     pub forbid: Vec<String>,
+    /// Give a map of the kernel side so many entries: TREE, SOCKETS, FLOWS, LEDGER; repeatable
+    #[arg(long = "debug-map", value_name = "MAP=ENTRIES", hide = true, value_parser = map_entries)]
+    pub maps: Vec<(String, u32)>,
     /// Read the kernel's type information from here
     #[arg(long = "debug-btf", value_name = "FILE", hide = true)]
     pub btf: Option<PathBuf>,
@@ -237,6 +240,12 @@ fn lose(text: &str) -> Result<(Ring, u32), String> {
     let (ring, every) = text.split_once('=').ok_or("it must be RING=N")?;
     let every = every.parse::<u32>().map_err(|error| error.to_string())?;
     Ok((Ring::from_str(ring, false)?, every))
+}
+
+fn map_entries(text: &str) -> Result<(String, u32), String> {
+    let (map, entries) = text.split_once('=').ok_or("it must be MAP=ENTRIES")?;
+    let entries = entries.parse::<u32>().map_err(|error| error.to_string())?;
+    Ok((map.to_owned(), entries))
 }
 
 fn ring_bytes(text: &str) -> Result<u32, String> {

@@ -91,6 +91,8 @@ pub struct Debug {
     pub maps_bytes: Option<u32>,
     /// Attach everything but this program.
     pub silence: Option<String>,
+    /// Entries of maps, by name.
+    pub map_entries: Vec<(String, u32)>,
     /// Ways to attach ([`Attach::way`]) that are not to be used where there are others.
     pub forbid: Vec<String>,
 }
@@ -293,6 +295,9 @@ impl Loaded {
         loader.map_max_entries("TLS_SESSIONS", if options.http { TLS_SESSIONS } else { 1 });
         loader.map_max_entries("TREE", tree_entries());
         loader.map_max_entries("BIRTHS", if options.find { tree_entries() } else { 1 });
+        for (map, entries) in &debug.map_entries {
+            loader.map_max_entries(map, *entries);
+        }
         let ebpf = loader.load(OBJECT).map_err(load_error)?;
         let mut loaded = Loaded {
             ebpf,

@@ -327,8 +327,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "cgroup-moves",
         purpose: "which processes leave the command's cgroup",
         wanted: Wanted::WithCgroup,
-        // The canary has nowhere to go.
-        canary: &[],
+        canary: &[Kind::CgroupMove],
         hooks: &[Hook {
             probes: &[raw("cgroup_move", "cgroup_attach_task")],
             since: MINIMUM_KERNEL,

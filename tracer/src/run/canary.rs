@@ -1,16 +1,17 @@
 //! The canary: a process of our own that does what the probes must see.
 //!
 //! A probe that is attached and does not fire is the classic silent failure. Before the command
-//! starts and after it has ended, tracer starts itself as a canary, which execs, forks, fails to
-//! exec, connects over loopback and sends a byte, sends a datagram there and a byte to tracer, makes a raw socket and
-//! exits; each kind of event must arrive. It has a network namespace of its own
+//! starts and after it has ended, tracer starts itself as a canary, which leaves its cgroup and comes
+//! back, execs, forks, fails to exec, connects over loopback and sends a byte, sends datagrams there by
+//! each of four ways and a byte to tracer, makes a raw socket and exits; as many events of each kind must
+//! arrive. It has a network namespace of its own
 //! where that is allowed, so it neither needs nor changes the command's network.
 
 use std::{
     collections::BTreeMap,
     ffi::CStr,
     io,
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{Ipv6Addr, TcpListener, TcpStream, UdpSocket},
     os::{
         fd::{FromRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::CommandExt as _},
@@ -20,7 +21,7 @@ use std::{
 
 use tracer_ebpf::abi::{Kind, Role};
 
-use super::{cgroup::Door, signals::OriginalMask};
+use super::{cgroup::Doors, signals::OriginalMask};
 use crate::probe::Enroller;
 
 /// argv[0] that makes this program a canary.
@@ -37,7 +38,7 @@ pub(super) struct Canary {
 /// Starts a canary.
 pub(super) fn spawn(
     enroller: Enroller,
-    door: Option<Door>,
+    doors: Option<Doors>,
     mask: OriginalMask,
 ) -> io::Result<Canary> {
     let (outside, inside) = UnixStream::pair()?;
@@ -47,10 +48,16 @@ pub(super) fn spawn(
     let in_child = move || {
         // SAFETY: no memory is involved. Where it is refused, the loopback of the caller must do.
         let _ = unsafe { libc::unshare(libc::CLONE_NEWNET) };
-        if let Some(door) = &door {
-            door.enter()?;
+        if let Some(doors) = &doors {
+            doors.inside.enter()?;
         }
         enroller.enrol(Role::Canary)?;
+        if let Some((doors, outside)) =
+            doors.as_ref().and_then(|doors| Some((doors, doors.outside.as_ref()?)))
+        {
+            outside.enter()?;
+            doors.inside.enter()?;
+        }
         mask.restore()
     };
     // SAFETY: the closure makes system calls only: no allocation, no lock.
@@ -69,11 +76,28 @@ pub(super) fn seen(
     kinds
         .iter()
         .map(|kind| {
-            // The canary and the child it forks both exit.
-            let wanted = if *kind == Kind::Exit { 2 } else { 1 };
-            (kind.name().to_owned(), count(now, *kind) >= count(before, *kind) + wanted)
+            (kind.name().to_owned(), count(now, *kind) >= count(before, *kind) + wanted(*kind))
         })
         .collect()
+}
+
+/// How many events of the kind a canary makes.
+fn wanted(kind: Kind) -> u64 {
+    #[expect(clippy::wildcard_enum_match_arm, reason = "of any other kind, one")]
+    match kind {
+        // The canary and the child it forks both exit.
+        Kind::Exit => 2,
+        // Each way has a probe of its own.
+        Kind::Datagram if has_ipv6() => 4,
+        Kind::Datagram => 2,
+        _ => 1,
+    }
+}
+
+/// Whether sockets of IPv6 can be made; whether it has addresses is another question, which the probes
+/// do not depend on.
+fn has_ipv6() -> bool {
+    UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0)).is_ok()
 }
 
 /// What the canary process does. Never returns to the normal program.
@@ -106,7 +130,15 @@ fn act() -> io::Result<()> {
     let listener = TcpListener::bind(("127.0.0.1", 0))?;
     io::Write::write_all(&mut TcpStream::connect(listener.local_addr()?)?, b"!")?;
     let receiver = UdpSocket::bind(("127.0.0.1", 0))?;
-    UdpSocket::bind(("127.0.0.1", 0))?.send_to(b"!", receiver.local_addr()?)?;
+    let to = receiver.local_addr()?;
+    UdpSocket::bind(("127.0.0.1", 0))?.send_to(b"!", to)?;
+    UdpSocket::bind(("127.0.0.1", 0))?.connect(to)?;
+    if has_ipv6() {
+        // Where nobody has to hear it, and where there may be no way to.
+        let to = (Ipv6Addr::LOCALHOST, to.port());
+        let _ = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?.send_to(b"!", to);
+        let _ = UdpSocket::bind((Ipv6Addr::UNSPECIFIED, 0))?.connect(to);
+    }
     // Without the right to it, its absence shows where it is expected.
     let _ = raw_socket();
     Ok(())

@@ -29,6 +29,14 @@ pub(super) struct CommandCgroup {
 #[derive(Debug)]
 pub(super) struct Door(File);
 
+/// The ways of a canary.
+#[derive(Debug)]
+pub(super) struct Doors {
+    pub(super) inside: Door,
+    /// To where tracer is, which a canary leaves for and comes back from.
+    pub(super) outside: Option<Door>,
+}
+
 impl Door {
     /// The calling process joins. Async-signal-safe.
     pub(super) fn enter(&self) -> io::Result<()> {
@@ -81,7 +89,12 @@ impl CommandCgroup {
 
     /// To be opened before a fork.
     pub(super) fn door(&self) -> io::Result<Door> {
-        OpenOptions::new().write(true).open(self.path.join(PROCESSES)).map(Door)
+        open_door(&self.path)
+    }
+
+    pub(super) fn doors(&self) -> io::Result<Doors> {
+        let outside = self.path.parent().map(|parent| open_door(parent)).transpose()?;
+        Ok(Doors { inside: self.door()?, outside })
     }
 
     fn target(&self) -> io::Result<CgroupTarget> {
@@ -98,6 +111,10 @@ impl CommandCgroup {
         }
         Ok(())
     }
+}
+
+fn open_door(directory: &Path) -> io::Result<Door> {
+    OpenOptions::new().write(true).open(directory.join(PROCESSES)).map(Door)
 }
 
 impl Drop for CommandCgroup {

@@ -23,7 +23,7 @@ use super::{
     Settings,
     attach::TargetError,
     canary,
-    cgroup::{self, CommandCgroup, Door},
+    cgroup::{self, CommandCgroup, Doors},
     collector::Collector,
     inherited,
     known::Known,
@@ -113,7 +113,8 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     let mut session = Session::new(prepared, signals)?;
 
     let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
+    let doors = || cgroup.as_ref().ok().map(CommandCgroup::doors).transpose();
+    session.canary(CanaryPhase::Start, enroll_canary, doors(), mask).await?;
     let launched = launch::launch(
         &settings.command,
         enroll_command,
@@ -145,7 +146,7 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
             Witness::Absent("the command was not started".into()),
         ),
     };
-    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, doors(), mask).await?;
     let end = session.end(status.clone(), witness).await?;
     session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
@@ -272,21 +273,21 @@ impl Session {
         &mut self,
         phase: CanaryPhase,
         enroller: crate::probe::Enroller,
-        door: io::Result<Option<Door>>,
+        doors: io::Result<Option<Doors>>,
         mask: OriginalMask,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let deadline = Instant::now() + CANARY_WAIT;
-        let mut child = door.and_then(|door| canary::spawn(enroller, door, mask));
+        let mut kinds = self.attached.canary_kinds.clone();
+        if !matches!(&doors, Ok(Some(doors)) if doors.outside.is_some()) {
+            kinds.retain(|kind| *kind != Kind::CgroupMove);
+        }
+        let mut child = doors.and_then(|doors| canary::spawn(enroller, doors, mask));
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(canary::Canary { child, .. }) = &mut child {
             loop {
                 self.collector.round()?;
-                seen = canary::seen(
-                    &self.attached.canary_kinds,
-                    &before,
-                    &self.collector.fold.canary_events,
-                );
+                seen = canary::seen(&kinds, &before, &self.collector.fold.canary_events);
                 ended = child.try_wait()?;
                 if (ended.is_some() && seen.values().all(|seen| *seen))
                     || Instant::now() >= deadline

@@ -82,8 +82,8 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
         prepared.collector.watch_maps(Err(NO_MAPS.into()));
     }
     let mut session = Session::new(prepared, signals)?;
-    let door = || cgroup.as_ref().ok().map(SharedCgroup::door).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, door(), mask).await?;
+    let doors = || cgroup.as_ref().ok().map(SharedCgroup::doors).transpose();
+    session.canary(CanaryPhase::Start, enroll_canary, doors(), mask).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
     let mut searched = search::search(&mut finder, &members, boottime_ns)?;
@@ -95,7 +95,7 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
-    session.canary(CanaryPhase::End, enroll_last, door(), mask).await?;
+    session.canary(CanaryPhase::End, enroll_last, doors(), mask).await?;
     let status = CommandStatus::NoCommand;
     let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
     session.collector.hand_offs(&settings.catalogue);

@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     super::{
-        cgroup::{self, CommandCgroup, Door},
+        cgroup::{self, CommandCgroup, Doors},
         hierarchies::{self, NoContainer, mounts, v2_directory, v2_path},
     },
     search::Members,
@@ -170,8 +170,9 @@ impl SharedCgroup {
         Ok(SharedCgroup { directory, canaries })
     }
 
-    pub(super) fn door(&self) -> std::io::Result<Door> {
-        self.canaries.door()
+    pub(super) fn doors(&self) -> std::io::Result<Doors> {
+        // What is outside is others', and whoever comes in again may be followed.
+        Ok(Doors { inside: self.canaries.door()?, outside: None })
     }
 
     pub(super) fn target(&self) -> Result<CgroupTarget, String> {
