@@ -29,17 +29,49 @@ const NOTHING_INSTALLED: &str = "state/status";
 pub(crate) struct Apt<'a> {
     layout: &'a Layout,
     folder: PathBuf,
+    /// Where it says which archives to ask, when that is not as the machine has it.
+    lists: Option<PathBuf>,
     if_fails: IfFails<'static>,
 }
 
 impl<'a> Apt<'a> {
     pub(crate) fn with_fresh_lists(layout: &'a Layout, if_fails: IfFails<'static>) -> Result<Self> {
+        let apt = Self::without_lists(layout, if_fails)?;
+        apt.update()?;
+        Ok(apt)
+    }
+
+    /// Likewise for source packages, from wherever the machine has its binary packages from.
+    pub(crate) fn with_fresh_lists_of_sources(
+        layout: &'a Layout,
+        if_fails: IfFails<'static>,
+    ) -> Result<Self> {
+        let mut apt = Self::without_lists(layout, if_fails)?;
+        let ours = apt.folder.join("sources.list.d");
+        fs::create_dir_all(&ours).with_context(|| format!("cannot create {}", ours.display()))?;
+        for (file, text) in machines_lists()? {
+            let file = ours.join(file);
+            fs::write(&file, of_sources(&text))
+                .with_context(|| format!("cannot write {}", file.display()))?;
+        }
+        apt.lists = Some(ours);
+        apt.update()?;
+        Ok(apt)
+    }
+
+    fn update(&self) -> Result<()> {
+        eprintln!("setup: read Debian's package lists");
+        command::capture(self.command("apt-get").arg("update"), self.if_fails)?;
+        Ok(())
+    }
+
+    fn without_lists(layout: &'a Layout, if_fails: IfFails<'static>) -> Result<Self> {
         for tool in ["apt-get", "apt-cache", "dpkg-deb", "dpkg-query"] {
             if command::on_path(tool).is_none() {
                 bail!("{tool} is not on PATH: this is no Debian system\n{if_fails}");
             }
         }
-        let apt = Self { layout, folder: layout.tools().join("apt"), if_fails };
+        let apt = Self { layout, folder: layout.tools().join("apt"), lists: None, if_fails };
         for folder in ["state/lists/partial", "cache/archives/partial"] {
             let folder = apt.folder.join(folder);
             fs::create_dir_all(&folder)
@@ -47,8 +79,6 @@ impl<'a> Apt<'a> {
         }
         let status = apt.folder.join(NOTHING_INSTALLED);
         fs::write(&status, "").with_context(|| format!("cannot write {}", status.display()))?;
-        eprintln!("setup: read Debian's package lists");
-        command::capture(apt.command("apt-get").arg("update"), if_fails)?;
         Ok(apt)
     }
 
@@ -60,9 +90,22 @@ impl<'a> Apt<'a> {
         command.arg(option("State", "state")).arg(option("Cache", "cache"));
         // A version that is installed need not be one that the archives have.
         command.arg(option("State::status", NOTHING_INSTALLED));
+        if let Some(lists) = &self.lists {
+            command.arg("-oDir::Etc::sourcelist=/dev/null");
+            command.arg(format!("-oDir::Etc::sourceparts={}", lists.display()));
+        }
         // As root apt would drop to a user who cannot write here, and warn about it.
         command.args(["-oAPT::Sandbox::User=", "-qq"]);
         command
+    }
+
+    /// Downloads what the authors of the packages published.
+    pub(crate) fn download_sources(&self, packages: &[String], into: &Path) -> Result<()> {
+        eprintln!("setup: download the sources of {} from Debian", packages.join(", "));
+        let mut apt_get = self.command("apt-get");
+        apt_get.args(["source", "--download-only", "--tar-only"]).args(packages).current_dir(into);
+        command::capture(&mut apt_get, self.if_fails)?;
+        Ok(())
     }
 
     /// Names of packages that match a regular expression.
@@ -117,6 +160,33 @@ impl Drop for Apt<'_> {
             eprintln!("setup: {error:#}");
         }
     }
+}
+
+/// The machine's lists of archives, by file name.
+fn machines_lists() -> Result<Vec<(String, String)>> {
+    let etc = Path::new("/etc/apt");
+    let parts = files_in(&etc.join("sources.list.d")).unwrap_or_default();
+    let mut lists = Vec::new();
+    for file in parts.into_iter().chain([etc.join("sources.list")]) {
+        let name = file.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if name.ends_with(".list") || name.ends_with(".sources") {
+            // The one file for all is not there on newer systems.
+            if let Ok(text) = fs::read_to_string(&file) {
+                lists.push((name, text));
+            }
+        }
+    }
+    Ok(lists)
+}
+
+/// A list of archives, in either of its forms, that asks for sources.
+fn of_sources(text: &str) -> String {
+    let asks = |line: &str| match line.split_once([' ', ':']) {
+        Some(("deb", rest)) => format!("deb-src {rest}\n"),
+        Some(("Types", _)) => "Types: deb-src\n".into(),
+        Some(_) | None => format!("{line}\n"),
+    };
+    text.lines().map(asks).collect()
 }
 
 fn remove(folder: &Path) -> Result<()> {
@@ -175,6 +245,14 @@ fn files_in(folder: &Path) -> Result<Vec<PathBuf>> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lists_ask_for_sources() {
+        let check = |text: &str, sources: &str| assert_eq!(of_sources(text), sources);
+        check("deb http://a b main\n# deb x", "deb-src http://a b main\n# deb x\n");
+        check("Types: deb\nURIs: http://a\n", "Types: deb-src\nURIs: http://a\n");
+        check("deb-src http://a b main", "deb-src http://a b main\n");
+    }
 
     #[test]
     fn names_of_dependencies() {

@@ -39,6 +39,9 @@ const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
 /// What `cargo xtask bench` compares with, beside these: large, and needed for nothing else.
 const PEERS: [(&str, &str); 3] = [("bpftrace", "bpftrace"), ("perf", "linux-perf"), ("jq", "jq")];
 
+/// What `cargo xtask conformance` needs beside those.
+const CONFORMANCE: [(&str, &str); 2] = [("perf", "linux-perf"), ("stress-ng", "stress-ng")];
+
 pub(crate) fn find_or_install(layout: &Layout) -> Result<()> {
     unpack(layout, "debian", &PROGRAMS)
 }
@@ -60,6 +63,10 @@ pub(crate) fn node(layout: &Layout) -> Result<()> {
 
 pub(crate) fn peers(layout: &Layout) -> Result<()> {
     unpack(layout, "peers", &PEERS)
+}
+
+pub(crate) fn conformance(layout: &Layout) -> Result<()> {
+    unpack(layout, "conformance", &CONFORMANCE)
 }
 
 /// Into `target/tools/NAME/bin`.

@@ -12,6 +12,7 @@ mod evasions;
 mod linker;
 mod npm;
 mod python;
+mod sources;
 mod stamp;
 mod toolchain;
 
@@ -67,6 +68,13 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
 pub(crate) fn peers(layout: &Layout) -> Result<()> {
     let _lock = lock(layout)?;
     evasions::peers(layout)
+}
+
+/// What conformance is compared with, and workloads for it: programs, and the sources that are built.
+pub(crate) fn conformance(layout: &Layout, with_sources: bool) -> Result<()> {
+    let _lock = lock(layout)?;
+    evasions::conformance(layout)?;
+    if with_sources { sources::find_or_download(layout) } else { Ok(()) }
 }
 
 /// The compiler alone, for tasks that link nothing.
