@@ -1,11 +1,15 @@
 pub mod bench;
 pub mod browser;
 pub mod cgroup;
+pub mod conformance;
+pub mod document;
 pub mod evasions;
+pub mod faults;
 pub mod hidden;
 pub mod lab;
 mod programs;
 pub mod scratch;
+pub mod soak;
 pub mod vm;
 
 use std::path::{Path, PathBuf};

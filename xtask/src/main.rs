@@ -6,14 +6,17 @@
 mod bench;
 mod build;
 mod command;
+mod conformance;
 mod elevate;
 mod env;
 mod evasions;
+mod faults;
 mod hidden;
 mod layout;
 mod pictures;
 mod run;
 mod setup;
+mod soak;
 mod steps;
 mod tally;
 mod test;
@@ -57,6 +60,13 @@ enum Task {
     /// Set up, build, then print what is recorded of each hidden connection
     /// (docs/hidden-connections.md)
     Hidden(hidden::Options),
+    /// Set up, build, then compare tracer with strace and the kernel's counters on real workloads
+    /// (docs/conformance.md)
+    Conformance(conformance::Options),
+    /// Set up, build, then inject faults into runs of tracer (docs/conformance.md)
+    Faults(faults::Options),
+    /// Set up, build, then keep tracer busy for a long time (docs/conformance.md)
+    Soak(soak::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -73,6 +83,9 @@ fn main() -> ExitCode {
         | Task::Bench(_)
         | Task::Evasions(_)
         | Task::Hidden(_)
+        | Task::Conformance(_)
+        | Task::Faults(_)
+        | Task::Soak(_)
         | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
@@ -86,6 +99,9 @@ fn main() -> ExitCode {
         Task::Bench(options) => bench::task(&layout, &options),
         Task::Evasions(options) => evasions::task(&layout, &options),
         Task::Hidden(options) => hidden::task(&layout, &options),
+        Task::Conformance(options) => conformance::task(&layout, &options),
+        Task::Faults(options) => faults::task(&layout, &options),
+        Task::Soak(options) => soak::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

@@ -18,7 +18,9 @@ use serde_json::Value;
 use crate::{
     bench, build,
     command::{self, IfFails},
+    conformance,
     elevate::elevated,
+    faults,
     layout::Layout,
     setup,
     steps::{Steps, counting_nothing},
@@ -50,6 +52,8 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         steps.step("unit tests", || unit_tests(layout));
         steps.step("integration tests", || integration_tests(layout));
         steps.step("benchmark, quick", || bench::step(layout));
+        steps.step("conformance, quick", || conformance::step(layout));
+        steps.step("faults, a few", || faults::step(layout));
         steps.step("other kernels", || vm::step(layout));
     }
     Ok(steps.end_with_tally())

@@ -93,7 +93,7 @@ impl CommandCgroup {
     }
 
     pub(super) fn doors(&self) -> io::Result<Doors> {
-        let outside = self.path.parent().map(|parent| open_door(parent)).transpose()?;
+        let outside = self.path.parent().map(open_door).transpose()?;
         Ok(Doors { inside: self.door()?, outside })
     }
 

@@ -1,0 +1,63 @@
+//! Injects faults into runs of tracer and checks what it makes of them.
+
+use std::{fs, path::PathBuf, process::ExitCode};
+
+use anyhow::{Context as _, Result, ensure};
+use clap::Parser;
+use tracer_tests::{document, faults::Campaign};
+
+/// Runs tracer again and again, each time with something failing, and checks that what is missing is told
+/// exactly and that nothing is proven then. Exits with 1 if a run was wrong. Needs root.
+#[derive(Debug, Parser)]
+#[command(name = "tracer-faults")]
+struct Options {
+    /// The tracer to try
+    #[arg(long, value_name = "FILE")]
+    tracer: PathBuf,
+    #[arg(long, default_value_t = 1_000)]
+    runs: u64,
+    /// Everything follows from it; without it, another one each time
+    #[arg(long)]
+    seed: Option<u64>,
+    /// So many runs at a time
+    #[arg(long, default_value_t = 4)]
+    jobs: usize,
+    /// Put the table into this document too
+    #[arg(long, value_name = "FILE")]
+    into: Option<PathBuf>,
+    /// Only faults with this in their name
+    #[arg(value_name = "WORDS", default_value = "")]
+    filter: String,
+}
+
+fn main() -> ExitCode {
+    match run(&Options::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            eprintln!("tracer-faults: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(options: &Options) -> Result<bool> {
+    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
+    let tracer = fs::canonicalize(&options.tracer)
+        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let drawn = || {
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+        now.map_or(0, |since| since.subsec_nanos().into())
+    };
+    let seed = options.seed.unwrap_or_else(drawn);
+    eprintln!("{} runs, seed {seed}", options.runs);
+    let campaign = Campaign::run(&tracer, seed, options.runs, options.jobs, &options.filter)?;
+    let text = format!("{} runs, seed {seed}.\n\n{}", options.runs, campaign.table());
+    println!("{text}");
+    let all_well = campaign.failures.is_empty();
+    if let Some(file) = options.into.as_deref().filter(|_| all_well) {
+        let where_and_when = document::where_and_when(&[])?;
+        document::put(file, "cargo xtask faults --write", &format!("{where_and_when}{text}"))?;
+    }
+    Ok(all_well)
+}
