@@ -27,6 +27,10 @@ impl Cgroup {
         Ok(Cgroup(folder))
     }
 
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// What starts a command in it, as the words before the command's own.
     pub fn entering(&self) -> Vec<String> {
         let enter = "echo 0 > \"$0\" && exec \"$@\"";

@@ -3,6 +3,7 @@
 mod command;
 
 use std::{
+    ffi::OsString,
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -18,7 +19,7 @@ use tracer::{
     probe,
     record::{self, Existing, Integrity, schema::CommandStatus},
     report::{self, Detail, Paint},
-    run::{self, CallingUser, Finished, Settings},
+    run::{self, Broker, CallingUser, Finished, Settings, Task},
 };
 
 use crate::command::Signing;
@@ -108,10 +109,12 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         ..probe_options(&arguments.debug)
     };
     let existing = Existing::forced(arguments.force);
+    let broker =
+        start_broker(&arguments.command, user.as_ref(), arguments.output.as_deref(), existing)?;
     let mut output = arguments
         .output
         .as_deref()
-        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate, &broker))
         .transpose()?;
     let signing = match arguments.sign.as_deref().zip(arguments.output.as_deref()) {
         Some((key, recording)) => {
@@ -122,6 +125,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         None => None,
     };
     let settings = Settings {
+        broker: broker.clone(),
         command: arguments.command,
         policies,
         catalogue,
@@ -137,7 +141,9 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let finished = runtime.block_on(run::run(settings))?;
+    let finished = runtime.block_on(run::run(settings));
+    broker.finish();
+    let finished = finished?;
     if !arguments.quiet && finished.launch_error.is_none() {
         let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
         let paint = Paint::for_stream(&io::stderr());
@@ -211,11 +217,25 @@ fn load_names(
     Ok((policies, catalogue))
 }
 
+/// Before anything else is opened or started: it is a copy of this process.
+fn start_broker(
+    command: &[OsString],
+    user: Option<&CallingUser>,
+    output: Option<&Path>,
+    existing: Existing,
+) -> anyhow::Result<Broker> {
+    let parts = output.map(|path| std::path::absolute(path).map(|path| (path, existing)));
+    let parts = parts.transpose().context("the current directory is unknown")?;
+    Broker::start(Task { command: command.to_vec(), user: user.cloned(), parts })
+        .context("cannot start the process that keeps tracer's rights")
+}
+
 fn open_output(
     path: &Path,
     existing: Existing,
     user: Option<&CallingUser>,
     part_bytes: Option<u64>,
+    broker: &Broker,
 ) -> anyhow::Result<Box<dyn io::Write + Send>> {
     if path == Path::new("-") {
         anyhow::ensure!(
@@ -240,11 +260,10 @@ fn open_output(
         let Some(part_bytes) = part_bytes else {
             return Ok(Box::new(record::create_output(path, existing)?));
         };
-        let owner = user.cloned();
-        let open = Box::new(move |path: &Path| {
-            with_rights(owner.as_ref(), || record::create_output(path, existing))
-        });
-        Ok(Box::new(record::Parts::new(path, part_bytes, existing, open)?))
+        let broker = broker.clone();
+        let next = Box::new(move |number| broker.part(number));
+        let first = || record::create_output(path, existing);
+        Ok(Box::new(record::Parts::new(path, part_bytes, existing, first, next)?))
     };
     with_rights(user, opened).with_context(|| {
         format!(
@@ -304,6 +323,7 @@ fn schema(arguments: &cli::Schema) -> anyhow::Result<u8> {
     put(&match arguments.of {
         SchemaOf::Recording => report::recording_schema(),
         SchemaOf::Summary => report::summary_schema(),
+        SchemaOf::Doctor => report::diagnosis_schema(),
     })?;
     Ok(exit::PROVEN)
 }
@@ -326,6 +346,6 @@ fn man(arguments: &cli::Man) -> anyhow::Result<u8> {
 
 fn doctor(arguments: &cli::Doctor) -> anyhow::Result<u8> {
     let diagnosis = run::diagnose(&probe_options(&arguments.debug));
-    put(&diagnosis.text)?;
+    put(&if arguments.json { diagnosis.json() } else { diagnosis.text() })?;
     Ok(if diagnosis.usable { exit::PROVEN } else { exit::TRACER_FAILED })
 }

@@ -14,7 +14,7 @@ use tracer::{
 
 use crate::{
     Test,
-    harness::{Scratch, skip, wait_for},
+    harness::{Scratch, program, same_lines, skip, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -22,6 +22,11 @@ pub(crate) const TESTS: &[Test] = &[
     ("edited_maps", edited_maps),
     ("small_disk", small_disk),
     ("rotated", rotated),
+    ("write_errors", write_errors),
+    ("stopped_tracer", stopped_tracer),
+    ("flood", flood),
+    ("moving_address", moving_address),
+    ("time_namespace", time_namespace),
 ];
 
 const LONGEST: Duration = Duration::from_secs(30);
@@ -222,5 +227,136 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     record().output()?.exits(125)?.says("--force removes them")?;
     record().option("--force").output()?.exits(0)?;
     verify()?.exits(0)?;
+    Ok(())
+}
+
+/// A device that fails and a reader that is gone end as a full disk does.
+fn write_errors(scratch: &Scratch) -> Result<()> {
+    use rustix::pty::{OpenptFlags, grantpt, openpt, ptsname, unlockpt};
+    let line = "/bin/true; while [ ! -e go ]; do sleep 0.01; done; /bin/true; touch ended";
+    for (broken, says) in [("terminal", "Input/output error"), ("pipe", "Broken pipe")] {
+        let [go, ended] = ["go", "ended"].map(|name| scratch.file(name));
+        // Writing to a terminal whose other end is closed is EIO.
+        let (reader, path) = if broken == "terminal" {
+            let controller =
+                openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)?;
+            grantpt(&controller)?;
+            unlockpt(&controller)?;
+            let path = ptsname(&controller, Vec::new())?.into_string()?;
+            (controller, path)
+        } else {
+            let path = scratch.file("pipe");
+            let mode = rustix::fs::Mode::from_raw_mode(0o600);
+            rustix::fs::mknodat(rustix::fs::CWD, &path, rustix::fs::FileType::Fifo, mode, 0)?;
+            // Read and write: opening it waits for nobody.
+            let reader = fs::File::options().read(true).write(true).open(&path)?;
+            (OwnedFd::from(reader), path.display().to_string())
+        };
+        let run = scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("-o").option(&path);
+        let errors = fs::File::create(scratch.file("errors"))?;
+        let run = run.set(|command| {
+            command.stderr(errors);
+        });
+        let mut tracer = run.spawn_on_own_streams()?;
+        let mut start = [0; 4096];
+        ensure!(rustix::io::read(&reader, &mut start)? > 0, "{broken}: no recording came");
+        drop(reader);
+        scratch.write("go", "")?;
+        let status = wait_for(&mut tracer)?;
+        let said = fs::read_to_string(scratch.file("errors"))?;
+        ensure!(status.code() == Some(125), "{broken}: {status}: {said}");
+        ensure!(said.contains("could not be written to its end"), "{broken}: {said}");
+        ensure!(said.contains(says), "{broken}: {said}");
+        ensure!(ended.exists(), "{broken}: the command did not run on");
+        fs::remove_file(go)?;
+        fs::remove_file(ended)?;
+    }
+    Ok(())
+}
+
+/// While tracer stands still, the rings hold what happens; what they cannot hold is counted.
+fn stopped_tracer(scratch: &Scratch) -> Result<()> {
+    for (ring, may_lose) in [(None, false), (Some("--debug-ring-bytes=4096"), true)] {
+        let recording = scratch.file(format!("stopped-{may_lose}.jsonl"));
+        let line = "touch ready; while [ ! -e go ]; do sleep 0.01; done; \
+             i=0; while [ $i -lt 300 ]; do /bin/true $i; i=$((i+1)); done";
+        let run =
+            scratch.run(["sh", "-c", line]).policy("no-aws-cli").option("-o").option(&recording);
+        let run = ring.into_iter().fold(run, |run, option| run.option(option));
+        let mut tracer = run.spawn()?;
+        until("the command", || scratch.file("ready").exists())?;
+        let pid = i32::try_from(tracer.id())?;
+        // SAFETY: no memory is involved; the child was not waited for.
+        ensure!(unsafe { libc::kill(pid, libc::SIGSTOP) } == 0);
+        scratch.write("go", "")?;
+        std::thread::sleep(Duration::from_millis(2500));
+        // SAFETY: as above.
+        ensure!(unsafe { libc::kill(pid, libc::SIGCONT) } == 0);
+        let status = wait_for(&mut tracer)?;
+        let end = record::read(&recording)?.end.context("no end")?;
+        let lost: u64 = end.counters.iter().map(|row| row.lost).sum();
+        let ruling = end.verdict.context("no verdict")?.overall;
+        ensure!((lost > 0) == may_lose, "{lost} lost with {ring:?}");
+        let expected = if may_lose { Ruling::Inconclusive } else { Ruling::Proven };
+        ensure!(ruling == expected, "{ring:?}: {ruling:?}, {status}");
+        for file in ["go", "ready"] {
+            fs::remove_file(scratch.file(file))?;
+        }
+    }
+    Ok(())
+}
+
+/// Cheap events by the hundred thousand do not drown the one that counts.
+fn flood(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run([program(scratch, "flood")?]).policy("no-aws-cli").record()?;
+    let real = run.exec("echo")?;
+    ensure!(real.argv.args.len() == 2, "{real:?}");
+    run.all_seen()?;
+    for kind in ["fork", "exec", "exit"] {
+        ensure!(run.counted(kind)?.lost == 0, "{kind}: {:?}", run.counted(kind)?);
+    }
+    // All failed execs are in it, told apart or not, or the verdict says how many are not.
+    let lost = run.counted("attempt")?.lost + run.counted("datagram")?.lost;
+    run.rules(if lost == 0 { Ruling::Proven } else { Ruling::Inconclusive })?;
+    Ok(())
+}
+
+/// What is recorded is where the kernel connected to, not what the caller's memory says.
+fn moving_address(scratch: &Scratch) -> Result<()> {
+    let line = format!("{} > reached", program(scratch, "moving-address")?.display());
+    let run = scratch.run(["sh", "-c", &line]).policy("no-aws-cli").record()?;
+    run.proven()?;
+    let reached = fs::read_to_string(scratch.file("reached"))?;
+    let reached = reached.trim().split_once(' ').context("no counts")?;
+    let count = |address: &str| {
+        let to = |line: &&String| line.starts_with(&format!("{address} established"));
+        run.connection_lines().iter().filter(to).count().to_string()
+    };
+    same_lines(
+        &format!("127.0.0.2: {}\n127.0.0.3: {}\n", reached.0, reached.1),
+        &[
+            format!("127.0.0.2: {}", count("127.0.0.2")),
+            format!("127.0.0.3: {}", count("127.0.0.3")),
+        ],
+    )
+}
+
+/// In a time namespace tracer is told another time than the kernel has; what it orders by time stays right.
+fn time_namespace(scratch: &Scratch) -> Result<()> {
+    let bin = scratch.folder("bin")?;
+    scratch.copy(&program(scratch, "argv0")?, "bin/aws")?;
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap_or_default());
+    for offset in [0, 864_000, -60] {
+        let run = scratch.run(["sh", "-c", "cat bin/aws > /dev/null"]).policy("no-aws-cli");
+        let run = run.by(|tracer| {
+            let mut command = std::process::Command::new("unshare");
+            command.args(["-T", "--boottime", &offset.to_string()]).arg(tracer);
+            command
+        });
+        let run = run.env("PATH", &path).record()?;
+        run.rules(Ruling::Inconclusive)
+            .and_then(|run| run.because(&["it opened", "bin/aws"]))
+            .with_context(|| format!("an offset of {offset} s"))?;
+    }
     Ok(())
 }

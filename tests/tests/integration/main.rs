@@ -27,6 +27,7 @@ mod node;
 mod ordinary;
 mod outside;
 mod policies;
+mod power;
 mod readme;
 mod recording;
 mod report;
@@ -63,6 +64,7 @@ fn main() -> ExitCode {
         ("swarm", swarm::TESTS),
         ("attach", attach::TESTS),
         ("attacked", attacked::TESTS),
+        ("power", power::TESTS),
         ("ordinary", ordinary::TESTS),
         ("enforce", enforce::TESTS),
         ("exec", exec::TESTS),

@@ -66,7 +66,7 @@ pub enum Command {
     Report(Report),
     /// Put groups of recordings side by side
     Compare(Compare),
-    /// Print the JSON Schema of recordings or summaries
+    /// Print the JSON Schema of recordings, summaries or diagnoses
     Schema(Schema),
     /// List, show and check policies
     #[command(subcommand)]
@@ -307,7 +307,8 @@ pub enum Format {
 #[command(after_help = "\
 Examples:
   tracer schema > recording.schema.json
-  tracer schema summary > summary.schema.json")]
+  tracer schema summary > summary.schema.json
+  tracer schema doctor > doctor.schema.json")]
 pub struct Schema {
     /// Of what
     #[arg(value_enum, default_value_t = SchemaOf::Recording, value_name = "WHAT")]
@@ -320,6 +321,8 @@ pub enum SchemaOf {
     Recording,
     /// What `report --format json` prints
     Summary,
+    /// What `doctor --json` prints
+    Doctor,
 }
 
 #[derive(Debug, Subcommand)]
@@ -363,9 +366,13 @@ Exit codes: 0 valid, 2 not valid")]
 #[command(after_help = "\
 Examples:
   sudo tracer doctor
+  sudo tracer doctor --json | jq .usable
 
 Exit codes: 0 tracer can work here, 125 it cannot")]
 pub struct Doctor {
+    /// As one object; `tracer schema doctor` describes it
+    #[arg(long)]
+    pub json: bool,
     #[command(flatten)]
     pub debug: Debug,
 }

@@ -11,7 +11,7 @@ use tracer::{
     run::{self, CallingUser, Join, Settings, Target},
 };
 
-use crate::{load_names, on_error, open_output, probe_options, ruling_code};
+use crate::{load_names, on_error, open_output, probe_options, ruling_code, start_broker};
 
 pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
     let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
@@ -29,12 +29,14 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         ..probe_options(&arguments.debug)
     };
     let existing = Existing::forced(arguments.force);
+    let broker = start_broker(&[], user.as_ref(), arguments.output.as_deref(), existing)?;
     let output = arguments
         .output
         .as_deref()
-        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate))
+        .map(|path| open_output(path, existing, user.as_ref(), arguments.writing.rotate, &broker))
         .transpose()?;
     let settings = Settings {
+        broker: broker.clone(),
         command: Vec::new(),
         policies,
         catalogue,
@@ -55,7 +57,9 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         .enable_all()
         .build()
         .context("cannot start the event loop")?;
-    let finished = runtime.block_on(run::attach(settings, join))?;
+    let finished = runtime.block_on(run::attach(settings, join));
+    broker.finish();
+    let finished = finished?;
     if !arguments.quiet {
         let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
         let paint = Paint::for_stream(&io::stderr());

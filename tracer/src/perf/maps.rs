@@ -71,6 +71,11 @@ impl MapStream {
     /// Watches the calling thread's descendants to be. `bytes` is a power of two for the ring of each
     /// CPU; `at_once` has each record wake whoever waits.
     pub(crate) fn open(bytes: usize, at_once: bool) -> io::Result<MapStream> {
+        MapStream::map(MapStream::events(bytes, at_once)?, bytes)
+    }
+
+    /// The events, one for each CPU. Somebody else can [map](MapStream::map) them.
+    pub(crate) fn events(bytes: usize, at_once: bool) -> io::Result<Vec<OwnedFd>> {
         let wakeup = if at_once { 1 } else { u32::try_from(bytes / 2).unwrap_or(u32::MAX) };
         let attributes = Attributes {
             kind: PERF_TYPE_SOFTWARE,
@@ -82,10 +87,14 @@ impl MapStream {
             clock: libc::CLOCK_BOOTTIME,
             ..Attributes::default()
         };
+        online_cpus()?.into_iter().map(|cpu| open(&attributes, 0, cpu)).collect()
+    }
+
+    /// Maps the rings of such events.
+    pub(crate) fn map(events: Vec<OwnedFd>, bytes: usize) -> io::Result<MapStream> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut rings = Vec::new();
-        for cpu in online_cpus()? {
-            let event = open(&attributes, 0, cpu)?;
+        for event in events {
             let data = epoll::EventData::new_u64(0);
             epoll::add(&ready, &event, data, epoll::EventFlags::IN)?;
             rings.push(Ring::map(event, bytes)?);

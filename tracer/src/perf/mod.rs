@@ -5,8 +5,9 @@ mod ring;
 mod tracefs;
 
 use std::{
+    ffi::CString,
     io,
-    os::fd::{FromRawFd as _, OwnedFd},
+    os::fd::{AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
 pub(crate) use maps::{MapEvent, MapRecord, MapStream};
@@ -68,6 +69,28 @@ fn open(attributes: &Attributes, pid: i32, cpu: i32) -> io::Result<OwnedFd> {
 
 fn of_tracepoint(id: u64, flags: u64) -> Attributes {
     Attributes { kind: PERF_TYPE_TRACEPOINT, config: id, flags, ..Attributes::default() }
+}
+
+/// A place in a file, in every process that comes there or, with `returns`, comes back from there. Needs
+/// CAP_PERFMON; a program is attached to it afterwards.
+pub(crate) fn open_breakpoint(
+    file: BorrowedFd<'_>,
+    offset_bytes: u64,
+    returns: bool,
+) -> io::Result<OwnedFd> {
+    /// `format/retprobe` beside `type` in sysfs.
+    const RETURNS: u64 = 1;
+    let kind = std::fs::read_to_string("/sys/bus/event_source/devices/uprobe/type")?;
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let attributes = Attributes {
+        kind: kind.trim().parse().map_err(io::Error::other)?,
+        config: if returns { RETURNS } else { 0 },
+        config1: path.as_ptr() as u64,
+        config2: offset_bytes,
+        ..Attributes::default()
+    };
+    // The path outlives the call, in which the kernel reads it.
+    open(&attributes, -1, 0)
 }
 
 /// Counts a tracepoint in the calling thread and its descendants to be.

@@ -7,10 +7,11 @@ use std::{
     fs::{File, OpenOptions},
     io,
     os::{
-        fd::{AsRawFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
         unix::fs::OpenOptionsExt as _,
     },
     path::Path,
+    sync::Arc,
 };
 
 use aya::{
@@ -28,8 +29,13 @@ pub struct Enroller {
 }
 
 impl Enroller {
-    pub(super) fn new(program: OwnedFd) -> Enroller {
+    /// `program` is the one that enrols whoever runs it.
+    pub(crate) fn new(program: OwnedFd) -> Enroller {
         Enroller { program }
+    }
+
+    pub(crate) fn program(&self) -> BorrowedFd<'_> {
+        self.program.as_fd()
     }
 
     /// Async-signal-safe: it allocates nothing, so it may run between fork and exec.
@@ -42,10 +48,19 @@ impl Enroller {
     }
 }
 
-/// Tells files apart as the exec probe does.
+/// Who opens files for tracer when it may not do so itself any more.
+pub trait Opener: std::fmt::Debug + Send + Sync {
+    /// As [`Identifier::open_here`].
+    fn open(&self, path: &Path) -> io::Result<File>;
+    /// As [`Identifier::read_here`].
+    fn read(&self, handle: BorrowedFd<'_>) -> io::Result<File>;
+}
+
+/// Opens files, and tells them apart as the exec probe does.
 pub struct Identifier {
     program: OwnedFd,
     answer: Array<MapData, PlainFile>,
+    opener: Option<Arc<dyn Opener>>,
 }
 
 impl std::fmt::Debug for Identifier {
@@ -64,17 +79,55 @@ unsafe impl Pod for PlainFile {}
 
 impl Identifier {
     pub(super) fn new(program: OwnedFd, map: Map) -> Result<Identifier, MapError> {
-        Ok(Identifier { program, answer: Array::try_from(map)? })
+        Ok(Identifier { program, answer: Array::try_from(map)?, opener: None })
     }
 
     /// The regular file at a path, symbolic links followed.
     pub fn file_at(&self, path: &Path) -> Option<FileVersion> {
-        self.version_of(&Identifier::open(path).ok()?)
+        self.version_of(&self.open(path).ok()?)
+    }
+
+    /// Most files are anybody's to open, and asking somebody else takes longer.
+    fn or_by_opener(
+        &self,
+        here: io::Result<File>,
+        ask: impl FnOnce(&dyn Opener) -> io::Result<File>,
+    ) -> io::Result<File> {
+        match (here, &self.opener) {
+            (Err(error), Some(opener)) if error.kind() == io::ErrorKind::PermissionDenied => {
+                ask(&**opener)
+            }
+            (here, _) => here,
+        }
+    }
+
+    /// From now on files that this process may not open are opened by somebody else.
+    pub fn open_through(&mut self, opener: Arc<dyn Opener>) {
+        self.opener = Some(opener);
     }
 
     /// A descriptor that names the file and does nothing else, so the file need not be readable.
-    pub fn open(path: &Path) -> io::Result<File> {
+    pub fn open(&self, path: &Path) -> io::Result<File> {
+        self.or_by_opener(Identifier::open_here(path), |opener| opener.open(path))
+    }
+
+    /// Opens for reading what such a descriptor names.
+    pub fn read(&self, handle: &File) -> io::Result<File> {
+        self.or_by_opener(Identifier::read_here(handle.as_fd()), |opener| {
+            opener.read(handle.as_fd())
+        })
+    }
+
+    /// As [`Identifier::open`], with the rights of this process.
+    pub fn open_here(path: &Path) -> io::Result<File> {
         OpenOptions::new().read(true).custom_flags(libc::O_PATH | libc::O_CLOEXEC).open(path)
+    }
+
+    /// As [`Identifier::read`], with the rights of this process.
+    pub fn read_here(handle: BorrowedFd<'_>) -> io::Result<File> {
+        let this = format!("/proc/self/fd/{}", handle.as_raw_fd());
+        let flags = libc::O_CLOEXEC | libc::O_NONBLOCK | libc::O_NOCTTY;
+        OpenOptions::new().read(true).custom_flags(flags).open(this)
     }
 
     /// The version of an open regular file.

@@ -62,15 +62,64 @@ pub(super) fn freeze_maps(ebpf: &Ebpf) -> io::Result<()> {
     Ok(())
 }
 
-/// Whether a program is attached to a cgroup no more, although its link is there; `None` for other links.
-pub(super) fn is_detached(link: &FdLink) -> io::Result<Option<bool>> {
-    const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
-    let id = link.info().map_err(io::Error::other)?.id();
-    let fd = bpf(BPF_LINK_GET_FD_BY_ID, id)?;
+/// Has a program run where a perf event is, with a number that it can ask for, as long as the link is
+/// open.
+pub(crate) fn link_to_event(
+    program: BorrowedFd<'_>,
+    event: BorrowedFd<'_>,
+    cookie: u64,
+) -> io::Result<OwnedFd> {
+    /// `struct { ... } link_create` of `union bpf_attr`, include/uapi/linux/bpf.h.
+    #[repr(C)]
+    struct LinkCreate {
+        program: u32,
+        target: u32,
+        attach_type: u32,
+        flags: u32,
+        cookie: u64,
+    }
+    const BPF_LINK_CREATE: libc::c_long = 28;
+    const BPF_PERF_EVENT: u32 = 41;
+    let attr = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        target: event.as_raw_fd().cast_unsigned(),
+        attach_type: BPF_PERF_EVENT,
+        flags: 0,
+        cookie,
+    };
+    // SAFETY: `attr` has the layout that this command reads and the size that is given.
+    let fd = unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attr, size_of::<LinkCreate>())
+    };
+    if fd < 0 {
+        return Err(io::Error::last_os_error());
+    }
     let fd = i32::try_from(fd).map_err(io::Error::other)?;
     // SAFETY: the kernel just made this descriptor and nobody else has it.
-    let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", fd.as_raw_fd()))?;
-    let cgroup = info.lines().find_map(|line| line.strip_prefix("cgroup_id:"));
-    Ok(cgroup.map(|id| id.trim() == "0"))
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// A link, to ask whether it is attached still.
+#[derive(Debug)]
+pub(super) struct Watched(OwnedFd);
+
+impl Watched {
+    /// Takes a descriptor of its own: that of the link is aya's, and nothing else shows what it is about.
+    /// It keeps the program attached as the link does.
+    pub(super) fn new(link: &FdLink) -> io::Result<Watched> {
+        const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
+        let id = link.info().map_err(io::Error::other)?.id();
+        let fd = bpf(BPF_LINK_GET_FD_BY_ID, id)?;
+        let fd = i32::try_from(fd).map_err(io::Error::other)?;
+        // SAFETY: the kernel just made this descriptor and nobody else has it.
+        Ok(Watched(unsafe { OwnedFd::from_raw_fd(fd) }))
+    }
+
+    /// Whether the program is attached to a cgroup no more, although its link is there; `None` for
+    /// other links.
+    pub(super) fn is_detached(&self) -> io::Result<Option<bool>> {
+        let info = std::fs::read_to_string(format!("/proc/self/fdinfo/{}", self.0.as_raw_fd()))?;
+        let cgroup = info.lines().find_map(|line| line.strip_prefix("cgroup_id:"));
+        Ok(cgroup.map(|id| id.trim() == "0"))
+    }
 }

@@ -3,9 +3,11 @@
 
 use std::{
     collections::BTreeMap,
+    fs::File,
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use aya::{
@@ -27,7 +29,7 @@ use super::{
     btf::{BTF_PATH, BtfError, Offsets},
     enlist::{Enroller, Identifier},
     finder::Finder,
-    guard,
+    guard::{self, Watched},
     kernel::{kernel_release, kills_at_uretprobes, refuses_function_probes},
     mappings,
     multi::Programs,
@@ -45,7 +47,7 @@ pub enum LoadError {
     Btf(#[from] BtfError),
     #[error(
         "not permitted to load probes into the kernel: {0}. \
-         tracer needs root (or the capabilities CAP_BPF, CAP_PERFMON and CAP_SYS_RESOURCE); run it with sudo"
+         tracer needs root, or the capabilities that `tracer doctor` lists; run it with sudo"
     )]
     NotPermitted(String),
     #[error(
@@ -462,10 +464,21 @@ impl Loaded {
     pub(super) fn break_at(
         &mut self,
         name: &'static str,
-        point: UProbeAttachPoint<'_>,
-        path: &Path,
+        breaker: Option<&dyn Breaker>,
+        file: &File,
+        places: &Breakpoints<'_>,
     ) -> Result<Link, LoadError> {
-        break_at(self.program(name)?, name, point, path)
+        let program: &mut UProbe = self.program(name)?;
+        if let Some(breaker) = breaker {
+            let fd = program.fd().map_err(|error| refused(name, &error))?.as_fd();
+            let link = breaker.break_at(fd, file.as_fd(), places);
+            return link.map(Link::Event).map_err(|error| refused(name, &error));
+        }
+        let at = places.offsets.first().copied().unwrap_or_default();
+        let point = UProbeAttachPoint { location: at.into(), cookie: Some(places.cookie) };
+        // The file itself, whatever becomes of its name.
+        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+        break_at(program, name, point, Path::new(&path))
     }
 
     fn cgroup_directory(&self) -> Result<OwnedFd, LoadError> {
@@ -561,7 +574,17 @@ impl Loaded {
             self.together = None;
         }
         let tls_files = 0;
-        Ok(Attached { loaded: self, links, programs, canary_kinds, sensors: states, tls_files })
+        let watched = watch(&links);
+        Ok(Attached {
+            loaded: self,
+            links,
+            watched,
+            programs,
+            canary_kinds,
+            sensors: states,
+            tls_files,
+            breaker: None,
+        })
     }
 
     fn attach_sensor(
@@ -617,6 +640,18 @@ impl Loaded {
         }
         Err(refusal)
     }
+}
+
+/// Opened once: asking the kernel for a link by its number needs CAP_SYS_ADMIN.
+fn watch(links: &[Link]) -> Result<Vec<Watched>, String> {
+    let watched = links.iter().filter_map(|link| match link {
+        Link::Bpf(link) => Some(Watched::new(link)),
+        // Nobody can take these away from who holds them.
+        Link::Slow(_) | Link::Event(_) => None,
+    });
+    watched
+        .collect::<Result<_, _>>()
+        .map_err(|error| format!("whether probes are attached cannot be looked up: {error}"))
 }
 
 fn break_at(
@@ -688,6 +723,8 @@ pub(super) enum Link {
 pub struct Attached {
     pub(super) loaded: Loaded,
     pub(super) links: Vec<Link>,
+    /// Of the links that others can detach: those; or why they cannot be watched.
+    watched: Result<Vec<Watched>, String>,
     /// Those that are attached.
     programs: Vec<&'static str>,
     /// What a canary makes the kernel report.
@@ -695,6 +732,32 @@ pub struct Attached {
     pub sensors: Vec<SensorState>,
     /// Files whose TLS library is watched.
     pub(super) tls_files: u32,
+    pub(super) breaker: Option<Arc<dyn Breaker>>,
+}
+
+/// Places in a file.
+#[derive(Debug)]
+pub struct Breakpoints<'a> {
+    /// In the file.
+    pub offsets: &'a [u64],
+    /// What the program gets to know of them.
+    pub cookie: u64,
+    /// When the function that begins there returns.
+    pub at_return: bool,
+    /// As one link (`uprobe_multi`), for which the program was loaded. Otherwise there is one place.
+    pub together: bool,
+}
+
+/// Who makes breakpoints for tracer when it may not do so itself any more.
+pub trait Breaker: std::fmt::Debug + Send + Sync {
+    /// Has a program run at places in a file, in every process that has it mapped, while what is returned is
+    /// open.
+    fn break_at(
+        &self,
+        program: BorrowedFd<'_>,
+        file: BorrowedFd<'_>,
+        places: &Breakpoints<'_>,
+    ) -> io::Result<OwnedFd>;
 }
 
 /// Counters of the kernel side, final.
@@ -731,6 +794,7 @@ impl FinalCounters {
 impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
+        self.watched = Ok(Vec::new());
         // The kernel waits out a grace period for each tracepoint and breakpoint; those of several
         // threads are one.
         std::thread::scope(|scope| {
@@ -744,16 +808,16 @@ impl Attached {
         });
     }
 
+    /// From now on breakpoints are made by somebody else.
+    pub fn break_through(&mut self, breaker: Arc<dyn Breaker>) {
+        self.breaker = Some(breaker);
+    }
+
     /// Whether every probe is attached still, as far as the kernel tells.
     pub fn check(&self) -> Result<(), String> {
         let mut detached = 0;
-        for link in &self.links {
-            let link = match link {
-                Link::Bpf(link) => link,
-                // Nobody can take these away from who holds them.
-                Link::Slow(_) | Link::Event(_) => continue,
-            };
-            match guard::is_detached(link) {
+        for link in self.watched.as_ref().map_err(Clone::clone)? {
+            match link.is_detached() {
                 Ok(None | Some(false)) => {}
                 Ok(Some(true)) => detached += 1,
                 Err(error) => {

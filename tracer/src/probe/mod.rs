@@ -18,10 +18,13 @@ mod tls;
 mod tracepoint;
 
 pub use btf::{BtfError, Offsets};
-pub use enlist::{Enroller, Identifier};
+pub use enlist::{Enroller, Identifier, Opener};
 pub use finder::{Finder, PidFd};
+pub(crate) use guard::link_to_event;
 pub use kernel::{Lockdown, kernel_release, lockdown};
 pub use load::{
-    Attached, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded, Options, Rings,
+    Attached, Breaker, Breakpoints, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded,
+    Options, Rings,
 };
+pub(crate) use multi::attach_together;
 pub use tls::{TlsFunction, TlsLibrary, TlsSessions};

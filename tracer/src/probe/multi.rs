@@ -10,12 +10,12 @@ use std::{
     ffi::{CStr, CString},
     io,
     os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
-    os::unix::ffi::OsStrExt as _,
-    path::Path,
 };
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::{Function, Object};
+
+use super::load::Breakpoints;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_BTF_LOAD: libc::c_long = 18;
@@ -27,18 +27,6 @@ const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
 /// Programs that can be attached so, by name.
 #[derive(Debug)]
 pub(super) struct Programs(BTreeMap<&'static str, OwnedFd>);
-
-/// Where a program is to run.
-#[derive(Debug)]
-pub(super) struct Places<'a> {
-    pub(super) path: &'a Path,
-    /// In the file.
-    pub(super) offsets: &'a [u64],
-    /// What the program gets to know of it.
-    pub(super) cookie: u64,
-    /// When the function that begins there returns.
-    pub(super) at_return: bool,
-}
 
 impl Programs {
     /// # Errors
@@ -76,25 +64,28 @@ impl Programs {
     pub(super) fn descriptor(&self, program: &str) -> Option<BorrowedFd<'_>> {
         self.0.get(program).map(|fd| fd.as_fd())
     }
+}
 
-    /// Runs a program at places in a file, in every process that has it mapped, until the descriptor is
-    /// closed.
-    pub(super) fn attach(&self, program: &str, places: &Places<'_>) -> io::Result<OwnedFd> {
-        let program = self.0.get(program).ok_or(io::ErrorKind::NotFound)?;
-        let path = CString::new(places.path.as_os_str().as_bytes())?;
-        let cookies = vec![places.cookie; places.offsets.len()];
-        let attr = LinkCreate {
-            program: program.as_raw_fd().cast_unsigned(),
-            attach_type: BPF_TRACE_UPROBE_MULTI,
-            path: path.as_ptr() as u64,
-            offsets: places.offsets.as_ptr() as u64,
-            cookies: cookies.as_ptr() as u64,
-            count: u32::try_from(places.offsets.len()).map_err(io::Error::other)?,
-            multi_flags: if places.at_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
-            ..LinkCreate::default()
-        };
-        bpf(BPF_LINK_CREATE, &attr)
-    }
+/// Runs a program at places in a file, in every process that has it mapped, until the descriptor is closed.
+pub(crate) fn attach_together(
+    program: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    places: &Breakpoints<'_>,
+) -> io::Result<OwnedFd> {
+    // The file itself, whatever becomes of its name.
+    let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    let cookies = vec![places.cookie; places.offsets.len()];
+    let attr = LinkCreate {
+        program: program.as_raw_fd().cast_unsigned(),
+        attach_type: BPF_TRACE_UPROBE_MULTI,
+        path: path.as_ptr() as u64,
+        offsets: places.offsets.as_ptr() as u64,
+        cookies: cookies.as_ptr() as u64,
+        count: u32::try_from(places.offsets.len()).map_err(io::Error::other)?,
+        multi_flags: if places.at_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
+        ..LinkCreate::default()
+    };
+    bpf(BPF_LINK_CREATE, &attr)
 }
 
 fn text(error: impl std::error::Error) -> String {

@@ -1,16 +1,13 @@
 //! TLS libraries, as the kernel side knows them.
 
-use std::path::Path;
+use std::{fs::File, os::fd::AsFd as _};
 
-use aya::{
-    maps::{Array, HashMap, MapData},
-    programs::uprobe::UProbeAttachPoint,
-};
+use aya::maps::{Array, HashMap, MapData};
 use tracer_ebpf::abi::{TLS_FILES_MAX, TlsKey, TlsPlaces, TlsSession};
 
 use super::{
-    load::{Attached, Link, LoadError, Loaded, Plain},
-    multi::{Places, Programs},
+    load::{Attached, Breaker, Breakpoints, Link, LoadError, Loaded, Plain},
+    multi::{Programs, attach_together},
 };
 use crate::model::ProcessKey;
 
@@ -92,8 +89,8 @@ pub(super) fn load_together(object: &[u8], ebpf: &aya::Ebpf) -> Result<Programs,
 }
 
 impl Attached {
-    /// Watches a TLS library, in every process that has mapped the file that `path` leads to.
-    pub fn watch_tls(&mut self, path: &Path, library: &TlsLibrary) -> Result<(), LoadError> {
+    /// Watches a TLS library, in every process that has mapped the file.
+    pub fn watch_tls(&mut self, file: &File, library: &TlsLibrary) -> Result<(), LoadError> {
         let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
         let number = self.tls_files;
         if number >= TLS_FILES_MAX {
@@ -107,9 +104,10 @@ impl Attached {
         let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
         places.set(number, Plain(library.places), 0).map_err(object)?;
         self.tls_files += 1;
+        let breaker = self.breaker.as_deref();
         let links = match &self.loaded.together {
-            Some(programs) => watch_together(programs, path, library, number)?,
-            None => watch_one_by_one(&mut self.loaded, path, library, number)?,
+            Some(programs) => watch_together(programs, breaker, file, library, number)?,
+            None => watch_one_by_one(&mut self.loaded, breaker, file, library, number)?,
         };
         self.links.extend(links);
         Ok(())
@@ -129,7 +127,8 @@ impl Attached {
 
 fn watch_together(
     programs: &Programs,
-    path: &Path,
+    breaker: Option<&dyn Breaker>,
+    file: &File,
     library: &TlsLibrary,
     number: u32,
 ) -> Result<Vec<Link>, LoadError> {
@@ -142,12 +141,15 @@ fn watch_together(
         if offsets.is_empty() {
             return Ok(());
         }
-        let places = Places { path, offsets, cookie: number.into(), at_return };
-        let link = programs.attach(program, &places).map_err(|error| {
-            let detail = format!("{}: {error}", path.display());
-            LoadError::Refused { program, detail }
-        })?;
-        links.push(Link::Event(link));
+        let places = Breakpoints { offsets, cookie: number.into(), at_return, together: true };
+        let descriptor = programs
+            .descriptor(program)
+            .ok_or_else(|| LoadError::Object(format!("the program {program} was not loaded")))?;
+        let link = match breaker {
+            Some(breaker) => breaker.break_at(descriptor, file.as_fd(), &places),
+            None => attach_together(descriptor, file.as_fd(), &places),
+        };
+        links.push(Link::Event(link.map_err(|error| refused(program, &error))?));
         Ok(())
     };
     // The call first: a return whose call was not seen says nothing.
@@ -158,18 +160,32 @@ fn watch_together(
     Ok(links)
 }
 
+fn refused(program: &'static str, error: &std::io::Error) -> LoadError {
+    LoadError::Refused { program, detail: error.to_string() }
+}
+
 fn watch_one_by_one(
     loaded: &mut Loaded,
-    path: &Path,
+    breaker: Option<&dyn Breaker>,
+    file: &File,
     library: &TlsLibrary,
     number: u32,
 ) -> Result<Vec<Link>, LoadError> {
     let mut links = Vec::new();
     for (function, at) in &library.functions {
-        let location = || UProbeAttachPoint { location: (*at).into(), cookie: Some(number.into()) };
-        links.push(loaded.break_at(function.program(), location(), path)?);
+        let mut attach = |program, at_return| {
+            let places = Breakpoints {
+                offsets: std::slice::from_ref(at),
+                cookie: number.into(),
+                at_return,
+                together: false,
+            };
+            links.push(loaded.break_at(program, breaker, file, &places)?);
+            Ok::<_, LoadError>(())
+        };
+        attach(function.program(), false)?;
         if function.returns() {
-            links.push(loaded.break_at(RETURN, location(), path)?);
+            attach(RETURN, true)?;
         }
     }
     Ok(links)

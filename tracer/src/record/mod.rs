@@ -15,7 +15,7 @@ mod versions;
 mod writer;
 
 pub use output::{Existing, OutputError, create_output};
-pub use parts::Parts;
+pub use parts::{Parts, part};
 pub use reader::{Finish, Integrity, ReadError, Reader, Recording, read};
 pub use schema::Record;
 pub(crate) use text::to_hex as hex;

@@ -16,7 +16,7 @@ use serde::Deserialize;
 use super::{Existing, OutputError};
 
 /// The file with that number; number 0 has the name that the user gave.
-fn part(path: &Path, number: u32) -> PathBuf {
+pub fn part(path: &Path, number: u32) -> PathBuf {
     if number == 0 {
         return path.to_owned();
     }
@@ -43,8 +43,8 @@ fn numbers(path: &Path) -> io::Result<Vec<u32>> {
     Ok(numbers)
 }
 
-/// Opens a file for writing.
-type Open = Box<dyn FnMut(&Path) -> Result<File, OutputError> + Send>;
+/// Opens the file with that number for writing.
+type Open = Box<dyn FnMut(u32) -> io::Result<File> + Send>;
 
 /// Goes on to the next file when one is full. Takes whole lines.
 pub struct Parts {
@@ -68,19 +68,20 @@ impl std::fmt::Debug for Parts {
 }
 
 impl Parts {
-    /// With `first` opened by `open` too. Files of an earlier recording would be taken for parts of this
+    /// `first` is open already. Files of an earlier recording would be taken for parts of this
     /// one, so they are removed, if that was asked for.
     pub fn new(
         path: &Path,
         limit_bytes: u64,
         existing: Existing,
-        mut open: Open,
+        first: impl FnOnce() -> Result<File, OutputError>,
+        open: Open,
     ) -> Result<Parts, OutputError> {
         let old = numbers(path)?;
         if !old.is_empty() && existing == Existing::Keep {
             return Err(OutputError::PartsExist);
         }
-        let file = open(path)?;
+        let file = first()?;
         for number in old {
             fs::remove_file(part(path, number))?;
         }
@@ -101,7 +102,7 @@ impl Write for Parts {
         let full = self.written_bytes.saturating_add(bytes.len() as u64) > self.limit_bytes;
         if full && self.between_lines && self.written_bytes > 0 {
             let next = part(&self.path, self.number + 1);
-            self.file = (self.open)(&next).map_err(|error| {
+            self.file = (self.open)(self.number + 1).map_err(|error| {
                 io::Error::other(format!(
                     "the next file {} could not be opened: {error}",
                     next.display()
@@ -196,8 +197,12 @@ mod tests {
 
     /// A recording of that many lines in `folder`.
     fn write(path: &Path, lines: u64) {
-        let open: Open = Box::new(|path| create_output(path, Existing::Keep));
-        let parts = Parts::new(path, LIMIT_BYTES, Existing::Keep, open).unwrap();
+        let first = || create_output(path, Existing::Keep);
+        let of_path = path.to_owned();
+        let open: Open = Box::new(move |number| {
+            create_output(&part(&of_path, number), Existing::Keep).map_err(io::Error::other)
+        });
+        let parts = Parts::new(path, LIMIT_BYTES, Existing::Keep, first, open).unwrap();
         let mut writer = Writer::new(Box::new(parts));
         let policy = crate::policy::load("no-aws-cli").unwrap();
         let mut start = crate::policy::test_start(&policy);
@@ -268,10 +273,11 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("session.jsonl");
         fs::write(part(&path, 2), "old").unwrap();
-        let open = || -> Open { Box::new(|path| create_output(path, Existing::Replace)) };
-        let refused = Parts::new(&path, LIMIT_BYTES, Existing::Keep, open());
+        let first = || create_output(&path, Existing::Replace);
+        let open = || -> Open { Box::new(|_| Err(io::ErrorKind::Unsupported.into())) };
+        let refused = Parts::new(&path, LIMIT_BYTES, Existing::Keep, first, open());
         assert!(matches!(refused, Err(OutputError::PartsExist)));
-        Parts::new(&path, LIMIT_BYTES, Existing::Replace, open()).unwrap();
+        Parts::new(&path, LIMIT_BYTES, Existing::Replace, first, open()).unwrap();
         assert!(numbers(&path).unwrap().is_empty());
         for other in ["session.jsonl.x", "session.jsonl.01", "session.jsonl.", "session.jsonl.1.gz"]
         {

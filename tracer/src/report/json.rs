@@ -5,7 +5,7 @@ use std::io::{self, Write};
 use schemars::{Schema, generate::SchemaSettings, json_schema, transform::transform_subschemas};
 use serde_json::Value;
 
-use super::Summary;
+use super::{Diagnosis, Summary};
 use crate::record::Record;
 
 /// The summary object, and a line feed.
@@ -18,6 +18,12 @@ pub fn json(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
 pub fn summary_schema() -> String {
     let schema = generator().into_root_schema_for::<Summary>();
     finished(schema, "tracer summary", "What `tracer report --format json` prints.")
+}
+
+/// JSON Schema (2020-12) of a diagnosis.
+pub fn diagnosis_schema() -> String {
+    let schema = generator().into_root_schema_for::<Diagnosis>();
+    finished(schema, "tracer diagnosis", "What `tracer doctor --json` prints.")
 }
 
 /// JSON Schema (2020-12) of one line of a recording.
@@ -55,7 +61,7 @@ fn one_line_descriptions(schema: &mut Schema) {
 }
 
 #[expect(clippy::expect_used, reason = "every map of these types has strings for keys")]
-fn pretty(value: &impl serde::Serialize) -> String {
+pub(super) fn pretty(value: &impl serde::Serialize) -> String {
     let mut text = serde_json::to_string_pretty(value).expect("no map with other keys");
     text.push('\n');
     text

@@ -6,6 +6,7 @@
 
 mod clean;
 mod columns;
+mod diagnosis;
 #[cfg(test)]
 mod fixture;
 mod html;
@@ -22,9 +23,12 @@ mod words;
 
 pub use clean::{clean, command_line};
 pub(crate) use columns::{Column, table};
+pub use diagnosis::{
+    CapabilityFinding, DIAGNOSIS, Diagnosis, Finding, SandboxFinding, SensorFinding,
+};
 pub(crate) use html::digest;
 pub use html::html;
-pub use json::{json, recording_schema, summary_schema};
+pub use json::{diagnosis_schema, json, recording_schema, summary_schema};
 pub use markdown::markdown;
 pub(crate) use markdown::{cell, code};
 pub use observed::ObservedKind;

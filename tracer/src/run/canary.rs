@@ -27,20 +27,13 @@ use crate::probe::Enroller;
 /// argv[0] that makes this program a canary.
 pub const NAME: &str = "tracer-canary";
 
-/// A canary and what it may talk to.
-pub(super) struct Canary {
-    /// The caller's to wait for.
-    pub(super) child: Child,
-    /// The other end of its standard input: of a process outside its tree.
-    _outside: UnixStream,
-}
-
-/// Starts a canary.
+/// Starts a canary. Beside it comes what it talks to: the other end of its standard input, of a process outside
+/// its tree.
 pub(super) fn spawn(
     enroller: Enroller,
     doors: Option<Doors>,
     mask: OriginalMask,
-) -> io::Result<Canary> {
+) -> io::Result<(Child, UnixStream)> {
     let (outside, inside) = UnixStream::pair()?;
     let mut command = Command::new("/proc/self/exe");
     command.arg0(NAME).env_clear().stdin(Stdio::from(OwnedFd::from(inside)));
@@ -62,7 +55,7 @@ pub(super) fn spawn(
     };
     // SAFETY: the closure makes system calls only: no allocation, no lock.
     unsafe { command.pre_exec(in_child) };
-    Ok(Canary { child: command.spawn()?, _outside: outside })
+    Ok((command.spawn()?, outside))
 }
 
 /// Which kinds of a canary's events have come, from the counts before and now.

@@ -1,7 +1,7 @@
 //! The cgroup (v2) that the command gets for itself, below tracer's own.
 //!
 //! Programs on sockets are attached to a cgroup; in this one there is nobody else. It goes when
-//! tracing ends, also when tracer fails; only SIGKILL leaves it behind.
+//! tracing ends: the broker makes it and removes it, also when tracer was killed.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -23,6 +23,8 @@ pub(super) struct CommandCgroup {
     path: PathBuf,
     /// The kernel's number of it, which is the inode number of its directory.
     id: u64,
+    /// Whoever has made it removes it.
+    is_own: bool,
 }
 
 /// Lets a process join.
@@ -50,18 +52,25 @@ impl Door {
 
 impl CommandCgroup {
     /// Or why there is none.
-    pub(super) fn make() -> Result<CommandCgroup, String> {
-        CommandCgroup::make_below(&own_directory()?)
+    pub(super) fn make(owner: u32) -> Result<CommandCgroup, String> {
+        CommandCgroup::make_below(&own_directory()?, owner)
     }
 
-    /// A cgroup for a process of tracer, somewhere else.
-    pub(super) fn make_below(parent: &Path) -> Result<CommandCgroup, String> {
+    /// One that the broker has made.
+    pub(super) fn made(path: PathBuf) -> Result<CommandCgroup, String> {
+        let about = |error: io::Error| format!("{}: {error}", path.display());
+        let id = fs::metadata(&path).map_err(about)?.ino();
+        Ok(CommandCgroup { path, id, is_own: false })
+    }
+
+    /// A cgroup for a process of tracer, somewhere else. It has the number of that tracer in its name.
+    pub(super) fn make_below(parent: &Path, owner: u32) -> Result<CommandCgroup, String> {
         // Left behind by a tracer that was killed, or of one in another pid namespace.
         const TAKEN_MAX: u32 = 100;
         let mut path = PathBuf::new();
         let mut made = Err(io::Error::from(io::ErrorKind::AlreadyExists));
         for number in 0..TAKEN_MAX {
-            path = parent.join(format!("tracer-{}-{number}", std::process::id()));
+            path = parent.join(format!("tracer-{owner}-{number}"));
             made = fs::create_dir(&path);
             if made.as_ref().err().map(io::Error::kind) != Some(io::ErrorKind::AlreadyExists) {
                 break;
@@ -69,7 +78,7 @@ impl CommandCgroup {
         }
         made.map_err(|error| format!("{} could not be made: {error}", path.display()))?;
         // From here on it is removed when something fails.
-        let mut cgroup = CommandCgroup { path, id: 0 };
+        let mut cgroup = CommandCgroup { path, id: 0, is_own: true };
         let about = |error: io::Error| format!("{}: {error}", cgroup.path.display());
         let kind = fs::read_to_string(cgroup.path.join("cgroup.type")).map_err(about)?;
         if kind.trim() != "domain" {
@@ -119,6 +128,9 @@ fn open_door(directory: &Path) -> io::Result<Door> {
 
 impl Drop for CommandCgroup {
     fn drop(&mut self) {
+        if !self.is_own {
+            return;
+        }
         // A process that forks meanwhile, or is just ending, needs another turn.
         const TURNS: u32 = 100;
         const TURN: Duration = Duration::from_millis(2);

@@ -5,11 +5,17 @@ use std::{
     io::{self, Read as _},
     net::IpAddr,
     path::PathBuf,
+    sync::Arc,
 };
 
 use tracer_ebpf::abi::{Flow, FlowTotals, header_flag};
 
-use super::{engine::boottime_ns, machine::LiveMachine, watch::Watch};
+use super::{
+    broker::{self, Broker},
+    engine::boottime_ns,
+    machine::LiveMachine,
+    watch::Watch,
+};
 use crate::{
     catalogue::Catalogue,
     ingest::{Drain, flow_destination},
@@ -127,6 +133,12 @@ impl Collector {
         Ok(())
     }
 
+    /// tracer has given up its rights, and the broker has them.
+    pub(super) fn confined(&mut self, broker: &Broker) -> io::Result<()> {
+        self.watch.mark_through(broker);
+        self.machine.confined(Arc::new(broker.clone()))
+    }
+
     /// The command has been started as this process.
     pub(super) fn launched(&mut self, pid: u32) -> io::Result<()> {
         self.watch.inherited(pid, boottime_ns()?);
@@ -203,7 +215,7 @@ impl Collector {
         self.attempts(true);
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
         let mut seen = self.watch.attribute(&self.story, true);
-        seen.extend(self.watch.replaced(boottime_ns()?));
+        seen.extend(self.watch.replaced(self.machine.identifier(), boottime_ns()?));
         seen.extend(self.maps.round(None, &mut self.machine, &self.story));
         self.accept(seen);
         let rest = self.machine.contents().rest();
@@ -315,8 +327,8 @@ impl Maps {
 
 /// The record of an image of a process of the tree.
 fn mapped(image: Image, global_pids: bool, story: &Story) -> Option<Record> {
-    // The stream is of tracer's launching thread and of the tree, and of nobody else.
-    if image.pid == std::process::id() {
+    // The stream is of the broker's launching thread and of the tree, and of nobody else.
+    if broker::is_own(image.pid) {
         return None;
     }
     let found = if global_pids {

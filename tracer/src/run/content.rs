@@ -8,11 +8,8 @@ use std::{
     collections::HashSet,
     fs::File,
     io::{self, Read as _},
-    os::{
-        fd::AsRawFd as _,
-        unix::fs::{MetadataExt as _, OpenOptionsExt as _},
-    },
-    path::{Path, PathBuf},
+    os::unix::fs::MetadataExt as _,
+    path::PathBuf,
     sync::mpsc,
     thread,
     time::{Duration, Instant},
@@ -35,6 +32,8 @@ struct Job {
 #[derive(Debug)]
 pub(super) struct Contents {
     jobs: Option<mpsc::Sender<Job>>,
+    /// What the thread works with, before it is started.
+    idle: Option<(mpsc::Receiver<Job>, mpsc::Sender<Content>)>,
     results: mpsc::Receiver<Content>,
     /// Versions that were queued or given up.
     asked: HashSet<FileVersion>,
@@ -51,9 +50,22 @@ impl std::fmt::Debug for Job {
 }
 
 impl Contents {
-    pub(super) fn new() -> io::Result<Contents> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+    pub(super) fn new() -> Contents {
+        let (jobs, queue) = mpsc::channel();
         let (report, results) = mpsc::channel();
+        Contents {
+            jobs: Some(jobs),
+            idle: Some((queue, report)),
+            results,
+            asked: HashSet::new(),
+            pending: HashSet::new(),
+            failed: Vec::new(),
+        }
+    }
+
+    /// Starts the thread, with the rights that this one has now.
+    pub(super) fn start(&mut self) -> io::Result<()> {
+        let Some((queue, report)) = self.idle.take() else { return Ok(()) };
         thread::Builder::new().name("hasher".into()).spawn(move || {
             for job in queue {
                 let result = hash(job.file);
@@ -62,13 +74,7 @@ impl Contents {
                 }
             }
         })?;
-        Ok(Contents {
-            jobs: Some(jobs),
-            results,
-            asked: HashSet::new(),
-            pending: HashSet::new(),
-            failed: Vec::new(),
-        })
+        Ok(())
     }
 
     /// Has `version` read, from the first of `paths` that leads to it.
@@ -141,7 +147,7 @@ fn open(
     let mut why = "no path leads to it any more".to_owned();
     for path in paths {
         // Opened without reading rights first: opening a device or a pipe can have effects.
-        let Ok(handle) = Identifier::open(&path) else { continue };
+        let Ok(handle) = identifier.open(&path) else { continue };
         let Some(found) = identifier.version_of(&handle) else { continue };
         if found != version {
             why = if found.id == version.id {
@@ -151,12 +157,7 @@ fn open(
             };
             continue;
         }
-        let this = format!("/proc/self/fd/{}", handle.as_raw_fd());
-        match File::options()
-            .read(true)
-            .custom_flags(libc::O_CLOEXEC | libc::O_NONBLOCK)
-            .open(Path::new(&this))
-        {
+        match identifier.read(&handle) {
             Ok(file) => return Ok(file),
             Err(error) => why = format!("it cannot be read: {error}"),
         }

@@ -1,72 +1,92 @@
 //! `tracer doctor`: what this machine allows.
 
-use std::fmt::Write as _;
+use std::collections::BTreeMap;
 
 use super::{
+    capabilities::{self, NEEDS},
     cgroup::{self, CommandCgroup},
     engine,
     libraries::libraries,
+    sandbox,
     watch::Watch,
     witness::ExecWitness,
 };
 use crate::{
     perf::MapStream,
     probe::{
-        self, Loaded, Lockdown,
-        sensors::{FILES, MAPS, SENSORS},
+        self, LoadError, Loaded, Lockdown,
+        sensors::{FILES, MAPS, PlainSensor, SENSORS},
     },
+    report::{CapabilityFinding, DIAGNOSIS, Diagnosis, Finding, SensorFinding},
 };
-
-/// The findings, and whether `tracer run` can work.
-#[derive(Debug)]
-pub struct Diagnosis {
-    pub text: String,
-    pub usable: bool,
-}
 
 /// Tries everything `run` needs, and leaves nothing attached.
 pub fn diagnose(options: &probe::Options) -> Diagnosis {
-    let mut text = String::new();
-    let mut line = |what: &str, finding: &str| {
-        // Writing to a String cannot fail.
-        let _ = writeln!(text, "{what:<22} {finding}");
+    let offsets = probe::Offsets::of_kernel(&options.btf);
+    let cgroup = CommandCgroup::make(std::process::id());
+    let (mut sensors, verified_instructions, refused) = match probes(options, &cgroup) {
+        Ok((sensors, instructions)) => (sensors, instructions, None),
+        Err(error) => (Vec::new(), BTreeMap::new(), Some(error.to_string())),
     };
-    line("tracer", engine::VERSION);
-    line("kernel", &format!("{} ({})", probe::kernel_release(), std::env::consts::ARCH));
-    line(
-        "lockdown",
-        &match probe::lockdown() {
-            Lockdown::Mode(mode) => mode,
-            Lockdown::Unknown => {
-                "unknown (securityfs is not mounted, or the kernel has none)".into()
-            }
+    sensors.push(plain(
+        &FILES,
+        Watch::probe(),
+        "no claim that forbids a program found here can be proven",
+    ));
+    let maps = MapStream::open(options.maps_ring_bytes(), false);
+    sensors.push(plain(&MAPS, maps, "no claim over programs can be proven"));
+    let whole = |offsets: &probe::Offsets| {
+        format!("{}: all {} fields found", options.btf.display(), offsets.0.len())
+    };
+    Diagnosis {
+        schema: DIAGNOSIS,
+        tracer: engine::VERSION.into(),
+        kernel: probe::kernel_release(),
+        machine: std::env::consts::ARCH.into(),
+        lockdown: match probe::lockdown() {
+            Lockdown::Mode(mode) => Some(mode),
+            Lockdown::Unknown => None,
         },
-    );
-    // SAFETY: geteuid cannot fail and has no precondition.
-    let euid = unsafe { libc::geteuid() };
-    line(
-        "running as",
-        if euid == 0 { "root" } else { "no root: loading probes will most likely be refused" },
-    );
-    let mut usable = true;
-    match probe::Offsets::of_kernel(&options.btf) {
-        Ok(offsets) => line(
-            "type information",
-            &format!("{}: all {} fields found", options.btf.display(), offsets.0.len()),
+        euid: rustix::process::geteuid().as_raw(),
+        capabilities: held_capabilities(),
+        usable: offsets.is_ok() && refused.is_none(),
+        type_information: Finding::of(&offsets, whole, ""),
+        exec_witness: Finding::of(
+            &ExecWitness::open(),
+            |_| "inherited perf counter on sched:sched_process_exec".into(),
+            "no claim over programs can be proven",
         ),
-        Err(error) => {
-            usable = false;
-            line("type information", &format!("NO: {error}"));
-        }
-    }
-    match ExecWitness::open() {
-        Ok(_) => line("exec witness", "inherited perf counter on sched:sched_process_exec"),
-        Err(error) => line(
-            "exec witness",
-            &format!("NO: {error}; without it no claim over programs can be proven"),
+        cgroup: Finding::of(
+            &cgroup,
+            |cgroup| format!("can be made, as {}", cgroup.path().display()),
+            "no claim over connections can be proven",
         ),
+        sandbox: sandbox::available(),
+        sensors_refused: refused,
+        sensors,
+        verified_instructions,
     }
-    // Everything that any policy can ask for.
+}
+
+fn held_capabilities() -> Vec<CapabilityFinding> {
+    let held = capabilities::held();
+    let finding = |need: &capabilities::Need| CapabilityFinding {
+        name: need.name.into(),
+        held: need.is_met(held),
+        needed: need.feature.name().into(),
+        to: need.to.into(),
+        without: need.without.map(Into::into),
+    };
+    NEEDS.iter().map(finding).collect()
+}
+
+type Probes = (Vec<SensorFinding>, BTreeMap<String, u32>);
+
+/// Attaches everything that any policy can ask for.
+fn probes(
+    options: &probe::Options,
+    cgroup: &Result<CommandCgroup, String>,
+) -> Result<Probes, LoadError> {
     let options = probe::Options {
         attempts: true,
         resolver: true,
@@ -75,67 +95,32 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
         hand_offs: true,
         ..options.clone()
     };
-    let cgroup = CommandCgroup::make();
-    line(
-        "cgroup of the command",
-        &match &cgroup {
-            Ok(cgroup) => format!("can be made, as {}", cgroup.path().display()),
-            Err(why) => format!("NO: {why}; without it no claim over connections can be proven"),
-        },
-    );
-    let attached = Loaded::new(&options, cgroup::target(&cgroup)).and_then(|loaded| {
-        let mut attached = loaded.attach()?;
-        Ok((attached.verified_instructions()?, attached))
-    });
-    match attached {
-        Ok((instructions, attached)) => {
-            for state in &attached.sensors {
-                let purpose = SENSORS
-                    .iter()
-                    .find(|sensor| sensor.name == state.sensor)
-                    .map_or("", |sensor| sensor.purpose);
-                let finding = match &state.missing {
-                    Some(why) => format!("NO: {why}"),
-                    None => format!("{}: {purpose}", state.hook),
-                };
-                line(&format!("sensor {}", state.sensor), &finding);
-                if !state.cannot_see.is_empty() {
-                    line("", &format!("cannot see: {}", state.cannot_see));
-                }
-                if !state.tax.is_empty() {
-                    line("", &format!("only when asked for: {}", state.tax));
-                }
-            }
-            let counts: Vec<String> =
-                instructions.iter().map(|(program, count)| format!("{program} {count}")).collect();
-            line("verified instructions", &counts.join(", "));
-        }
-        Err(error) => {
-            usable = false;
-            line("sensors", &format!("NO: {error}"));
-        }
+    let mut attached = Loaded::new(&options, cgroup::target(cgroup))?.attach()?;
+    let instructions = attached.verified_instructions()?;
+    let finding = |state: &crate::record::schema::SensorState| SensorFinding {
+        sensor: state.sensor.clone(),
+        hook: state.missing.is_none().then(|| state.hook.clone()),
+        purpose: SENSORS
+            .iter()
+            .find(|sensor| sensor.name == state.sensor)
+            .map_or("", |sensor| sensor.purpose)
+            .into(),
+        missing: state.missing.clone(),
+        cannot_see: state.cannot_see.clone(),
+        tax: state.tax.clone(),
+    };
+    let sensors = attached.sensors.iter().map(finding).collect();
+    let named = |(program, count): (&str, u32)| (program.to_owned(), count);
+    Ok((sensors, instructions.into_iter().map(named).collect()))
+}
+
+fn plain<T>(sensor: &PlainSensor, tried: std::io::Result<T>, without: &str) -> SensorFinding {
+    SensorFinding {
+        sensor: sensor.name.into(),
+        hook: tried.is_ok().then(|| sensor.hook.into()),
+        purpose: sensor.purpose.into(),
+        missing: tried.err().map(|error| format!("{error}; without it {without}")),
+        cannot_see: sensor.cannot_see.into(),
+        tax: String::new(),
     }
-    let finding = match Watch::probe() {
-        Ok(()) => format!("{}: {}", FILES.hook, FILES.purpose),
-        Err(error) => format!(
-            "NO: {error}; without it no claim that forbids a program found here can be proven"
-        ),
-    };
-    line(&format!("sensor {}", FILES.name), &finding);
-    line("", &format!("cannot see: {}", FILES.cannot_see));
-    let finding = match MapStream::open(options.maps_ring_bytes(), false) {
-        Ok(_) => format!("{}: {}", MAPS.hook, MAPS.purpose),
-        Err(error) => format!("NO: {error}; without it no claim over programs can be proven"),
-    };
-    line(&format!("sensor {}", MAPS.name), &finding);
-    line("", &format!("cannot see: {}", MAPS.cannot_see));
-    line(
-        "verdict",
-        if usable {
-            "tracer run works here"
-        } else {
-            "tracer run does not work here: see the lines with NO"
-        },
-    );
-    Diagnosis { text, usable }
 }

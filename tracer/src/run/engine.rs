@@ -8,11 +8,13 @@ use std::{
         unix::process::ExitStatusExt as _,
     },
     path::PathBuf,
-    process::{Child, ExitStatus},
+    process::ExitStatus,
+    sync::{Arc, OnceLock},
     task::Poll,
     time::Duration,
 };
 
+use rustix::thread::CapabilitySet;
 use tokio::{
     io::{Interest, unix::AsyncFd},
     time::{Instant, sleep, sleep_until, timeout},
@@ -22,25 +24,29 @@ use tracer_ebpf::abi::{Fault, Kind};
 use super::{
     Settings,
     attach::TargetError,
+    broker::{Broker, Child},
     canary,
-    cgroup::{self, CommandCgroup, Doors},
+    capabilities::{self, Feature, Powerless},
+    cgroup::{self, CommandCgroup},
     collector::Collector,
     inherited,
     known::Known,
-    launch::{self, LaunchError, Launched, Perf},
+    launch::{LaunchError, Perf},
     libraries::libraries,
     machine::LiveMachine,
+    sandbox,
     settings::OnError,
-    signals::{OriginalMask, Received, Signals},
+    signals::{Received, Signals},
     tls::Tls,
     user::CallingUser,
     watch::Watch,
+    witness::ExecWitness,
 };
 use crate::{
     model::{Bytes, Device, FileId},
     perf::MapStream,
     policy::{self, Verdict},
-    probe::{Attached, FinalCounters, LoadError, Loaded, TlsSessions, sensors},
+    probe::{Attached, Enroller, FinalCounters, LoadError, Loaded, TlsSessions, sensors},
     record::{
         Record, Writer,
         schema::{
@@ -79,6 +85,12 @@ pub enum RunError {
     Canary(String),
     #[error(transparent)]
     Target(#[from] TargetError),
+    #[error(transparent)]
+    Powerless(#[from] Powerless),
+    #[error(
+        "tracer could not give up its rights, without which it reads nothing of others: {0}. What was started goes on"
+    )]
+    Unconfined(io::Error),
     #[error("{0}")]
     Io(#[from] io::Error),
 }
@@ -97,9 +109,11 @@ pub struct Finished {
 
 /// Traces the command to its end.
 pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
-    inherited::settle()?;
-    let (signals, mask) = Signals::block()?;
-    let cgroup = CommandCgroup::make();
+    let broker = settings.broker.clone();
+    let user = CallingUser::from_environment().map_err(io::Error::other)?;
+    check_capabilities(&settings, user.is_some(), user.is_some())?;
+    let signals = Signals::block()?;
+    let cgroup = broker.make_cgroup(None).and_then(CommandCgroup::made);
     if settings.probes.resolver {
         settings.probes.libraries = libraries(&settings.command);
     }
@@ -107,50 +121,53 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
-    let user = CallingUser::from_environment().map_err(io::Error::other)?;
     let reported = cgroup::report(&cgroup);
     let prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |_| {})?;
-    let mut session = Session::new(prepared, signals)?;
+    let mut session = Session::new(prepared, signals, broker)?;
 
-    let door = || cgroup.as_ref().ok().map(CommandCgroup::door).transpose();
-    let doors = || cgroup.as_ref().ok().map(CommandCgroup::doors).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, doors(), mask).await?;
-    let launched = launch::launch(
-        &settings.command,
-        enroll_command,
-        door()?,
-        user,
-        mask,
-        Perf {
-            counts_execs: settings.probes.hand_offs,
-            maps: (settings.probes.hand_offs || settings.probes.http)
-                .then(|| settings.probes.maps_ring_bytes()),
-            // A library is watched once its mapping is known.
-            at_once: settings.probes.http,
-        },
-    );
-    let (launched, launch_error) = match launched {
-        Ok(mut launched) => {
-            session.watch_maps(launched.maps.take())?;
-            session.collector.launched(launched.child.id())?;
-            (Some(launched), None)
+    session.canary(CanaryPhase::Start, &enroll_canary).await?;
+    let launched = session.launch(&settings, &enroll_command)?;
+    // Nothing of the command's has been read yet.
+    session.confine()?;
+    let (status, witness, launch_error) = match launched {
+        Ok((child, witness)) => {
+            let (status, witness) = session.follow(child, witness, &settings).await?;
+            (status, witness, None)
         }
-        Err(error) => (None, Some(error)),
-    };
-    let (status, witness) = match launched {
-        Some(launched) => session.follow(launched, &settings).await?,
-        None => (
-            CommandStatus::NotStarted(
-                launch_error.as_ref().map(ToString::to_string).unwrap_or_default(),
-            ),
+        Err(error) => (
+            CommandStatus::NotStarted(error.to_string()),
             Witness::Absent("the command was not started".into()),
+            Some(error),
         ),
     };
-    session.canary(CanaryPhase::End, enroll_last, doors(), mask).await?;
+    session.canary(CanaryPhase::End, &enroll_last).await?;
     let end = session.end(status.clone(), witness).await?;
     session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
+
+/// Whether tracer may do what the run needs; says what it will not see otherwise.
+pub(super) fn check_capabilities(
+    settings: &Settings,
+    has_caller: bool,
+    has_others: bool,
+) -> Result<(), Powerless> {
+    let asked = |feature| match feature {
+        Feature::Always => true,
+        Feature::Verdict => !settings.policies.is_empty(),
+        Feature::Caller => has_caller,
+        Feature::Others => has_others,
+        // Whether it is one shows when the cgroup is made, and what follows is said then.
+        Feature::ForeignCgroup => false,
+    };
+    for sentence in capabilities::check(capabilities::held(), asked)? {
+        eprintln!("tracer: {sentence}");
+    }
+    Ok(())
+}
+
+/// The command, and its witness if that was asked for, or why there is none.
+type Running = (Child, Option<Result<ExecWitness, String>>);
 
 /// What is there before anything is traced.
 pub(super) struct Prepared {
@@ -175,7 +192,7 @@ pub(super) fn prepare(
         .and_then(|user| user.home.clone())
         .or_else(|| std::env::var_os("HOME").map(PathBuf::from));
     let known = Known::search(settings, home, &identifier);
-    let mut machine = LiveMachine::new(identifier)?;
+    let mut machine = LiveMachine::new(identifier);
     let mut tls_sessions = None;
     if settings.probes.http {
         tls_sessions = Some(attached.take_tls_sessions()?);
@@ -206,6 +223,7 @@ pub(super) struct Session {
     pub(super) collector: Collector,
     attached: Attached,
     signals: Signals,
+    broker: Broker,
     readiness: Vec<AsyncFd<OwnedFd>>,
     canaries: Vec<Canary>,
     checks: Checks,
@@ -217,7 +235,7 @@ pub(super) struct Session {
 }
 
 impl Session {
-    pub(super) fn new(prepared: Prepared, signals: Signals) -> io::Result<Session> {
+    pub(super) fn new(prepared: Prepared, signals: Signals, broker: Broker) -> io::Result<Session> {
         let Prepared { collector, attached, tls_sessions } = prepared;
         // A descriptor of its own for each ring, to wait on: the rings stay with the collector.
         let rings = collector.rings();
@@ -238,6 +256,7 @@ impl Session {
             collector,
             attached,
             signals,
+            broker,
             readiness,
             canaries: Vec::new(),
             checks: Checks::default(),
@@ -257,14 +276,44 @@ impl Session {
         Ok(())
     }
 
-    fn watch_maps(&mut self, stream: Option<Result<MapStream, String>>) -> io::Result<()> {
-        if let Some(stream) = stream {
+    /// Starts the command, whose mappings are watched from here on.
+    fn launch(
+        &mut self,
+        settings: &Settings,
+        enroller: &Enroller,
+    ) -> io::Result<Result<Running, LaunchError>> {
+        let ring_bytes = settings.probes.maps_ring_bytes();
+        let perf = Perf {
+            counts_execs: settings.probes.hand_offs,
+            maps: (settings.probes.hand_offs || settings.probes.http).then_some(ring_bytes),
+            // A library is watched once its mapping is known.
+            at_once: settings.probes.http,
+        };
+        let name = settings.command.first().map(|name| name.to_string_lossy());
+        let started = match self.broker.launch(&name.unwrap_or_default(), enroller, perf)? {
+            Ok(started) => started,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let Some(events) = started.maps {
+            let map =
+                |events| MapStream::map(events, ring_bytes).map_err(|error| error.to_string());
+            let stream = events.and_then(map);
             if let Ok(stream) = &stream {
                 self.readiness.push(wait_on(stream.ready()?)?);
             }
             self.collector.watch_maps(stream);
         }
-        Ok(())
+        self.readiness.push(wait_on(started.child.end()?)?);
+        self.collector.launched(started.child.id)?;
+        let witness = started.witness.map(|witness| witness.map(ExecWitness::opened));
+        Ok(Ok((started.child, witness)))
+    }
+
+    /// Gives up for good what is not needed from here on. Whatever was written by others is read after this.
+    pub(super) fn confine(&mut self) -> Result<(), RunError> {
+        sandbox::confine(CapabilitySet::empty()).map_err(RunError::Unconfined)?;
+        self.attached.break_through(Arc::new(self.broker.clone()));
+        Ok(self.collector.confined(&self.broker)?)
     }
 
     /// Starts a canary and waits until all its events have come. At the start a probe that does
@@ -272,23 +321,22 @@ impl Session {
     pub(super) async fn canary(
         &mut self,
         phase: CanaryPhase,
-        enroller: crate::probe::Enroller,
-        doors: io::Result<Option<Doors>>,
-        mask: OriginalMask,
+        enroller: &Enroller,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let deadline = Instant::now() + CANARY_WAIT;
         let mut kinds = self.attached.canary_kinds.clone();
-        if !matches!(&doors, Ok(Some(doors)) if doors.outside.is_some()) {
+        // Only out of a cgroup of its own can one go and come back.
+        if !matches!(&self.collector.story.start.cgroup, Some(schema::CommandCgroup::Own { .. })) {
             kinds.retain(|kind| *kind != Kind::CgroupMove);
         }
-        let mut child = doors.and_then(|doors| canary::spawn(enroller, doors, mask));
+        let child = self.broker.canary(enroller);
         let (mut seen, mut ended) = (BTreeMap::new(), None);
-        if let Ok(canary::Canary { child, .. }) = &mut child {
+        if let Ok(child) = &child {
             loop {
                 self.collector.round()?;
                 seen = canary::seen(&kinds, &before, &self.collector.fold.canary_events);
-                ended = child.try_wait()?;
+                ended = child.ended()?;
                 if (ended.is_some() && seen.values().all(|seen| *seen))
                     || Instant::now() >= deadline
                 {
@@ -298,9 +346,11 @@ impl Session {
                 let _ = timeout(Duration::from_millis(1), any_readable(&self.readiness)).await;
             }
             if ended.is_none() {
-                child.kill()?;
-                child.wait()?;
+                child.signal(libc::SIGKILL)?;
             }
+        }
+        if child.is_err() {
+            self.broker.check()?;
         }
         let failed = match (child, ended) {
             (Err(error), _) => Some(error.to_string()),
@@ -325,18 +375,18 @@ impl Session {
     /// Drains until the command has ended and its descendants too, or the linger time is over.
     async fn follow(
         &mut self,
-        launched: Launched,
+        child: Child,
+        witness: Option<Result<ExecWitness, String>>,
         settings: &Settings,
     ) -> io::Result<(CommandStatus, Witness)> {
         let Settings { linger, progress, on_error, .. } = *settings;
         let mut stopped = false;
-        let Launched { mut child, witness, anchor, maps: _ } = launched;
         let mut ended: Option<(ExitStatus, Instant)> = None;
         loop {
             self.round()?;
             self.check();
             if ended.is_none() {
-                ended = child.try_wait()?.map(|status| (status, Instant::now() + linger));
+                ended = child.ended()?.map(|status| (status, Instant::now() + linger));
                 if ended.is_some() {
                     self.round()?;
                     if progress {
@@ -347,7 +397,7 @@ impl Session {
             if ended.is_none() && !stopped && self.should_stop(on_error) {
                 stopped = true;
                 say_stopped("the command gets SIGTERM");
-                send(&child, libc::SIGTERM);
+                child.signal(libc::SIGTERM)?;
             }
             let now = Instant::now();
             let over = ended.is_some_and(|(_, deadline)| {
@@ -365,7 +415,6 @@ impl Session {
             Some(Ok(Err(error))) => Witness::Absent(format!("it could not be read: {error}")),
             Some(Err(error)) => Witness::Absent(format!("it could not be opened: {error}")),
         };
-        drop(anchor);
         Ok((status, witness))
     }
 
@@ -406,6 +455,7 @@ impl Session {
                     if received?.signal != libc::SIGCHLD {
                         return Ok(());
                     }
+                    self.broker.check()?;
                 }
             }
         }
@@ -435,7 +485,7 @@ impl Session {
             () = sleep_until(self.next_check) => {}
             received = self.signals.next() => {
                 let received = received?;
-                self.on_signal(received, child, ended);
+                self.on_signal(received, child, ended)?;
             }
         }
         Ok(())
@@ -446,9 +496,9 @@ impl Session {
         received: Received,
         child: &Child,
         ended: &mut Option<(ExitStatus, Instant)>,
-    ) {
+    ) -> io::Result<()> {
         if received.signal == libc::SIGCHLD {
-            return;
+            return self.broker.check();
         }
         self.impatience += 1;
         if let Some((_, deadline)) = ended {
@@ -457,8 +507,9 @@ impl Session {
         } else if self.impatience >= IMPATIENT_AFTER {
             self.interrupted = true;
         } else if received.from_process {
-            send(child, received.signal);
+            child.signal(received.signal)?;
         }
+        Ok(())
     }
 
     fn should_stop(&self, on_error: OnError) -> bool {
@@ -594,14 +645,6 @@ fn say_stopped(what: &str) {
     );
 }
 
-/// To a child that was not waited for yet.
-fn send(child: &Child, signal: libc::c_int) {
-    if let Ok(pid) = libc::pid_t::try_from(child.id()) {
-        // SAFETY: the child was not waited for yet, so the pid is still its own.
-        unsafe { libc::kill(pid, signal) };
-    }
-}
-
 fn wait_on(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
     // SAFETY: AsyncFd owns the descriptor until it is dropped.
     Ok(unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) }?)
@@ -667,8 +710,28 @@ fn clock_ns(clock: libc::clockid_t) -> io::Result<i64> {
     }
 }
 
+/// `CLOCK_BOOTTIME` as the kernel side has it: in a time namespace, this process is told another one.
 pub(super) fn boottime_ns() -> io::Result<u64> {
-    clock_ns(libc::CLOCK_BOOTTIME).map(i64::unsigned_abs)
+    static OFFSET_NS: OnceLock<i64> = OnceLock::new();
+    let offset = OFFSET_NS.get_or_init(|| {
+        // No such file: no such namespaces.
+        let text = std::fs::read_to_string("/proc/self/timens_offsets").unwrap_or_default();
+        boottime_offset_ns(&text).unwrap_or(0)
+    });
+    clock_ns(libc::CLOCK_BOOTTIME).map(|told| told.saturating_sub(*offset).unsigned_abs())
+}
+
+/// Unix time minus that.
+pub(super) fn wall_offset_ns() -> io::Result<i64> {
+    Ok(clock_ns(libc::CLOCK_REALTIME)?.saturating_sub_unsigned(boottime_ns()?))
+}
+
+/// Of time_namespaces(7): a line is a clock, seconds and nanoseconds.
+fn boottime_offset_ns(text: &str) -> Option<i64> {
+    let line = text.lines().find_map(|line| line.strip_prefix("boottime"))?;
+    let mut numbers = line.split_whitespace().map(str::parse::<i64>);
+    let (seconds, nanoseconds) = (numbers.next()?.ok()?, numbers.next()?.ok()?);
+    seconds.checked_mul(1_000_000_000)?.checked_add(nanoseconds)
 }
 
 fn plain(sensor: &sensors::PlainSensor, missing: Option<String>) -> SensorState {
@@ -705,7 +768,7 @@ fn start_record(
         schema: SCHEMA,
         tracer: VERSION.into(),
         t_ns,
-        wall_offset_ns: clock_ns(libc::CLOCK_REALTIME)? - t_ns.cast_signed(),
+        wall_offset_ns: wall_offset_ns()?,
         host: Host {
             name: read("/proc/sys/kernel/hostname"),
             kernel: crate::probe::kernel_release(),
@@ -737,4 +800,16 @@ fn start_record(
         part_bytes: settings.part_bytes,
         attached: None,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::boottime_offset_ns;
+
+    #[test]
+    fn offsets_of_time_namespaces() {
+        let text = "monotonic           0         0\nboottime      -1000         7\n";
+        assert_eq!(boottime_offset_ns(text), Some(-999_999_999_993));
+        assert_eq!(boottime_offset_ns(""), None);
+    }
 }

@@ -1,12 +1,13 @@
 //! Starts the command so that nothing of it can run unseen.
 //!
 //! The child puts itself into the tracked tree before it becomes the calling user and before it
-//! executes anything, so there is no gap between start and trace, and nothing has to be waited for.
+//! executes anything, so there is no gap between start and trace, and nothing has to be waited for. All this
+//! happens in the broker, which has what the caller had.
 
 use std::{
     ffi::OsString,
     io,
-    os::unix::process::CommandExt as _,
+    os::{fd::OwnedFd, unix::process::CommandExt as _},
     process::{Child, Command},
     sync::mpsc,
     thread,
@@ -29,8 +30,8 @@ pub(super) struct Launched {
     pub(super) child: Child,
     /// Or why there is none; not there unless it is asked for.
     pub(super) witness: Option<Result<ExecWitness, String>>,
-    /// Executable mappings, if they are wanted.
-    pub(super) maps: Option<Result<MapStream, String>>,
+    /// Events of executable mappings, if they are wanted.
+    pub(super) maps: Option<Result<Vec<OwnedFd>, String>>,
     /// Keeps the thread alive that the witness was opened on.
     pub(super) anchor: mpsc::Sender<()>,
 }
@@ -106,7 +107,7 @@ pub(super) fn launch(
         .spawn(move || {
             let text = |error: io::Error| error.to_string();
             let witness = perf.counts_execs.then(|| ExecWitness::open().map_err(text));
-            let open = |bytes| MapStream::open(bytes, perf.at_once).map_err(text);
+            let open = |bytes| MapStream::events(bytes, perf.at_once).map_err(text);
             let maps = perf.maps.map(open);
             // A receiver that is gone means that tracer is ending: nothing to do.
             let _ = report.send((prepared.spawn(), witness, maps));

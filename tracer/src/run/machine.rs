@@ -6,17 +6,19 @@ use std::{
     io,
     os::unix::fs::MetadataExt as _,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use tracer_ebpf::abi::{exec_flag, unread};
 
 use super::{
     content::Contents,
+    engine::wall_offset_ns,
     tls::{Seen, Tls},
 };
 use crate::{
     model::{Bytes, ExecEvent, FileId, FileVersion},
-    probe::Identifier,
+    probe::{Identifier, Opener},
     record::schema::{KnownInterpreter, MappedFile},
     session::Machine,
 };
@@ -29,7 +31,7 @@ pub(super) struct LiveMachine {
     contents: Contents,
     /// Sizes of known copies: a file of another size is none of them.
     known_sizes: HashSet<u64>,
-    /// Realtime minus boot time, for times of change.
+    /// Realtime minus boot time, for times of change; the least that was seen.
     wall_offset_ns: i64,
     /// Mapped files that were looked at, with what stat(2) said then.
     looked_at: HashMap<(FileId, Bytes), (Stat, FileVersion)>,
@@ -46,20 +48,26 @@ type Stat = (u64, u64, u64, i64, i64);
 const INITIAL_PID_NS: u32 = 0xeffffffc;
 
 impl LiveMachine {
-    pub(super) fn new(identifier: Identifier) -> io::Result<LiveMachine> {
+    pub(super) fn new(identifier: Identifier) -> LiveMachine {
         let own_pid_ns = std::fs::metadata("/proc/self/ns/pid")
             .ok()
             .and_then(|metadata| u32::try_from(metadata.ino()).ok());
-        Ok(LiveMachine {
+        LiveMachine {
             own_pid_ns,
             identifier,
-            contents: Contents::new()?,
+            contents: Contents::new(),
             known_sizes: HashSet::new(),
             wall_offset_ns: 0,
             looked_at: HashMap::new(),
             interpreters: HashMap::new(),
             tls: None,
-        })
+        }
+    }
+
+    /// tracer has given up its rights: others open files, and they are read from now on.
+    pub(super) fn confined(&mut self, opener: Arc<dyn Opener>) -> io::Result<()> {
+        self.identifier.open_through(opener);
+        self.contents.start()
     }
 
     /// Unix time minus `CLOCK_BOOTTIME`.
@@ -165,10 +173,17 @@ impl LiveMachine {
         id: FileId,
         path: &Bytes,
     ) -> Result<FileVersion, String> {
+        // A clock that was set back makes changes look older than they are.
+        if let Ok(now) = wall_offset_ns() {
+            self.wall_offset_ns = self.wall_offset_ns.min(now);
+        }
         let key = (id, path.clone());
         let mut why = "no path leads to it any more".to_owned();
-        for at in self.paths_of_mapping(pid, path) {
-            let Ok(handle) = Identifier::open(&at) else { continue };
+        // Our own view first, where it has that very file: that of the process is not ours to look into.
+        let own = std::iter::once((path.as_path().to_owned(), true));
+        let paths = self.paths_of_mapping(pid, path).into_iter().map(|path| (path, false));
+        for (at, is_exact) in own.chain(paths) {
+            let Ok(handle) = self.identifier.open(&at) else { continue };
             let Ok(metadata) = handle.metadata() else { continue };
             let stat = (
                 metadata.dev(),
@@ -183,7 +198,7 @@ impl LiveMachine {
                 return Ok(*version);
             }
             let Some(version) = self.identifier.version_of(&handle) else { continue };
-            if version.id != id && !is_overlay(&handle) {
+            if version.id != id && (is_exact || !is_overlay(&handle)) {
                 why = "another file has its path now".into();
                 continue;
             }

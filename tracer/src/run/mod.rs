@@ -5,7 +5,9 @@
 //! ```
 
 mod attach;
+mod broker;
 pub mod canary;
+mod capabilities;
 mod cgroup;
 mod collector;
 mod content;
@@ -17,6 +19,7 @@ mod known;
 mod launch;
 mod libraries;
 mod machine;
+mod sandbox;
 mod settings;
 mod signals;
 mod tls;
@@ -25,7 +28,9 @@ mod watch;
 mod witness;
 
 pub use attach::{Join, Target, TargetError, attach};
-pub use doctor::{Diagnosis, diagnose};
+pub use broker::{Broker, Task};
+pub use capabilities::Powerless;
+pub use doctor::diagnose;
 pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};
 pub use inherited::stdout_was_closed;

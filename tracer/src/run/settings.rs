@@ -2,10 +2,13 @@
 
 use std::{ffi::OsString, io::Write, time::Duration};
 
+use super::Broker;
 use crate::{catalogue::Catalogue, policy::Policy, probe};
 
 /// A run.
 pub struct Settings {
+    /// What is done with the rights that tracer has at the start and no longer.
+    pub broker: Broker,
     pub command: Vec<OsString>,
     pub policies: Vec<Policy>,
     /// What the policies' names stand for.

@@ -32,7 +32,37 @@ impl std::fmt::Debug for OriginalMask {
     }
 }
 
+/// Signals that a command gets from tracer: those that end a program.
+pub(super) fn is_handed_on(signal: libc::c_int) -> bool {
+    signal == libc::SIGKILL || (HANDLED.contains(&signal) && signal != libc::SIGCHLD)
+}
+
+fn handled() -> libc::sigset_t {
+    // SAFETY: all zeroes is a valid signal set.
+    let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
+    // SAFETY: the set is writable.
+    unsafe { libc::sigemptyset(&raw mut set) };
+    for signal in HANDLED {
+        // SAFETY: the set was initialised above.
+        unsafe { libc::sigaddset(&raw mut set, signal) };
+    }
+    set
+}
+
 impl OriginalMask {
+    /// Blocks the signals in this thread and those it starts.
+    pub(super) fn block() -> io::Result<OriginalMask> {
+        let set = handled();
+        let mut before = set;
+        // SAFETY: both sets outlive the call.
+        let error =
+            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
+        if error != 0 {
+            return Err(io::Error::from_raw_os_error(error));
+        }
+        Ok(OriginalMask(before))
+    }
+
     /// Async-signal-safe.
     pub(super) fn restore(&self) -> io::Result<()> {
         // SAFETY: the set is initialised and outlives the call.
@@ -57,22 +87,9 @@ impl std::fmt::Debug for Signals {
 
 impl Signals {
     /// Blocks the signals in this thread and those it starts. Needs a running tokio runtime.
-    pub(super) fn block() -> io::Result<(Signals, OriginalMask)> {
-        // SAFETY: all zeroes is a valid signal set.
-        let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
-        // SAFETY: the set is writable.
-        unsafe { libc::sigemptyset(&raw mut set) };
-        for signal in HANDLED {
-            // SAFETY: the set was initialised above.
-            unsafe { libc::sigaddset(&raw mut set, signal) };
-        }
-        let mut before = set;
-        // SAFETY: both sets outlive the call.
-        let error =
-            unsafe { libc::pthread_sigmask(libc::SIG_BLOCK, &raw const set, &raw mut before) };
-        if error != 0 {
-            return Err(io::Error::from_raw_os_error(error));
-        }
+    pub(super) fn block() -> io::Result<Signals> {
+        OriginalMask::block()?;
+        let set = handled();
         // SAFETY: the set is initialised; -1 asks for a new descriptor.
         let fd =
             unsafe { libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK) };
@@ -83,7 +100,7 @@ impl Signals {
         let fd = unsafe { OwnedFd::from_raw_fd(fd) };
         // SAFETY: AsyncFd owns the descriptor until it is dropped.
         let descriptor = unsafe { AsyncFd::register(fd) }?;
-        Ok((Signals { descriptor }, OriginalMask(before)))
+        Ok(Signals { descriptor })
     }
 
     pub(super) async fn next(&mut self) -> io::Result<Received> {

@@ -7,9 +7,16 @@
 use std::{
     fs::File,
     io::{self, Read as _},
+    os::fd::OwnedFd,
 };
 
 use crate::perf;
+
+impl From<ExecWitness> for OwnedFd {
+    fn from(witness: ExecWitness) -> OwnedFd {
+        witness.event.into()
+    }
+}
 
 /// Counts execs of the descendants of the thread that opened it.
 #[derive(Debug)]
@@ -18,6 +25,11 @@ pub(super) struct ExecWitness {
 }
 
 impl ExecWitness {
+    /// The one that the broker has opened.
+    pub(super) fn opened(event: OwnedFd) -> ExecWitness {
+        ExecWitness { event: event.into() }
+    }
+
     /// Opens the counter on the calling thread.
     pub(super) fn open() -> io::Result<ExecWitness> {
         let id = perf::tracepoint_id("sched", "sched_process_exec")?;

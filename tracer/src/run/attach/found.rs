@@ -94,7 +94,7 @@ fn executed_file(
     path: Option<&Path>,
     identifier: &Identifier,
 ) -> Option<(ExecutedFile, u64)> {
-    let handle = Identifier::open(link).ok()?;
+    let handle = identifier.open(link).ok()?;
     let version = identifier.version_of(&handle)?;
     let metadata = handle.metadata().ok()?;
     let file = ExecutedFile {

@@ -24,8 +24,8 @@ use self::{
 };
 use super::{
     Settings,
-    engine::{Finished, RunError, Session, boottime_ns, prepare},
-    inherited,
+    engine::{Finished, RunError, Session, boottime_ns, check_capabilities, prepare},
+    sandbox,
     signals::Signals,
     user::CallingUser,
 };
@@ -54,12 +54,13 @@ const NO_MAPS: &str = "a process that runs already inherits no watch of what it 
 
 /// Traces what runs until it has ended, the time is over or a signal comes.
 pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
-    inherited::settle()?;
+    check_capabilities(&settings, false, true)?;
+    let broker = settings.broker.clone();
     let Place { to, members, cgroup, follow, doubt } = join.target.find()?;
     settings.probes.find = true;
     settings.probes.follow_cgroup = follow;
-    let (signals, mask) = Signals::block()?;
-    let cgroup = SharedCgroup::make(cgroup);
+    let signals = Signals::block()?;
+    let cgroup = SharedCgroup::make(cgroup, &broker);
     let programs_at = cgroup.as_ref().map_err(Clone::clone).and_then(SharedCgroup::target);
     let follows = follow && programs_at.is_ok();
     let mut loaded = Loaded::new(&settings.probes, programs_at)?;
@@ -81,9 +82,10 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     if settings.probes.hand_offs {
         prepared.collector.watch_maps(Err(NO_MAPS.into()));
     }
-    let mut session = Session::new(prepared, signals)?;
-    let doors = || cgroup.as_ref().ok().map(SharedCgroup::doors).transpose();
-    session.canary(CanaryPhase::Start, enroll_canary, doors(), mask).await?;
+    let mut session = Session::new(prepared, signals, broker)?;
+    // From here on packets of others can be read; processes are to be looked at still.
+    sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
+    session.canary(CanaryPhase::Start, &enroll_canary).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
     let mut searched = search::search(&mut finder, &members, boottime_ns)?;
@@ -91,11 +93,12 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
         (follow && !follows).then(|| "who joins the cgroup later is not followed".to_owned())
     }));
     describe(&mut session, &mut finder, searched)?;
+    session.confine()?;
     let for_ever = matches!(members, Members::Everybody);
     session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
-    session.canary(CanaryPhase::End, enroll_last, doors(), mask).await?;
+    session.canary(CanaryPhase::End, &enroll_last).await?;
     let status = CommandStatus::NoCommand;
     let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
     session.collector.hand_offs(&settings.catalogue);

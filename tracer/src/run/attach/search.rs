@@ -19,7 +19,7 @@ use std::{
 
 use tracer_ebpf::abi::{Finding, FoundProcess, Switch, found_state};
 
-use super::super::hierarchies;
+use super::super::{broker, hierarchies};
 use crate::{
     model::ProcessKey,
     probe::{Finder, PidFd},
@@ -114,7 +114,7 @@ impl Search<'_> {
             let mut new: Vec<Look> = looks
                 .iter()
                 .filter(|look| look.found.state == found_state::OUTSIDE)
-                .filter(|look| look.pid != std::process::id() && self.is_wanted(look))
+                .filter(|look| !broker::is_own(look.pid) && self.is_wanted(look))
                 .copied()
                 .collect();
             new.sort_by_key(Look::key_by_birth);

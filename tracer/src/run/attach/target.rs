@@ -8,7 +8,8 @@ use std::{
 
 use super::{
     super::{
-        cgroup::{self, CommandCgroup, Doors},
+        broker::Broker,
+        cgroup,
         hierarchies::{self, NoContainer, mounts, v2_directory, v2_path},
     },
     search::Members,
@@ -160,19 +161,16 @@ fn v2_of(mounts: &[hierarchies::Mount], pid: u32) -> Result<PathBuf, String> {
 #[derive(Debug)]
 pub(super) struct SharedCgroup {
     directory: PathBuf,
-    canaries: CommandCgroup,
 }
 
 impl SharedCgroup {
-    pub(super) fn make(directory: Result<PathBuf, String>) -> Result<SharedCgroup, String> {
+    pub(super) fn make(
+        directory: Result<PathBuf, String>,
+        broker: &Broker,
+    ) -> Result<SharedCgroup, String> {
         let directory = directory?;
-        let canaries = CommandCgroup::make_below(&directory)?;
-        Ok(SharedCgroup { directory, canaries })
-    }
-
-    pub(super) fn doors(&self) -> std::io::Result<Doors> {
-        // What is outside is others', and whoever comes in again may be followed.
-        Ok(Doors { inside: self.canaries.door()?, outside: None })
+        broker.make_cgroup(Some(&directory))?;
+        Ok(SharedCgroup { directory })
     }
 
     pub(super) fn target(&self) -> Result<CgroupTarget, String> {

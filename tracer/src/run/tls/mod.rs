@@ -12,12 +12,11 @@ use std::{
     ffi::OsString,
     fs::{self, File},
     io,
-    os::fd::AsRawFd as _,
-    path::{Path, PathBuf},
+    path::PathBuf,
 };
 
 use self::elf::Found;
-use super::{engine::boottime_ns, libraries::program, machine::is_overlay};
+use super::{broker, engine::boottime_ns, libraries::program, machine::is_overlay};
 use crate::{
     catalogue::Catalogue,
     model::{Bytes, Event, FileId, ProcessKey},
@@ -220,7 +219,7 @@ impl Tls {
         };
         let process = match who {
             Who::Process(process) => Some(process),
-            Who::Pid(pid) if pid == std::process::id() => return None,
+            Who::Pid(pid) if broker::is_own(pid) => return None,
             Who::Pid(pid) if global_pids => story.by_pid(pid, Some(t_ns)).latest(),
             Who::Pid(pid) => story.by_namespace_pid(pid, t_ns),
         };
@@ -251,7 +250,9 @@ fn usual_libraries() -> Vec<PathBuf> {
 fn open(id: FileId, paths: &[PathBuf], identifier: &Identifier) -> Result<File, &'static str> {
     let mut why = "no path leads to it any more";
     for path in paths {
-        let Ok(file) = File::open(path) else { continue };
+        let Ok(file) = identifier.open(path).and_then(|handle| identifier.read(&handle)) else {
+            continue;
+        };
         if identifier.version_of(&file).is_some_and(|version| version.id == id) || is_overlay(&file)
         {
             return Ok(file);
@@ -277,12 +278,10 @@ fn look(
     catalogue: &Catalogue,
     attached: &mut Attached,
 ) -> io::Result<State> {
-    // The file itself, whatever becomes of its name.
-    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     Ok(match elf::look(file.try_clone()?, is_program, catalogue) {
         Found::Nothing => State::NoTls,
         Found::Unreadable(library) => State::Unreadable { library },
-        Found::Readable(library) => match attached.watch_tls(Path::new(&path), &library) {
+        Found::Readable(library) => match attached.watch_tls(&file, &library) {
             Ok(()) => State::Watched { from_ns: boottime_ns()? },
             Err(error) => State::Failed { why: error.to_string() },
         },

@@ -18,6 +18,7 @@ use std::{
 };
 
 use super::{
+    super::broker::{self, Broker},
     fanotify::{self, Damage, Fanotify, Handle, RawEvent},
     marks::StatId,
     sightings::{Sighting, Sightings, Subject},
@@ -71,6 +72,7 @@ impl CredentialFiles {
     pub(super) fn new(
         catalogue: &Catalogue,
         home: Option<&Path>,
+        identifier: &Identifier,
         global_pids: bool,
     ) -> CredentialFiles {
         let sources = catalogue.credential_sources.clone();
@@ -89,7 +91,7 @@ impl CredentialFiles {
             events: FileEvents::default(),
         };
         for index in 0..all.places.len() {
-            let marked = all.mark(index);
+            let marked = all.mark(index, identifier);
             let Place { source, path, .. } = &all.places[index];
             let (source, shown) = (source.clone(), Bytes::from(path.as_path()));
             if path.file_name().is_some_and(|name| name == CONFIGURATION) {
@@ -117,21 +119,27 @@ impl CredentialFiles {
         }
     }
 
+    pub(super) fn mark_through(&mut self, broker: &Broker) {
+        for queue in self.opens.iter_mut().chain(&mut self.names) {
+            queue.mark_through(broker);
+        }
+    }
+
     pub(super) fn queues(&self) -> io::Result<Vec<OwnedFd>> {
         self.opens.iter().chain(&self.names).map(fanotify::waiting_on).collect()
     }
 
     /// Marks a place, or what is there of the way to it. Returns whether it is there.
-    fn mark(&mut self, index: usize) -> Result<bool, String> {
+    fn mark(&mut self, index: usize, identifier: &Identifier) -> Result<bool, String> {
         let text = |error: io::Error| error.to_string();
         let opens = self.opens.as_ref().map_err(ToString::to_string)?;
         let names = self.names.as_ref().map_err(ToString::to_string)?;
         let Some(place) = self.places.get_mut(index) else { return Ok(false) };
-        let (nearest, file) = nearest(&place.path).map_err(text)?;
+        let (nearest, file) = nearest(&place.path, identifier).map_err(text)?;
         let present = nearest == place.path;
         let metadata = file.metadata().map_err(text)?;
         if present {
-            place.real = std::fs::canonicalize(&place.path).ok();
+            place.real = std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).ok();
         }
         let folder = if metadata.is_dir() {
             Some((nearest.clone(), file))
@@ -139,7 +147,7 @@ impl CredentialFiles {
             self.by_file.insert(StatId::from(&metadata), index);
             opens.mark(&file, fanotify::USE).map_err(text)?;
             let folder = nearest.parent().unwrap_or(Path::new("/")).to_owned();
-            Identifier::open(&folder).ok().map(|open| (folder, open))
+            identifier.open(&folder).ok().map(|open| (folder, open))
         };
         let Some((path, folder)) = folder else { return Ok(present) };
         // Where nothing but the file itself is missing, its opening is seen through the folder.
@@ -147,7 +155,7 @@ impl CredentialFiles {
             opens.mark(&folder, fanotify::USE_CHILD).map_err(text)?;
         }
         names.mark(&folder, fanotify::APPEAR_IN).map_err(text)?;
-        let handle = Handle::of(&path).map_err(text)?;
+        let handle = Handle::of(&folder).map_err(text)?;
         if let Ok(rest) = place.path.strip_prefix(&path)
             && let Some(next) = rest.components().next()
             && rest.components().nth(1).is_some()
@@ -180,7 +188,7 @@ impl CredentialFiles {
         for event in raw {
             self.events.read += 1;
             let pid = event.pid;
-            if pid == std::process::id() {
+            if broker::is_own(pid) {
                 continue;
             }
             for subject in self.subjects(event, identifier) {
@@ -197,7 +205,10 @@ impl CredentialFiles {
     fn subjects(&mut self, event: RawEvent, identifier: &Identifier) -> Vec<Subject> {
         match &event.file {
             Some(file) => self.used(file, event.mask, identifier),
-            None => event.entry.and_then(|entry| self.appeared(entry)).into_iter().collect(),
+            None => {
+                let entry = event.entry;
+                entry.and_then(|entry| self.appeared(entry, identifier)).into_iter().collect()
+            }
         }
     }
 
@@ -228,9 +239,9 @@ impl CredentialFiles {
     }
 
     /// What was made or moved into a folder.
-    fn appeared(&mut self, entry: (Handle, Bytes)) -> Option<Subject> {
+    fn appeared(&mut self, entry: (Handle, Bytes), identifier: &Identifier) -> Option<Subject> {
         if let Some(indexes) = self.awaited.remove(&entry) {
-            return self.came_into_being(&indexes);
+            return self.came_into_being(&indexes, identifier);
         }
         let (folder, name) = entry;
         let path = self.folders.get(&folder)?.join(name.as_path());
@@ -241,10 +252,10 @@ impl CredentialFiles {
 
     /// Part of the way to places came into being. They are marked now, and what was opened there in
     /// between is unknown.
-    fn came_into_being(&mut self, indexes: &[usize]) -> Option<Subject> {
+    fn came_into_being(&mut self, indexes: &[usize], identifier: &Identifier) -> Option<Subject> {
         let mut first = None;
         for index in indexes {
-            let failed = self.mark(*index).err();
+            let failed = self.mark(*index, identifier).err();
             let Place { source, path, .. } = self.places.get(*index)?;
             let shown = Bytes::from(path.as_path());
             let why = format!(
@@ -282,10 +293,10 @@ impl CredentialFiles {
 }
 
 /// The longest part of a path that is there, opened.
-fn nearest(path: &Path) -> io::Result<(PathBuf, File)> {
+fn nearest(path: &Path, identifier: &Identifier) -> io::Result<(PathBuf, File)> {
     let mut error = None;
     for part in path.ancestors() {
-        match Identifier::open(part) {
+        match identifier.open(part) {
             Ok(file) => return Ok((part.to_owned(), file)),
             Err(why)
                 if matches!(why.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) =>

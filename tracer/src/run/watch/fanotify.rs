@@ -5,14 +5,10 @@ use std::{
     ffi::CString,
     fs::File,
     io::{self, Read as _},
-    os::{
-        fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
-        unix::ffi::OsStrExt as _,
-    },
-    path::Path,
+    os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
-use crate::model::Bytes;
+use crate::{model::Bytes, run::broker::Broker};
 
 /// To open a file, also by the kernel for an exec.
 pub(super) const OPEN: u64 = libc::FAN_OPEN | libc::FAN_OPEN_EXEC;
@@ -34,6 +30,8 @@ pub(super) const APPEAR_IN: u64 = libc::FAN_CREATE | libc::FAN_MOVED_TO | libc::
 #[derive(Debug)]
 pub(super) struct Fanotify {
     queue: File,
+    /// Who marks files when tracer may not do so itself any more.
+    broker: Option<Broker>,
 }
 
 #[derive(Debug)]
@@ -83,18 +81,19 @@ impl Fanotify {
             return Err(io::Error::last_os_error());
         }
         // SAFETY: the kernel just returned this descriptor and nobody else has it.
-        Ok(Fanotify { queue: unsafe { File::from_raw_fd(queue) } })
+        Ok(Fanotify { queue: unsafe { File::from_raw_fd(queue) }, broker: None })
     }
 
     /// Marks the inode behind a descriptor, which may be one of `O_PATH`.
     pub(super) fn mark(&self, file: &File, mask: u64) -> io::Result<()> {
-        let this = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
-        let queue = self.queue.as_raw_fd();
-        // SAFETY: the path is NUL-terminated.
-        let result = unsafe {
-            libc::fanotify_mark(queue, libc::FAN_MARK_ADD, mask, libc::AT_FDCWD, this.as_ptr())
-        };
-        if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
+        match &self.broker {
+            Some(broker) => broker.mark(self.queue.as_fd(), file.as_fd(), mask),
+            None => mark(self.queue.as_fd(), file.as_fd(), mask),
+        }
+    }
+
+    pub(super) fn mark_through(&mut self, broker: &Broker) {
+        self.broker = Some(broker.clone());
     }
 
     /// Hands on everything that is queued.
@@ -116,6 +115,26 @@ impl Fanotify {
         }
         damage
     }
+}
+
+/// The kernel asks whether the caller may read the file.
+pub(in crate::run) fn mark(
+    queue: BorrowedFd<'_>,
+    file: BorrowedFd<'_>,
+    mask: u64,
+) -> io::Result<()> {
+    let this = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    // SAFETY: the path is NUL-terminated.
+    let result = unsafe {
+        libc::fanotify_mark(
+            queue.as_raw_fd(),
+            libc::FAN_MARK_ADD,
+            mask,
+            libc::AT_FDCWD,
+            this.as_ptr(),
+        )
+    };
+    if result != 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
 }
 
 impl AsFd for Fanotify {
@@ -181,14 +200,14 @@ fn entry(mut records: &[u8]) -> Option<(Handle, Bytes)> {
 }
 
 impl Handle {
-    /// Of the folder or file at a path.
-    pub(super) fn of(path: &Path) -> io::Result<Handle> {
+    /// Of the folder or file behind a descriptor, which may be one of `O_PATH`.
+    pub(super) fn of(file: &File) -> io::Result<Handle> {
         // From 6.6 on file systems that cannot open by handle can still name by one.
         const AT_HANDLE_FID: libc::c_int = 0x200;
-        Handle::with_flags(path, 0).or_else(|_| Handle::with_flags(path, AT_HANDLE_FID))
+        Handle::with_flags(file, 0).or_else(|_| Handle::with_flags(file, AT_HANDLE_FID))
     }
 
-    fn with_flags(path: &Path, flags: libc::c_int) -> io::Result<Handle> {
+    fn with_flags(file: &File, flags: libc::c_int) -> io::Result<Handle> {
         const BYTES_MAX: usize = 128; // MAX_HANDLE_SZ
         /// `struct file_handle` with room for any handle.
         #[repr(C)]
@@ -197,7 +216,7 @@ impl Handle {
             kind: i32,
             bytes: [u8; BYTES_MAX],
         }
-        let path = CString::new(path.as_os_str().as_bytes())?;
+        let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
         let mut room = Room { len: BYTES_MAX as u32, kind: 0, bytes: [0; BYTES_MAX] };
         let mut mount = 0;
         // SAFETY: the path is NUL-terminated, and `room` is a file_handle whose `len` bytes follow.

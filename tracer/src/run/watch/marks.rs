@@ -52,8 +52,8 @@ pub(super) struct Point {
 
 impl Point {
     /// Whether something else is there now than at the start.
-    pub(super) fn is_new(&self) -> bool {
-        let is = std::fs::metadata(&self.path).ok().map(|metadata| StatId::from(&metadata));
+    pub(super) fn is_new(&self, identifier: &Identifier) -> bool {
+        let is = stat(&self.path, identifier);
         is.is_some() && is != self.was
     }
 }
@@ -111,7 +111,7 @@ impl Marks {
         identifier: &Identifier,
     ) -> Result<(), String> {
         let queue = queue.as_ref().map_err(ToString::to_string)?;
-        let file = Identifier::open(copy.path.as_path()).map_err(|error| error.to_string())?;
+        let file = Identifier::open_here(copy.path.as_path()).map_err(|error| error.to_string())?;
         if identifier.version_of(&file).is_none_or(|version| version.id != copy.file) {
             return Err("it was replaced while tracing was prepared".into());
         }
@@ -133,7 +133,7 @@ impl Marks {
         program: &str,
         path: &Path,
     ) -> Result<(), String> {
-        let folder = match Identifier::open(path) {
+        let folder = match Identifier::open_here(path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
             other => other.map_err(|error| error.to_string())?,
         };
@@ -145,7 +145,7 @@ impl Marks {
         let entries = std::fs::read_dir(path).map_err(|error| error.to_string())?;
         for entry in entries.take(FILES_MAX) {
             let entry = entry.map_err(|error| error.to_string())?;
-            let Ok(file) = Identifier::open(&entry.path()) else { continue };
+            let Ok(file) = Identifier::open_here(&entry.path()) else { continue };
             if file.metadata().is_ok_and(|metadata| metadata.is_file()) {
                 queue.mark(&file, fanotify::OPEN).map_err(|error| error.to_string())?;
                 self.report.marks += 1;
@@ -160,6 +160,7 @@ impl Marks {
         queue: &io::Result<Fanotify>,
         catalogue: &Catalogue,
         home: Option<&Path>,
+        identifier: &Identifier,
     ) {
         for entry in &catalogue.hand_offs {
             match entry.kind {
@@ -168,7 +169,7 @@ impl Marks {
             }
             for path in entry.paths.iter().flat_map(|pattern| paths(pattern, home)) {
                 let index = self.points.len();
-                let was = std::fs::metadata(&path).ok().map(|metadata| StatId::from(&metadata));
+                let was = stat(&path, identifier);
                 if let Err(why) = self.point(queue, &path, index) {
                     let why = format!("{} is not watched: {why}", path.display());
                     self.gap(Watched::HandOff(entry.name.clone()), why);
@@ -189,7 +190,7 @@ impl Marks {
         path: &Path,
         index: usize,
     ) -> Result<(), String> {
-        let file = match Identifier::open(path) {
+        let file = match Identifier::open_here(path) {
             Err(error) if is_absent(&error) => return Ok(()),
             other => other.map_err(|error| error.to_string())?,
         };
@@ -205,7 +206,9 @@ impl Marks {
             )
         };
         queue.mark(&file, mask).map_err(|error| error.to_string())?;
-        let handle = Handle::of(folder.unwrap_or(path)).map_err(|error| error.to_string())?;
+        let folder = Identifier::open_here(folder.unwrap_or(path));
+        let handle =
+            folder.and_then(|folder| Handle::of(&folder)).map_err(|error| error.to_string())?;
         self.by_entry.entry((handle, name)).or_insert(index);
         self.report.marks += 1;
         Ok(())
@@ -233,6 +236,11 @@ impl Marks {
         all.dedup();
         all
     }
+}
+
+fn stat(path: &Path, identifier: &Identifier) -> Option<StatId> {
+    let metadata = identifier.open(path).and_then(|file| file.metadata());
+    metadata.ok().map(|metadata| StatId::from(&metadata))
 }
 
 fn is_absent(error: &io::Error) -> bool {

@@ -10,6 +10,8 @@ mod fanotify;
 mod marks;
 mod sightings;
 
+pub(super) use fanotify::mark as fanotify_mark;
+
 use std::{
     collections::{BTreeMap, HashSet},
     fs::File,
@@ -24,6 +26,7 @@ use self::{
     marks::{Marks, StatId},
     sightings::{Sighting, Sightings, Subject},
 };
+use super::broker::{self, Broker};
 use crate::{
     catalogue::Catalogue,
     model::Bytes,
@@ -69,14 +72,19 @@ impl Watch {
         let refused = opens.as_ref().err().or(changes.as_ref().err()).map(ToString::to_string);
         let mut marks = Marks::default();
         marks.programs(&opens, &wanted.copies, &wanted.packages, identifier);
-        marks.hand_offs(&changes, wanted.catalogue, wanted.home);
+        marks.hand_offs(&changes, wanted.catalogue, wanted.home, identifier);
         Watch {
             refused,
             opens: opens.ok(),
             changes: changes.ok(),
             marks,
             sightings: Sightings::new(global_pids),
-            credentials: CredentialFiles::new(wanted.catalogue, wanted.home, global_pids),
+            credentials: CredentialFiles::new(
+                wanted.catalogue,
+                wanted.home,
+                identifier,
+                global_pids,
+            ),
             emptied_ns: 0,
             events: FileEvents::default(),
         }
@@ -128,7 +136,7 @@ impl Watch {
         let mut unknown = 0;
         let mut take = |event: RawEvent| {
             events.read += 1;
-            if event.pid == std::process::id() {
+            if broker::is_own(event.pid) {
                 return;
             }
             let subject = match (&event.file, &event.entry) {
@@ -170,6 +178,14 @@ impl Watch {
         Ok(())
     }
 
+    /// From now on files are marked by the broker.
+    pub(super) fn mark_through(&mut self, broker: &Broker) {
+        for queue in self.opens.iter_mut().chain(&mut self.changes) {
+            queue.mark_through(broker);
+        }
+        self.credentials.mark_through(broker);
+    }
+
     /// What the command finds open when it starts.
     pub(super) fn inherited(&mut self, pid: u32, now_ns: u64) {
         for file in inheritable_files() {
@@ -201,8 +217,8 @@ impl Watch {
     }
 
     /// Hand-offs of which no event tells: what came into being or was replaced as a whole.
-    pub(super) fn replaced(&self, now_ns: u64) -> Vec<Record> {
-        let new = self.marks.points.iter().filter(|point| point.is_new());
+    pub(super) fn replaced(&self, identifier: &Identifier, now_ns: u64) -> Vec<Record> {
+        let new = self.marks.points.iter().filter(|point| point.is_new(identifier));
         new.map(|point| {
             Record::HandOff(HandOff {
                 t_ns: now_ns,
@@ -258,5 +274,5 @@ fn inheritable_files() -> Vec<File> {
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         (flags >= 0 && flags & libc::FD_CLOEXEC == 0).then_some(entry.path())
     });
-    descriptors.filter_map(|path: PathBuf| Identifier::open(&path).ok()).collect()
+    descriptors.filter_map(|path: PathBuf| Identifier::open_here(&path).ok()).collect()
 }
