@@ -71,7 +71,7 @@ pub(crate) const NEEDS: &[Need] = &[
         capability: CapabilitySet::NET_RAW,
         feature: Feature::Always,
         to: "to try the probe of raw sockets with the canary",
-        without: None,
+        without: Some("nothing is started where the sockets of a cgroup are watched"),
     },
     Need {
         name: "CAP_SYS_ADMIN",
