@@ -80,7 +80,8 @@ fn one_line(text: &str) -> String {
 /// Folders differ from run to run and from machine to machine.
 fn hide_folders(text: &str) -> String {
     let fixtures = crate::fixtures().display().to_string();
-    let text = text.replace(&fixtures, "$FIXTURES");
+    let root = fixtures.trim_end_matches("/tests/fixtures");
+    let text = text.replace(&fixtures, "$FIXTURES").replace(root, "$ROOT");
     let mut words = text.split("/tmp/tracer-test-");
     let first = words.next().unwrap_or_default().to_owned();
     words.fold(first, |text, word| {
