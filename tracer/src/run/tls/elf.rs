@@ -299,4 +299,26 @@ mod tests {
         let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         assert_eq!(look(File::open(text).unwrap(), true, catalogue), Found::Nothing);
     }
+
+    #[test]
+    fn a_build_that_is_known_needs_no_names() {
+        let library = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/libssl.bin");
+        let entry = |id: &str| {
+            format!(
+                "[[tls-functions]]\nname = 'x'\nbuild-id = '{id}'\nwrite = 868\nread-ex = 912\nend = 930\n"
+            )
+        };
+        let functions = |id: &str| {
+            let catalogue = Catalogue::with_texts([("test", entry(id).as_str())]).unwrap();
+            match look(File::open(library).unwrap(), false, &catalogue) {
+                Found::Readable(found) => found.functions,
+                other => panic!("{other:?}"),
+            }
+        };
+        let (write, read) = (TlsFunction::Write, TlsFunction::ReadEx);
+        let known = functions("9ae3759536314ef0fd7be9302197dad79f6806e3");
+        assert_eq!(known, [(write, 868), (read, 912), (TlsFunction::End, 930)]);
+        // Another build of it is read by its names.
+        assert_ne!(functions("00"), known);
+    }
 }
