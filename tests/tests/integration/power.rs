@@ -131,9 +131,9 @@ fn exact_capabilities(scratch: &Scratch) -> Result<()> {
     }
 
     let caller = of(&["always", "with a policy", "behind sudo", "behind sudo, and to attach"])?;
-    // A file that has no name any more and that its user alone may read, in a folder of his.
+    // A file that its user alone may read, of a process that lives long enough to be looked at.
     scratch.give_to(NOBODY)?;
-    let line = "cp /bin/true gone; chmod 700 gone; (rm gone; sleep 0.2) & ./gone; wait";
+    let line = "cp /bin/sleep gone; chmod 700 gone; ./gone 0.5 & sleep 0.2; rm gone; wait";
     let run = as_nobody(scratch.run(["sh", "-c", line]).policy("no-aws-cli"));
     let run = limited(run, caller, &cgroup)?.record()?;
     run.proven()?;
