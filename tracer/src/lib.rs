@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! probe ─► rings ─► ingest ─► model::Event ─► session::Fold ─► record::Record ─┬─► recording
+//!                                                                              ├─► otlp, a collector
 //!                                                                              └─► session::Story
 //!                                             recording ─► record::read ─► Story ─► policy::judge ─► report
 //! ```
@@ -23,5 +24,6 @@ pub mod record;
 pub mod catalogue;
 pub mod compare;
 pub mod evidence;
+pub mod otlp;
 pub mod policy;
 pub mod report;

@@ -15,6 +15,7 @@ use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     catalogue::Catalogue,
     cli::{self, Cli, Command, ExitCodeOf, SchemaOf, exit},
+    otlp::Delivery,
     policy::{self, Ruling},
     probe,
     record::{self, Existing, Integrity, schema::CommandStatus},
@@ -132,9 +133,12 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         output,
         part_bytes: arguments.writing.rotate,
         on_error: on_error(arguments.writing.on_error),
+        collector: arguments.writing.otlp_endpoint,
         probes,
         http_fields: arguments.http_fields,
         linger: Duration::from_secs(arguments.linger),
+        // What is signed says what the tree did.
+        summary: !arguments.quiet || arguments.sign.is_some(),
         progress: !arguments.quiet && io::stderr().is_terminal(),
     };
     let runtime = tokio::runtime::Builder::new_current_thread()
@@ -151,11 +155,25 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         // With nobody reading standard error there is nobody to tell.
         let _ = io::stderr().write_all(summary.as_bytes());
     }
+    say_what_was_delivered(finished.delivery.as_ref(), arguments.quiet);
     let code = run_code(&finished, arguments.exit_code);
     if let Some(signing) = signing {
         signing.finish(&finished)?;
     }
     Ok(code)
+}
+
+/// Says what a collector did not take, whatever else is to be quiet.
+fn say_what_was_delivered(delivery: Option<&Delivery>, quiet: bool) {
+    let Some(delivery) = delivery else { return };
+    if !delivery.is_whole() {
+        eprintln!(
+            "tracer: {delivery}. The recording (--output) has everything; \
+             `tracer report --otlp-endpoint URL RECORDING` sends it again"
+        );
+    } else if !quiet {
+        eprintln!("tracer: {delivery}");
+    }
 }
 
 fn say_cut_short(error: &io::Error) {

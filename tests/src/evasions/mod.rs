@@ -13,10 +13,10 @@ mod stage;
 pub mod table;
 mod tracer;
 
+pub(crate) use self::stage::debian_tools;
 pub(crate) use self::stage::{Cgroups, UNSUPPORTED, odd_programs};
-pub(crate) use self::stage::{debian_tools, tools};
 pub use self::{
-    stage::Stage,
+    stage::{Stage, tools},
     tracer::{Ruling, Trial, trial},
 };
 

@@ -240,7 +240,7 @@ pub(crate) fn odd_programs(texts: &[&str]) -> BTreeSet<String> {
         .collect()
 }
 
-pub(crate) fn tools() -> PathBuf {
+pub fn tools() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/tools")
 }
 

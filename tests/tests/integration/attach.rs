@@ -20,7 +20,7 @@ use tracer::{
     },
     session::Story,
 };
-use tracer_tests::{debian_tool, scratch::MARK};
+use tracer_tests::scratch::MARK;
 
 use crate::{
     Test,
@@ -34,15 +34,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("sockets", sockets),
     ("connections_from_arming", connections_from_arming),
     ("cgroup", cgroup),
-    ("containers", containers),
-    ("shared_pid_namespace", shared_pid_namespace),
     ("host", host),
     ("ends", ends),
     ("refused", refused),
 ];
 
 /// Something that runs before tracer comes.
-struct Workload(Child);
+pub(crate) struct Workload(Child);
 
 impl Workload {
     fn start(scratch: &Scratch, command: &mut Command) -> Result<Workload> {
@@ -52,11 +50,11 @@ impl Workload {
         Ok(Workload(child.with_context(|| format!("cannot start {command:?}"))?))
     }
 
-    fn shell(scratch: &Scratch, script: &str) -> Result<Workload> {
+    pub(crate) fn shell(scratch: &Scratch, script: &str) -> Result<Workload> {
         Workload::start(scratch, Command::new("/bin/sh").args(["-c", script]))
     }
 
-    fn pid(&self) -> String {
+    pub(crate) fn pid(&self) -> String {
         self.0.id().to_string()
     }
 }
@@ -69,21 +67,21 @@ impl Drop for Workload {
 }
 
 /// A tracer that is attached.
-struct Attached {
+pub(crate) struct Attached {
     tracer: Child,
-    recording: PathBuf,
+    pub(crate) recording: PathBuf,
 }
 
 /// What it recorded.
-struct Seen {
-    code: i32,
-    story: Story,
-    verdict: Option<Verdict>,
+pub(crate) struct Seen {
+    pub(crate) code: i32,
+    pub(crate) story: Story,
+    pub(crate) verdict: Option<Verdict>,
 }
 
-const LONGEST: Duration = Duration::from_secs(60);
+const LONGEST: Duration = Duration::from_secs(120);
 
-fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T> {
+pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T> {
     let deadline = Instant::now() + LONGEST;
     loop {
         if let Some(value) = done() {
@@ -96,7 +94,7 @@ fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T> {
 
 impl Attached {
     /// Returns when it has found everybody.
-    fn to(scratch: &Scratch, target: &[&str], options: &[&str]) -> Result<Attached> {
+    pub(crate) fn to(scratch: &Scratch, target: &[&str], options: &[&str]) -> Result<Attached> {
         let number = scratch.path().read_dir()?.count();
         let recording = scratch.file(format!("attached-{number}.jsonl"));
         let mut tracer = scratch.tracer(&["attach"]).option("-q").option("-o").option(&recording);
@@ -108,22 +106,26 @@ impl Attached {
         Ok(attached)
     }
 
-    fn has(&self, text: &str) -> bool {
+    pub(crate) fn has(&self, text: &str) -> bool {
         fs::read_to_string(&self.recording).is_ok_and(|recording| recording.contains(text))
     }
 
-    fn signal(&self, signal: Signal) -> Result<()> {
+    pub(crate) fn pid(&self) -> u32 {
+        self.tracer.id()
+    }
+
+    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
         let pid = i32::try_from(self.tracer.id()).ok().and_then(Pid::from_raw).context("a pid")?;
         Ok(rustix::process::kill_process(pid, signal)?)
     }
 
-    fn stop(self) -> Result<Seen> {
+    pub(crate) fn stop(self) -> Result<Seen> {
         self.signal(Signal::TERM)?;
         self.end()
     }
 
     /// Waits for its end.
-    fn end(mut self) -> Result<Seen> {
+    pub(crate) fn end(mut self) -> Result<Seen> {
         let code = wait_for(&mut self.tracer)?.code().context("a signal ended tracer")?;
         let story = Story::of(record::read(&self.recording)?);
         ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
@@ -139,7 +141,7 @@ impl Attached {
 }
 
 impl Seen {
-    fn rules(&self, ruling: Ruling) -> Result<&Seen> {
+    pub(crate) fn rules(&self, ruling: Ruling) -> Result<&Seen> {
         let verdict = self.verdict.as_ref().context("no verdict")?;
         ensure!(verdict.overall == ruling, "{:?}: {verdict:#?}", verdict.overall);
         let code = match ruling {
@@ -159,7 +161,7 @@ impl Seen {
     }
 
     /// Processes that executed a file of that name, not counting those that ran it when they were found.
-    fn executed(&self, name: &str) -> Vec<ProcessKey> {
+    pub(crate) fn executed(&self, name: &str) -> Vec<ProcessKey> {
         let execs = self.story.execs_in_order().filter(|exec| !exec.found);
         let of = execs.filter(|exec| {
             exec.filename.as_ref().is_some_and(|file| file.base_name() == name.as_bytes())
@@ -213,7 +215,7 @@ fn tree(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-fn v2_mount() -> Result<Option<PathBuf>> {
+pub(crate) fn v2_mount() -> Result<Option<PathBuf>> {
     let mounts = fs::read_to_string("/proc/self/mounts")?;
     let mount = mounts.lines().map(|line| line.split(' ')).find_map(|mut fields| {
         let point = fields.nth(1)?;
@@ -413,176 +415,6 @@ fn cgroup(scratch: &Scratch) -> Result<()> {
         anyhow::bail!("{:?}", seen.story.start.cgroup)
     };
     ensure!(recorded.as_path() == cgroup.0, "{recorded:?}");
-    Ok(())
-}
-
-/// A container of runc's, gone afterwards.
-struct Container<'a> {
-    runc: PathBuf,
-    scratch: &'a Scratch,
-    id: String,
-    process: Child,
-}
-
-/// A bundle with a shell of its own libraries; `change` edits the specification by Python.
-fn bundle(scratch: &Scratch, runc: &Path, name: &str, change: &str) -> Result<PathBuf> {
-    let folder = scratch.folder(name)?;
-    let script = format!(
-        "set -e; mkdir -p root/bin root/usr/bin root/proc root/sys root/dev root/tmp root/work\n\
-         for program in /bin/sh /bin/sleep /bin/true /usr/bin/uname {extra}; do\n\
-         cp --parents $program $(ldd $program | grep -o '/[^ ]*') root; done\n\
-         test -e root/bin/sh || cp /bin/sh /bin/sleep /bin/true root/bin\n\
-         {runc} spec\n\
-         /usr/bin/python3 -c 'import json, sys; spec = json.load(open(\"config.json\"))\n\
-         own = spec[\"process\"]; own[\"terminal\"] = False; spec[\"root\"] = {{\"path\": \"root\"}}\n\
-         exec(sys.argv[1])\n\
-         json.dump(spec, open(\"config.json\", \"w\"))' \"$CHANGE\"",
-        extra = crate::harness::tracer_program().display(),
-        runc = runc.display()
-    );
-    let mut make = Command::new("/bin/sh");
-    let made = make.args(["-c", &script]).env("CHANGE", change).current_dir(&folder).output()?;
-    ensure!(made.status.success(), "no bundle: {}", String::from_utf8_lossy(&made.stderr));
-    Ok(folder)
-}
-
-impl Container<'_> {
-    fn run<'a>(
-        scratch: &'a Scratch,
-        runc: &Path,
-        id: &str,
-        bundle: &Path,
-    ) -> Result<Container<'a>> {
-        let mut command = Command::new(runc);
-        command.arg("--root").arg(scratch.file("state")).args(["run", id]).current_dir(bundle);
-        command.env(MARK, scratch.mark()).stdin(Stdio::null());
-        let log = fs::File::create(scratch.file(format!("{id}.log")))?;
-        let process = command.stdout(log.try_clone()?).stderr(log).spawn()?;
-        Ok(Container { runc: runc.into(), scratch, id: id.into(), process })
-    }
-
-    fn log(&self) -> String {
-        fs::read_to_string(self.scratch.file(format!("{}.log", self.id))).unwrap_or_default()
-    }
-
-    /// The host's number of its first process.
-    fn pid(&self) -> Result<u32> {
-        let state = self.scratch.file("state").join(&self.id).join("state.json");
-        until(&format!("the container {}: {}", self.id, self.log()), || {
-            let state: serde_json::Value =
-                serde_json::from_str(&fs::read_to_string(&state).ok()?).ok()?;
-            u32::try_from(state["init_process_pid"].as_u64()?).ok().filter(|pid| *pid > 0)
-        })
-    }
-}
-
-impl Drop for Container<'_> {
-    fn drop(&mut self) {
-        let root = self.scratch.file("state");
-        let mut delete = Command::new(&self.runc);
-        let _ = delete.arg("--root").arg(root).args(["delete", "--force", &self.id]).output();
-        let _ = self.process.kill();
-        let _ = self.process.wait();
-    }
-}
-
-/// Containers of runc's are joined by the beginning of their ID.
-fn containers(scratch: &Scratch) -> Result<()> {
-    let runc = debian_tool("runc")?;
-    // As docker and podman name theirs.
-    let digits = format!("{:08x}", std::process::id());
-    let ids = ["aa", "ab"].map(|end| format!("{}{end}{}", digits, "0".repeat(54)));
-    let mut running = Vec::new();
-    for id in &ids {
-        let change = format!(
-            "own[\"args\"] = [\"/bin/sh\", \"-c\", \"while [ ! -e /work/go ]; do sleep 0.05; done; uname\"]; \
-             own[\"env\"].append(\"{MARK}={}\"); spec[\"root\"][\"readonly\"] = False; \
-             spec[\"linux\"][\"cgroupsPath\"] = \"/docker/{id}\"",
-            scratch.mark()
-        );
-        let folder = bundle(scratch, &runc, &format!("bundle-{}", &id[..10]), &change)?;
-        let container = Container::run(scratch, &runc, id, &folder)?;
-        container.pid()?;
-        running.push((container, folder));
-    }
-    let ambiguous = scratch.tracer(&["attach", "--container", &digits]).output()?;
-    ambiguous.exits(125)?.says("several containers")?.says(&ids[0])?.says(&ids[1])?;
-    let begins = &ids[0][..10];
-    let attached = Attached::to(scratch, &["--container", begins], &[])?;
-    let shell = running[0].0.pid()?;
-    // A path of the host leads into the container.
-    fs::write(format!("/proc/{shell}/root/work/go"), "")?;
-    let seen = attached.end()?;
-    let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
-    let AttachedTo::Container { id, cgroups } = &attachment.to else {
-        anyhow::bail!("{attachment:?}")
-    };
-    ensure!(*id == ids[0] && !cgroups.is_empty(), "{attachment:?}");
-    let root = seen.story.root().context("no root")?;
-    ensure!(root.pid == shell, "{root:?} is not {shell}");
-    // As the host and as the container see it.
-    ensure!(seen.story.processes[&root].ns_pid == Some(1), "{:?}", seen.story.processes[&root]);
-    ensure!(seen.executed("uname").len() == 1, "{:?}", seen.executed("uname"));
-    ensure!(
-        seen.story.processes.keys().all(|key| *key != ProcessKey { pid: 1, start_ns: 0 }),
-        "the host was joined"
-    );
-    drop(running);
-    // runc removes the cgroups of containers and leaves the one above.
-    for mount in fs::read_to_string("/proc/self/mounts")?.lines() {
-        let mut fields = mount.split(' ').skip(1);
-        if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
-            let _ = fs::remove_dir(Path::new(point).join("docker"));
-        }
-    }
-    Ok(())
-}
-
-/// Two containers that share a pid namespace, as in a pod: the workload, and tracer beside it.
-fn shared_pid_namespace(scratch: &Scratch) -> Result<()> {
-    let runc = debian_tool("runc")?;
-    let number = std::process::id();
-    let workload = format!("workload-{number}");
-    let change = format!(
-        "own[\"args\"] = [\"/bin/sh\", \"-c\", \"while [ ! -e /work/go ]; do sleep 0.05; done; uname; sleep 0.2\"]; \
-         spec[\"root\"][\"readonly\"] = False; spec[\"linux\"][\"cgroupsPath\"] = \"/{workload}\""
-    );
-    let folder = bundle(scratch, &runc, "workload", &change)?;
-    let first = Container::run(scratch, &runc, &workload, &folder)?;
-    let shell = first.pid()?;
-    let sidecar = format!("sidecar-{number}");
-    let tracer = crate::harness::tracer_program();
-    let change = format!(
-        "own[\"args\"] = [\"{}\", \"attach\", \"--pid\", \"1\", \"-q\", \"-o\", \"/work/session.jsonl\"]\n\
-         spec[\"root\"][\"readonly\"] = False; spec[\"linux\"][\"cgroupsPath\"] = \"/{sidecar}\"\n\
-         kept = [one for one in spec[\"linux\"][\"namespaces\"] if one[\"type\"] not in (\"pid\", \"cgroup\")]\n\
-         spec[\"linux\"][\"namespaces\"] = kept + [{{\"type\": \"pid\", \"path\": \"/proc/{shell}/ns/pid\"}}]\n\
-         needed = [\"CAP_BPF\", \"CAP_PERFMON\", \"CAP_SYS_PTRACE\", \"CAP_SYS_ADMIN\", \"CAP_NET_ADMIN\", \"CAP_DAC_READ_SEARCH\"]\n\
-         own[\"capabilities\"] = {{one: needed for one in (\"bounding\", \"effective\", \"permitted\")}}\n\
-         own[\"user\"] = {{\"uid\": 0, \"gid\": 0}}\n\
-         spec[\"linux\"].pop(\"seccomp\", None); spec[\"linux\"][\"maskedPaths\"] = []; spec[\"linux\"][\"readonlyPaths\"] = []",
-        tracer.display()
-    );
-    let folder = bundle(scratch, &runc, "sidecar", &change)?;
-    let second = Container::run(scratch, &runc, &sidecar, &folder)?;
-    let recording = folder.join("root/work/session.jsonl");
-    let read = || fs::read_to_string(&recording).unwrap_or_default();
-    until(&format!("the sidecar: {}", second.log()), || {
-        read().contains("\"type\":\"snapshot\"").then_some(())
-    })
-    .with_context(|| format!("the sidecar said: {}", second.log()))?;
-    fs::write(format!("/proc/{shell}/root/work/go"), "")?;
-    // The namespace ends with the workload, and with it the sidecar: no last line.
-    until("uname", || {
-        read()
-            .contains("\"filename\":\"/bin/uname\"")
-            .then_some(())
-            .or_else(|| read().contains("uname\"").then_some(()))
-    })?;
-    let recorded = record::read(&recording)?;
-    let story = Story::of(recorded);
-    let root = story.root().context("no root")?;
-    ensure!(root.pid == shell && story.processes[&root].ns_pid == Some(1), "{root:?}, not {shell}");
     Ok(())
 }
 

@@ -9,6 +9,7 @@ mod attacked;
 mod attempts;
 mod compare;
 mod connect;
+mod containers;
 mod contract;
 mod credentials;
 mod datagrams;
@@ -20,10 +21,12 @@ mod hello;
 mod hidden;
 mod http;
 mod identity;
+mod long;
 mod loss;
 mod maps;
 mod names;
 mod node;
+mod opentelemetry;
 mod ordinary;
 mod outside;
 mod policies;
@@ -63,12 +66,15 @@ fn main() -> ExitCode {
         ("http", http::TESTS),
         ("swarm", swarm::TESTS),
         ("attach", attach::TESTS),
+        ("containers", containers::TESTS),
         ("attacked", attacked::TESTS),
         ("power", power::TESTS),
         ("ordinary", ordinary::TESTS),
         ("enforce", enforce::TESTS),
         ("exec", exec::TESTS),
         ("node", node::TESTS),
+        ("opentelemetry", opentelemetry::TESTS),
+        ("long", long::TESTS),
         ("connect", connect::TESTS),
         ("datagrams", datagrams::TESTS),
         ("loss", loss::TESTS),

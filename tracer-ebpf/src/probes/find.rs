@@ -105,7 +105,8 @@ pub(super) fn enter(task: Task) -> bool {
         return inserted;
     }
     if cgroup::is_there()
-        && let Some(cgroup) = Cgroup::of(task).filter(|cgroup| cgroup.is_outside())
+        && let Some(cgroup) = Cgroup::of(task)
+        && cgroup.is_outside()
     {
         moved(tgid, &member, cgroup, None);
     }

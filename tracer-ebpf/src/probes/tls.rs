@@ -309,14 +309,14 @@ fn unseen(process: &Tracked, session: u64, received: u32, file: u32) {
 fn session_of(process: &Tracked, session: u64, file: u32) -> Option<&'static mut TlsSession> {
     let key = TlsKey { session, tgid: process.tgid, padding: 0 };
     let exec_id = Task::current().exec_id().unwrap_or(0);
-    let known = TLS_SESSIONS.get_ptr_mut(key).filter(|known| {
+    let is_known = |known: *mut TlsSession| {
         // SAFETY: a map's value, which lives as long as the map.
-        let known = unsafe { &**known };
+        let known = unsafe { &*known };
         known.start_ns == process.member.start_ns && known.exec_id == exec_id
-    });
-    let known = match known {
-        Some(known) => known,
-        None => {
+    };
+    let known = match TLS_SESSIONS.get_ptr_mut(key) {
+        Some(known) if is_known(known) => known,
+        Some(_) | None => {
             let new = TlsSession {
                 stream: serial(),
                 start_ns: process.member.start_ns,

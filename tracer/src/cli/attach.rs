@@ -12,6 +12,7 @@ Examples:
   sudo tracer attach --pid 4711 --output session.jsonl
   sudo tracer attach --container 3f2a --policy no-telemetry --duration 10m -o session.jsonl
   sudo tracer attach --cgroup /sys/fs/cgroup/system.slice/agent.service --from-arming -p mine.toml
+  sudo tracer attach --pod 0f2b1c1e-9d2e-4a7c-8f52-3a1f6a1c0d11 -q -o session.jsonl
   sudo tracer attach --host --duration 24h -q -o host.jsonl --rotate 100M
 
 Tracing ends when everything that was joined has ended, when the time is over, or with SIGINT, SIGTERM, \
@@ -72,6 +73,9 @@ pub struct AttachTarget {
     /// A container of docker, containerd, CRI-O, podman, runc or crun, by the beginning of its ID
     #[arg(long, value_name = "ID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
     pub container: Option<String>,
+    /// A pod of Kubernetes, by its UID: its containers, also those that start later
+    #[arg(long, value_name = "UID", value_parser = clap::builder::NonEmptyStringValueParser::new())]
+    pub pod: Option<String>,
     /// Every process of this machine that tracer can see
     #[arg(long)]
     pub host: bool,

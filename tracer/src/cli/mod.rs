@@ -9,6 +9,8 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::otlp::Collector;
+
 pub use attach::{Attach, AttachTarget};
 pub use compare::{Compare, CompareFormat, Member};
 pub use describe::{Completions, Man, completions, man_pages};
@@ -168,6 +170,11 @@ pub struct Writing {
     /// What happens when the recording cannot be written any more, as on a full disk
     #[arg(long, value_enum, default_value_t = OnError::Continue, value_name = "WHAT")]
     pub on_error: OnError,
+    /// Send log records of execs, connections, calls and the verdict to an OpenTelemetry collector (OTLP by
+    /// HTTP, such as http://127.0.0.1:4318) while tracing runs. Nothing waits for it: the recording has what
+    /// it does not take
+    #[arg(long, value_name = "URL")]
+    pub otlp_endpoint: Option<Collector>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -265,6 +272,7 @@ Examples:
   tracer report --format html --output session.html session.jsonl
   tracer report --format perfetto -o trace.json session.jsonl   # for ui.perfetto.dev
   tracer report --format json session.jsonl | jq .totals
+  tracer report --otlp-endpoint http://127.0.0.1:4318 session.jsonl
 
 The verdict is computed from the events and counters; the one written in the recording is not used.
 
@@ -284,6 +292,9 @@ pub struct Report {
     /// 200,000 records, and say so
     #[arg(long)]
     pub all: bool,
+    /// Send log records to an OpenTelemetry collector (OTLP by HTTP) instead of writing anything
+    #[arg(long, value_name = "URL", conflicts_with_all = ["format", "output"])]
+    pub otlp_endpoint: Option<Collector>,
     /// A recording; `-` is standard input
     #[arg(value_name = "RECORDING")]
     pub recording: PathBuf,
@@ -301,6 +312,8 @@ pub enum Format {
     Json,
     /// Chrome trace events, for ui.perfetto.dev
     Perfetto,
+    /// Log records as an OpenTelemetry collector writes and reads them in files (OTLP/JSON lines)
+    Otlp,
 }
 
 #[derive(Debug, Args)]

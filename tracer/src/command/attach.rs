@@ -43,9 +43,11 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         output,
         part_bytes: arguments.writing.rotate,
         on_error: on_error(arguments.writing.on_error),
+        collector: arguments.writing.otlp_endpoint,
         probes,
         http_fields: false,
         linger: std::time::Duration::ZERO,
+        summary: !arguments.quiet,
         progress: false,
     };
     let join = Join {
@@ -67,6 +69,7 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         // With nobody reading standard error there is nobody to tell.
         let _ = io::stderr().write_all(summary.as_bytes());
     }
+    crate::say_what_was_delivered(finished.delivery.as_ref(), arguments.quiet);
     if let Some(error) = &finished.write_error {
         crate::say_cut_short(error);
         return Ok(exit::TRACER_FAILED);
@@ -76,9 +79,10 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
 
 /// Exactly one is given.
 fn target(target: cli::AttachTarget) -> Target {
-    let cli::AttachTarget { pid, cgroup, container, host: _ } = target;
+    let cli::AttachTarget { pid, cgroup, container, pod, host: _ } = target;
     pid.map(Target::Pid)
         .or_else(|| cgroup.map(Target::Cgroup))
         .or_else(|| container.map(Target::Container))
+        .or_else(|| pod.map(Target::Pod))
         .unwrap_or(Target::Host)
 }

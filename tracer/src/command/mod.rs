@@ -2,6 +2,7 @@
 
 mod attach;
 mod compare;
+mod export;
 mod policy;
 mod report;
 mod sign;
@@ -13,6 +14,7 @@ use anyhow::Context as _;
 
 pub(crate) use attach::attach;
 pub(crate) use compare::compare;
+pub(crate) use export::export;
 pub(crate) use policy::policies;
 pub(crate) use report::report;
 pub(crate) use sign::{Signing, sign};

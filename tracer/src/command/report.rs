@@ -18,6 +18,9 @@ use tracer::{
 };
 
 pub(crate) fn report(arguments: &cli::Report) -> anyhow::Result<u8> {
+    if arguments.otlp_endpoint.is_some() || arguments.format == Format::Otlp {
+        return super::export(arguments);
+    }
     let recording = arguments.recording.as_path();
     let file = arguments.output.as_deref().filter(|path| *path != Path::new("-"));
     if let Some(file) = file {
@@ -25,9 +28,12 @@ pub(crate) fn report(arguments: &cli::Report) -> anyhow::Result<u8> {
     }
     let limits = match arguments.format {
         Format::Text | Format::Markdown | Format::Html if !arguments.all => Limits::USUAL,
-        Format::Text | Format::Markdown | Format::Html | Format::Json | Format::Perfetto => {
-            Limits::NONE
-        }
+        Format::Text
+        | Format::Markdown
+        | Format::Html
+        | Format::Json
+        | Format::Perfetto
+        | Format::Otlp => Limits::NONE,
     };
     let (story, verdict) = excerpt::read(recording, limits)?;
     let integrity = story.integrity.clone();
@@ -76,6 +82,8 @@ fn write(
         Format::Html => report::html(&summary(story, verdict), &mut out)?,
         Format::Json => report::json(&summary(story, verdict), &mut out)?,
         Format::Perfetto => report::perfetto(&summary(story, verdict), &mut out)?,
+        // Made while the recording is read, not of the story (see `export`).
+        Format::Otlp => {}
     }
     out.flush()
 }

@@ -176,7 +176,9 @@ impl<'a> Tree<'a> {
         let marked = self.marked.contains(&process.key);
         let programs = if marked { self.paint.bad(&programs) } else { programs };
         let mark = if marked { self.paint.bad(" <== violates") } else { String::new() };
-        let pid = self.paint.dim(&format!("[{}]", process.key.pid));
+        let own = process.namespace_pid();
+        let own = own.map(|pid| format!(", {pid} in its namespace")).unwrap_or_default();
+        let pid = self.paint.dim(&format!("[{}{own}]", process.key.pid));
         let note = self.paint.dim(&note);
         self.lines.push(format!("  {lead}{programs}{times} {pid} {note}{mark}"));
         let notes = self.notes.get(&process.key).into_iter().flatten();

@@ -1,51 +1,40 @@
 //! Between the rings and everything that consumes records.
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    io::{self, Read as _},
-    net::IpAddr,
-    path::PathBuf,
-    sync::Arc,
-};
+use std::{collections::BTreeMap, io, path::PathBuf, sync::Arc};
 
 use tracer_ebpf::abi::{Flow, FlowTotals, header_flag};
 
 use super::{
     broker::{self, Broker},
     engine::boottime_ns,
+    kept::Kept,
     machine::LiveMachine,
     watch::Watch,
 };
 use crate::{
-    catalogue::Catalogue,
     ingest::{Drain, flow_destination},
     model::{Event, FileVersion, ProcessKey},
     perf::{MapEvent, MapRecord, MapStream},
     probe::{Attached, Identifier, Rings, TlsSessions},
-    protocol::hosts::Hosts,
     record::{
-        Record, Writer,
-        schema::{Content, Exchange, HostsEntry, Mapped, MapsWatched, Start},
+        Record,
+        schema::{Content, Exchange, Mapped, MapsWatched, Start},
     },
-    session::{self, Fold, Image, ImageEvent, Images, Story},
+    session::{Fold, Image, ImageEvent, Images, Story},
 };
 
-/// Drains, folds, writes, and keeps the story up to date.
+/// Drains, folds, and hands on what is recorded.
 #[derive(Debug)]
 pub(super) struct Collector {
     pub(super) drain: Drain,
     pub(super) fold: Fold,
-    pub(super) story: Story,
+    pub(super) kept: Kept,
     pub(super) watch: Watch,
     rings: Rings,
     machine: LiveMachine,
     maps: Maps,
-    hosts: Hosts,
-    writer: Option<Writer>,
     /// What is to be recorded of processes that were found, when their enrolment is.
     pub(super) found: BTreeMap<ProcessKey, Vec<Record>>,
-    /// The first error of the recording. Tracing goes on; the recording does not.
-    pub(super) write_error: Option<io::Error>,
 }
 
 impl Collector {
@@ -54,28 +43,25 @@ impl Collector {
         machine: LiveMachine,
         watch: Watch,
         start: Start,
-        writer: Option<Writer>,
+        kept: Kept,
     ) -> Collector {
         let mut collector = Collector {
             drain: Drain::default(),
             fold: Fold::default(),
-            story: Story::new(start.clone()),
+            kept,
             watch,
             rings,
             machine,
             maps: Maps::default(),
-            hosts: read_hosts(),
             found: BTreeMap::new(),
-            writer,
-            write_error: None,
         };
         collector.machine.set_wall_offset(start.wall_offset_ns);
         collector.machine.compare_with(start.interpreters.clone());
         for copy in start.known_programs.values().flatten() {
             collector.machine.read_known(copy.path.as_path());
         }
-        collector.write(&Record::Start(Box::new(start)));
-        collector.flush();
+        collector.kept.write(&Record::Start(Box::new(start)));
+        collector.kept.flush();
         collector
     }
 
@@ -86,7 +72,7 @@ impl Collector {
     /// Handles everything that is in the rings. Returns how many records there were.
     pub(super) fn round(&mut self) -> io::Result<usize> {
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
-        let Collector { drain, fold, story, rings, machine, found, writer, write_error, .. } = self;
+        let Collector { drain, fold, kept, rings, machine, found, .. } = self;
         let mut sink = |event: Event| {
             if let Some(tls) = machine.tls() {
                 tls.notice(&event);
@@ -97,10 +83,8 @@ impl Collector {
                 } else {
                     None
                 };
-                accept(record, story, writer, write_error);
-                for record in known.into_iter().flatten() {
-                    accept(record, story, writer, write_error);
-                }
+                kept.accept(record);
+                known.into_iter().flatten().for_each(|record| kept.accept(record));
             }
         };
         let count = drain.round(rings, &mut sink);
@@ -111,11 +95,11 @@ impl Collector {
             let finished = self.machine.contents().finished();
             self.contents(finished);
         }
-        let mut seen = self.watch.attribute(&self.story, false);
-        seen.extend(self.maps.round(Some(boottime_ns()?), &mut self.machine, &self.story));
+        let mut seen = self.watch.attribute(&self.kept.story, false);
+        seen.extend(self.maps.round(Some(boottime_ns()?), &mut self.machine, &self.kept.story));
         if count > 0 || !seen.is_empty() {
             self.accept(seen);
-            self.flush();
+            self.kept.flush();
         }
         Ok(count)
     }
@@ -128,7 +112,7 @@ impl Collector {
     ) -> io::Result<()> {
         let global_pids = self.machine.sees_global_pids();
         let Some(tls) = self.machine.tls() else { return Ok(()) };
-        let records = tls.round(attached, sessions, &self.story, global_pids)?;
+        let records = tls.round(attached, sessions, &self.kept.story, global_pids)?;
         self.accept(records);
         Ok(())
     }
@@ -162,23 +146,9 @@ impl Collector {
         })
     }
 
-    /// What the file of hosts says about the addresses of the story.
-    pub(super) fn hosts(&self) -> Vec<HostsEntry> {
-        let connections = self.story.connections.iter().map(|to| to.destination);
-        let datagrams = self.story.datagrams.iter().map(|to| to.destination);
-        let contacted: BTreeSet<IpAddr> = connections
-            .chain(datagrams)
-            .filter_map(|to| Some(to?.address.to_canonical()))
-            .collect();
-        let known = contacted
-            .into_iter()
-            .map(|address| HostsEntry { address, names: self.hosts.names(address).to_vec() });
-        known.filter(|entry| !entry.names.is_empty()).collect()
-    }
-
     fn accept(&mut self, records: Vec<Record>) {
         for record in records {
-            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+            self.kept.accept(record);
         }
     }
 
@@ -190,7 +160,7 @@ impl Collector {
     fn early(&mut self, all: bool) {
         for event in self.fold.take_early(all) {
             if let Some(record) = self.fold.record(event, &mut self.machine) {
-                accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+                self.kept.accept(record);
             }
         }
     }
@@ -204,7 +174,7 @@ impl Collector {
     fn attempts(&mut self, all: bool) {
         for attempt in self.fold.take_attempts(all) {
             let record = Record::Attempt(attempt);
-            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
+            self.kept.accept(record);
         }
     }
 
@@ -214,13 +184,13 @@ impl Collector {
         self.said(true);
         self.attempts(true);
         self.watch.collect(self.machine.identifier(), boottime_ns)?;
-        let mut seen = self.watch.attribute(&self.story, true);
+        let mut seen = self.watch.attribute(&self.kept.story, true);
         seen.extend(self.watch.replaced(self.machine.identifier(), boottime_ns()?));
-        seen.extend(self.maps.round(None, &mut self.machine, &self.story));
+        seen.extend(self.maps.round(None, &mut self.machine, &self.kept.story));
         self.accept(seen);
         let rest = self.machine.contents().rest();
         self.contents(rest);
-        self.flush();
+        self.kept.flush();
         Ok(())
     }
 
@@ -241,14 +211,6 @@ impl Collector {
         self.accept(exchanges.collect());
     }
 
-    /// After settling: what the story's contacts with processes outside the tree amount to.
-    pub(super) fn hand_offs(&mut self, catalogue: &Catalogue) {
-        for hand_off in session::hand_offs(&self.story, catalogue) {
-            let record = Record::HandOff(hand_off);
-            accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
-        }
-    }
-
     /// What tells files apart.
     pub(super) fn identifier(&self) -> &Identifier {
         self.machine.identifier()
@@ -261,33 +223,9 @@ impl Collector {
 
     /// Adds a record that is no event.
     pub(super) fn add(&mut self, record: Record) {
-        accept(record, &mut self.story, &mut self.writer, &mut self.write_error);
-        self.flush();
+        self.kept.accept(record);
+        self.kept.flush();
     }
-
-    /// Writes a record that is no event.
-    pub(super) fn write(&mut self, record: &Record) {
-        write(record, &mut self.writer, &mut self.write_error);
-    }
-
-    pub(super) fn flush(&mut self) {
-        if let Some(writer) = &mut self.writer
-            && let Err(error) = writer.flush()
-        {
-            self.write_error.get_or_insert(error);
-            self.writer = None;
-        }
-    }
-}
-
-/// The file of hosts, as the command finds it; one that cannot be read names nothing.
-fn read_hosts() -> Hosts {
-    /// Larger ones are cut.
-    const BYTES_MAX: u64 = 16 << 20;
-    let mut bytes = Vec::new();
-    let file = std::fs::File::open("/etc/hosts");
-    let _ = file.and_then(|file| file.take(BYTES_MAX).read_to_end(&mut bytes));
-    Hosts::parse(&bytes)
 }
 
 /// Executable mappings, on their way from the kernel to records.
@@ -345,23 +283,4 @@ fn mapped(image: Image, global_pids: bool, story: &Story) -> Option<Record> {
     // What the exec itself says is not said again.
     files.retain(|file| Some(file.id) != executed);
     (!files.is_empty()).then_some(Record::Mapped(Mapped { t_ns: image.t_ns, process, files }))
-}
-
-fn accept(
-    record: Record,
-    story: &mut Story,
-    writer: &mut Option<Writer>,
-    write_error: &mut Option<io::Error>,
-) {
-    write(&record, writer, write_error);
-    story.add(record);
-}
-
-fn write(record: &Record, writer: &mut Option<Writer>, write_error: &mut Option<io::Error>) {
-    if let Some(open) = writer
-        && let Err(error) = open.write(record)
-    {
-        write_error.get_or_insert(error);
-        *writer = None;
-    }
 }

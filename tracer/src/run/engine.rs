@@ -30,6 +30,7 @@ use super::{
     cgroup::{self, CommandCgroup},
     collector::Collector,
     inherited,
+    kept::Kept,
     known::Known,
     launch::{LaunchError, Perf},
     libraries::libraries,
@@ -44,6 +45,7 @@ use super::{
 };
 use crate::{
     model::{Bytes, Device, FileId},
+    otlp::Delivery,
     perf::MapStream,
     policy::{self, Verdict},
     probe::{Attached, Enroller, FinalCounters, LoadError, Loaded, TlsSessions, sensors},
@@ -105,6 +107,8 @@ pub struct Finished {
     pub launch_error: Option<LaunchError>,
     /// The recording could not be written to its end.
     pub write_error: Option<io::Error>,
+    /// What a collector has of it, if there is one.
+    pub delivery: Option<Delivery>,
 }
 
 /// Traces the command to its end.
@@ -142,7 +146,6 @@ pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
     };
     session.canary(CanaryPhase::End, &enroll_last).await?;
     let end = session.end(status.clone(), witness).await?;
-    session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
 
@@ -211,7 +214,14 @@ pub(super) fn prepare(
     let variables = settings.catalogue.credential_variables();
     attached.look_for(&variables)?;
     let writer = settings.output.take().map(Writer::new);
-    let mut collector = Collector::new(rings, machine, watch, start, writer);
+    let kept = Kept::new(
+        start.clone(),
+        settings.summary,
+        settings.catalogue.clone(),
+        writer,
+        settings.collector.take(),
+    )?;
+    let mut collector = Collector::new(rings, machine, watch, start, kept);
     collector.fold.variables = variables;
     if settings.probes.http {
         collector.fold.read_calls(settings.http_fields);
@@ -311,6 +321,10 @@ impl Session {
 
     /// Gives up for good what is not needed from here on. Whatever was written by others is read after this.
     pub(super) fn confine(&mut self) -> Result<(), RunError> {
+        // Sending takes what would be given up here.
+        if self.collector.kept.sends() {
+            return Ok(());
+        }
         sandbox::confine(CapabilitySet::empty()).map_err(RunError::Unconfined)?;
         self.attached.break_through(Arc::new(self.broker.clone()));
         Ok(self.collector.confined(&self.broker)?)
@@ -327,7 +341,10 @@ impl Session {
         let deadline = Instant::now() + CANARY_WAIT;
         let mut kinds = self.attached.canary_kinds.clone();
         // Only out of a cgroup of its own can one go and come back.
-        if !matches!(&self.collector.story.start.cgroup, Some(schema::CommandCgroup::Own { .. })) {
+        if !matches!(
+            &self.collector.kept.story.start.cgroup,
+            Some(schema::CommandCgroup::Own { .. })
+        ) {
             kinds.retain(|kind| *kind != Kind::CgroupMove);
         }
         let child = self.broker.canary(enroller);
@@ -401,7 +418,7 @@ impl Session {
             }
             let now = Instant::now();
             let over = ended.is_some_and(|(_, deadline)| {
-                self.collector.story.alive.is_empty() || now >= deadline
+                self.collector.kept.story.alive.is_empty() || now >= deadline
             });
             if over || self.interrupted {
                 break;
@@ -429,7 +446,7 @@ impl Session {
         loop {
             self.collector.round()?;
             self.check();
-            if !for_ever && self.collector.story.alive.is_empty() {
+            if !for_ever && self.collector.kept.story.alive.is_empty() {
                 return Ok(());
             }
             if self.should_stop(on_error) {
@@ -513,11 +530,11 @@ impl Session {
     }
 
     fn should_stop(&self, on_error: OnError) -> bool {
-        on_error == OnError::Stop && self.collector.write_error.is_some()
+        on_error == OnError::Stop && self.collector.kept.write_error.is_some()
     }
 
     fn say_what_is_left(&self, linger: Duration) {
-        let story = &self.collector.story;
+        let story = &self.collector.kept.story;
         if story.alive.is_empty() {
             return;
         }
@@ -586,11 +603,11 @@ impl Session {
                     execs: *execs,
                 })
                 .collect(),
-            survivors: collector.story.alive.iter().copied().collect(),
+            survivors: collector.kept.story.alive.iter().copied().collect(),
             files: Some(collector.watch.events()),
             credentials: Some(collector.watch.credentials.events()),
             maps: collector.maps_watched(),
-            hosts: collector.hosts(),
+            hosts: collector.kept.hosts(),
             checks: Some(std::mem::take(&mut self.checks)),
             verdict: None,
         })
@@ -624,17 +641,19 @@ impl Session {
         launch_error: Option<LaunchError>,
     ) -> Finished {
         let mut collector = self.collector;
-        collector.story.add(Record::End(Box::new(end.clone())));
-        let verdict = policy::judge(&collector.story, policies);
+        collector.kept.story.add(Record::End(Box::new(end.clone())));
+        let verdict = policy::judge(&collector.kept.story, policies);
         let end = Record::End(Box::new(End { verdict: verdict.clone(), ..end }));
-        collector.write(&end);
-        collector.flush();
+        collector.kept.write(&end);
+        collector.kept.flush();
+        let delivery = collector.kept.deliver(verdict.as_ref());
         Finished {
-            story: collector.story,
+            delivery,
+            story: collector.kept.story,
             verdict,
             status,
             launch_error,
-            write_error: collector.write_error,
+            write_error: collector.kept.write_error,
         }
     }
 }

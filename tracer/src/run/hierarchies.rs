@@ -11,14 +11,20 @@
 //! ```
 //!
 //! The left column is what the cgroupfs driver makes, the right one systemd's. IDs are 64 hexadecimal
-//! digits, but for plain runc and crun, where whoever starts the container chooses a name.
+//! digits, but for plain runc and crun, where whoever starts the container chooses a name. A pod of
+//! Kubernetes has a directory above those of its containers:
+//!
+//! ```text
+//! kubepods/.../podUID                             kubepods[-CLASS]-podUID_WITH_UNDERSCORES.slice
+//! ```
 
 use std::{
+    cmp::Reverse,
     collections::{BTreeMap, BTreeSet},
     ffi::OsString,
     fs, io,
     os::unix::ffi::OsStringExt as _,
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 /// A hierarchy of cgroups that is mounted here.
@@ -30,7 +36,9 @@ pub(super) struct Mount {
     pub(super) is_v2: bool,
 }
 
-/// From `/proc/self/mountinfo` (proc(5)).
+/// From `/proc/self/mountinfo` (proc(5)), the ones that show most first. Where tracer's cgroup is the root
+/// of a namespace, as in a container, the host's hierarchy has the root `/../..`, and the container's
+/// own mount shows the container alone.
 pub(super) fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
     let mount = |line: &[u8]| {
         let mut fields = line.split(|byte| *byte == b' ');
@@ -45,7 +53,12 @@ pub(super) fn mounts(mountinfo: &[u8]) -> Vec<Mount> {
         };
         Some(Mount { root: unescape(root), point: unescape(point), is_v2 })
     };
-    mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect()
+    let mut mounts: Vec<Mount> = mountinfo.split(|byte| *byte == b'\n').filter_map(mount).collect();
+    mounts.sort_by_key(|mount| {
+        let above = mount.root.components().filter(|part| *part == Component::ParentDir).count();
+        (Reverse(above), mount.root.components().count() - above)
+    });
+    mounts
 }
 
 /// Blanks and the like are written as a backslash and three octal digits.
@@ -85,6 +98,22 @@ pub(super) fn v2_directory(mounts: &[Mount], path: &Path) -> Option<PathBuf> {
     directories.into_iter().find(|directory| directory.join(PROCESSES).exists())
 }
 
+/// The directory of the v2 cgroup of a process, by looking through all of them: paths of other cgroup
+/// namespaces lead nowhere here.
+pub(super) fn v2_directory_of(mounts: &[Mount], pid: u32) -> Option<PathBuf> {
+    let pid = pid.to_string();
+    let mut found = None;
+    for mount in mounts.iter().filter(|mount| mount.is_v2) {
+        walk(&mount.point, &mut |directory, _| {
+            let has = |processes: String| processes.lines().any(|line| line == pid);
+            if found.is_none() && fs::read_to_string(directory.join(PROCESSES)).is_ok_and(has) {
+                found = Some(directory.to_owned());
+            }
+        });
+    }
+    found
+}
+
 /// The file that lists the processes of a cgroup.
 pub(super) const PROCESSES: &str = "cgroup.procs";
 
@@ -120,6 +149,43 @@ pub enum NoContainer {
     Unknown(String),
     #[error("several containers have an ID that begins with `{asked}`: {}. Give more of it", .ids.join(", "))]
     Ambiguous { asked: String, ids: Vec<String> },
+}
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error(
+    "no mounted cgroup is that of a pod with the UID `{0}`. Does tracer see the host's cgroups? In a pod, \
+     mount the host's /sys/fs/cgroup (hostPath). The UID is what \
+     `kubectl get pod NAME -o jsonpath={{.metadata.uid}}` prints"
+)]
+pub struct NoPod(String);
+
+/// The directories of a pod of Kubernetes, one for each hierarchy it has one in.
+pub(super) fn pod(mounts: &[Mount], uid: &str) -> Result<Vec<PathBuf>, NoPod> {
+    let mut found = BTreeSet::new();
+    for mount in mounts {
+        walk(&mount.point, &mut |directory, name| {
+            if is_pod(name, uid) {
+                found.insert(directory.to_owned());
+            }
+        });
+    }
+    if found.is_empty() { Err(NoPod(uid.into())) } else { Ok(found.into_iter().collect()) }
+}
+
+/// Whether a cgroup of that name is a pod's (pkg/kubelet/cm of Kubernetes: `GetPodContainerName`, and
+/// `CgroupName.ToSystemd`, which escapes dashes).
+fn is_pod(name: &str, uid: &str) -> bool {
+    if let Some(slice) = name.strip_suffix(".slice") {
+        let own = slice.strip_prefix("kubepods-").map(|rest| {
+            ["burstable-", "besteffort-"]
+                .iter()
+                .find_map(|of| rest.strip_prefix(of))
+                .unwrap_or(rest)
+        });
+        let own = own.and_then(|rest| rest.strip_prefix("pod"));
+        return own.is_some_and(|own| !uid.is_empty() && *own == uid.replace('-', "_"));
+    }
+    !uid.is_empty() && name.strip_prefix("pod") == Some(uid)
 }
 
 /// A container's ID and its cgroups.
@@ -274,6 +340,51 @@ mod tests {
         assert_eq!(container(&mounts, C).unwrap().directories, [mounts[0].point.join(&kubernetes)]);
         assert_eq!(container(&mounts, "web").unwrap().directories, [mounts[0].point.join("web")]);
         assert_eq!(container(&mounts, "cc"), Err(NoContainer::Unknown("cc".into())));
+    }
+
+    #[test]
+    fn the_mount_that_shows_most_comes_first() {
+        let info = b"40 31 0:38 / /sys/fs/cgroup ro - cgroup2 cgroup ro\n\
+            41 31 0:38 /../../.. /host/cgroup rw - cgroup2 cgroup rw\n\
+            42 31 0:38 /../.. /pod rw - cgroup2 cgroup rw\n\
+            43 31 0:38 /below /part rw - cgroup2 cgroup rw\n";
+        let points: Vec<PathBuf> = mounts(info).into_iter().map(|mount| mount.point).collect();
+        assert_eq!(points, ["/host/cgroup", "/pod", "/sys/fs/cgroup", "/part"].map(PathBuf::from));
+    }
+
+    #[test]
+    fn a_pod_is_found_by_its_uid() {
+        const UID: &str = "0f2b1c1e-9d2e-4a7c-8f52-3a1f6a1c0d11";
+        let escaped = UID.replace('-', "_");
+        for layout in [
+            format!("kubepods.slice/kubepods-pod{escaped}.slice"),
+            format!(
+                "kubepods.slice/kubepods-burstable.slice/kubepods-burstable-pod{escaped}.slice"
+            ),
+            format!(
+                "kubepods.slice/kubepods-besteffort.slice/kubepods-besteffort-pod{escaped}.slice"
+            ),
+            format!("kubelet/kubepods/burstable/pod{UID}"),
+            format!("memory/kubepods/pod{UID}"),
+        ] {
+            let others = format!("kubepods/pod{}2", &UID[..UID.len() - 1]);
+            let (_folder, mounts) = tree(&[&format!("{layout}/cri-containerd-{A}.scope"), &others]);
+            assert_eq!(pod(&mounts, UID), Ok(vec![mounts[0].point.join(&layout)]), "{layout}");
+        }
+        let (_folder, mounts) = tree(&["kubepods/pod", "kubepods.slice/kubepods-pod.slice"]);
+        assert_eq!(pod(&mounts, UID), Err(NoPod(UID.into())));
+        assert!(pod(&mounts, "").is_err(), "no UID is nobody's");
+    }
+
+    #[test]
+    fn the_cgroup_of_a_process_is_found_without_its_path() {
+        let (_folder, mounts) = tree(&["pod/a", "pod/b"]);
+        let at = |name: &str| mounts[0].point.join("pod").join(name);
+        fs::write(at("a").join(PROCESSES), "7\n17\n").unwrap();
+        fs::write(at("b").join(PROCESSES), "1\n").unwrap();
+        assert_eq!(v2_directory_of(&mounts, 17), Some(at("a")));
+        assert_eq!(v2_directory_of(&mounts, 1), Some(at("b")));
+        assert_eq!(v2_directory_of(&mounts, 71), None);
     }
 
     #[test]

@@ -20,7 +20,7 @@ use crate::{
     model::{Bytes, ExecEvent, FileId, FileVersion},
     probe::{Identifier, Opener},
     record::schema::{KnownInterpreter, MappedFile},
-    session::Machine,
+    session::{Machine, Numbers},
 };
 
 #[derive(Debug)]
@@ -142,6 +142,20 @@ impl LiveMachine {
     }
 }
 
+impl LiveMachine {
+    /// The root directory of a process that may be in this pid namespace.
+    fn root_of(&self, process: Numbers, pid_ns_inum: u32) -> Option<PathBuf> {
+        let pid = if self.sees_global_pids() {
+            process.pid
+        } else if self.own_pid_ns == Some(pid_ns_inum) {
+            process.ns_pid?
+        } else {
+            return None;
+        };
+        Some(PathBuf::from(format!("/proc/{pid}/root")))
+    }
+}
+
 /// Executable mappings.
 impl LiveMachine {
     /// Says which version of a file was mapped, and has it read if it may be a copy of a known one.
@@ -229,8 +243,11 @@ pub(super) fn is_overlay(file: &File) -> bool {
 impl Machine for LiveMachine {
     /// The program through the running image first: that link leads to the executed file whatever
     /// became of its name. A script only has its name, as the process saw it or as we do.
-    fn executed(&mut self, exec: &ExecEvent) {
+    fn executed(&mut self, exec: &ExecEvent, parent: Option<Numbers>) {
         let folder = self.proc_folder(exec);
+        let beside = parent.and_then(|parent| self.root_of(parent, exec.pid_ns_inum));
+        let beside =
+            |path: Option<&PathBuf>| Some(beside.as_ref()?.join(path?.strip_prefix("/").ok()?));
         let absolute = |path: &Bytes, flag: u32| {
             let whole = exec.flags & flag == 0;
             Some(path.as_path().to_owned()).filter(|path| whole && path.is_absolute())
@@ -242,7 +259,10 @@ impl Machine for LiveMachine {
         if !exec.header.is_unread(unread::FILE) {
             let image = folder.as_ref().map(|folder| folder.join("exe"));
             let path = absolute(&exec.path, exec_flag::PATH_CUT);
-            let paths: Vec<_> = image.into_iter().chain(path).chain(spelled.clone()).collect();
+            // In a container, the path leads there only from within.
+            let inside = beside(path.as_ref()).into_iter().chain(beside(spelled.as_ref()));
+            let outside = path.clone().into_iter().chain(spelled.clone());
+            let paths: Vec<_> = image.into_iter().chain(inside).chain(outside).collect();
             let version = FileVersion::from(&exec.file);
             if let Some(tls) = &mut self.tls {
                 let t_ns = exec.header.time_ns;
@@ -263,7 +283,9 @@ impl Machine for LiveMachine {
             let descriptor = folder.as_ref().and_then(|folder| {
                 Some(folder.join("fd").join(exec.filename.as_path().strip_prefix("/dev/fd").ok()?))
             });
-            let paths = inside.into_iter().chain(own).chain(descriptor).chain(spelled);
+            let beside = beside(own.as_ref()).into_iter().chain(beside(spelled.as_ref()));
+            let paths =
+                inside.into_iter().chain(beside).chain(own).chain(descriptor).chain(spelled);
             self.contents.ask(FileVersion::from(&exec.script), paths, &self.identifier);
         }
     }

@@ -15,6 +15,7 @@ mod doctor;
 mod engine;
 mod hierarchies;
 mod inherited;
+mod kept;
 mod known;
 mod launch;
 mod libraries;

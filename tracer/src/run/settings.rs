@@ -3,7 +3,7 @@
 use std::{ffi::OsString, io::Write, time::Duration};
 
 use super::Broker;
-use crate::{catalogue::Catalogue, policy::Policy, probe};
+use crate::{catalogue::Catalogue, otlp::Collector, policy::Policy, probe};
 
 /// A run.
 pub struct Settings {
@@ -18,11 +18,15 @@ pub struct Settings {
     /// How large a file of it may be before the next one begins, if there is to be a next one.
     pub part_bytes: Option<u64>,
     pub on_error: OnError,
+    /// Gets log records while tracing runs.
+    pub collector: Option<Collector>,
     pub probes: probe::Options,
     /// Of calls by HTTP, record a few values of their bodies.
     pub http_fields: bool,
     /// How long to wait, once the command has ended, for the processes it left behind.
     pub linger: Duration,
+    /// The story is to have everything that a summary shows.
+    pub summary: bool,
     /// Say on standard error what is being waited for.
     pub progress: bool,
 }

@@ -4,7 +4,7 @@
 //! connect, a script to its file. It does no IO and never fails; what it cannot join is counted.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, HashMap, VecDeque},
     net::IpAddr,
 };
 
@@ -34,8 +34,24 @@ use crate::{
 
 /// What the fold has to ask of the machine it runs on.
 pub trait Machine {
-    /// A program was executed: the time to look at its file, and its script's, is now.
-    fn executed(&mut self, exec: &ExecEvent);
+    /// A program was executed: the time to look at its file, and its script's, is now. The process that
+    /// made this one may see that file still when this one has ended.
+    fn executed(&mut self, exec: &ExecEvent, parent: Option<Numbers>);
+}
+
+/// The numbers of a process.
+#[derive(Clone, Copy, Debug)]
+pub struct Numbers {
+    pub pid: u32,
+    /// In its own pid namespace.
+    pub ns_pid: Option<u32>,
+}
+
+/// A process that was introduced.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    ns_pid: Option<u32>,
+    parent: Option<ProcessKey>,
 }
 
 /// An open connection.
@@ -56,10 +72,14 @@ pub struct Fold {
     calls: Option<Calls>,
     /// What payloads said.
     said: Vec<Record>,
-    /// Every process that a root or fork event introduced.
-    met: HashSet<ProcessKey>,
+    /// Processes that a root or fork event introduced: those that run, and the latest that have ended.
+    met: HashMap<ProcessKey, Met>,
+    /// The latest that have ended, in that order.
+    ended: VecDeque<ProcessKey>,
     /// Net events of processes not met yet.
     early: Vec<Event>,
+    /// The latest time of any event.
+    latest_ns: u64,
     /// Environment variables that execs are asked about, by their numbers; none were asked about when
     /// it is empty.
     pub variables: Vec<String>,
@@ -69,22 +89,36 @@ pub struct Fold {
     pub root: Option<ProcessKey>,
 }
 
+/// So many processes that have ended are known still, for what comes after their end.
+const ENDED_KEPT: usize = 1 << 14;
+/// An event waits so long for its process, as the other events' times have it. Records of one moment are
+/// read within milliseconds; a collector that is stopped finds them all when it goes on.
+const EARLY_NS: u64 = 10_000_000_000;
+
 impl Fold {
     /// The record of an event; none for a canary's, for an argv piece, which waits for its exec, and
     /// for a connection whose process was not met yet.
     pub fn apply(&mut self, event: Event, machine: &mut dyn Machine) -> Option<Record> {
         self.attempts.time_is(event.header().time_ns);
+        self.latest_ns = self.latest_ns.max(event.header().time_ns);
         if event.header().is_canary() {
             *self.canary_events.entry(event.kind().name()).or_default() += 1;
             return None;
         }
         match &event {
             Event::Root(event) => {
-                self.met.insert(event.header.process);
+                let ns_pid = known(&event.header, unread::NS_PID, event.ns_pid);
+                self.met.insert(event.header.process, Met { ns_pid, parent: None });
             }
             Event::Fork(event) => {
-                self.met.insert(event.child);
+                let ns_pid = known(&event.header, unread::NS_PID, event.child_ns_pid);
+                let parent = Some(event.header.process);
+                self.met.insert(event.child, Met { ns_pid, parent });
             }
+            // A connection can outlive its process by far.
+            Event::ConnectResult(ConnectResultEvent { id, .. })
+            | Event::Close(CloseEvent { id, .. })
+                if self.connections.contains_key(id) => {}
             Event::Connect(_)
             | Event::ConnectResult(_)
             | Event::Close(_)
@@ -103,21 +137,35 @@ impl Fold {
                 let process = event.header().process;
                 // Behind those of its process that wait already, so that they stay in order.
                 let waits = |early: &Event| early.header().process == process;
-                if !self.met.contains(&process) || self.early.iter().any(waits) {
+                if !self.met.contains_key(&process) || self.early.iter().any(waits) {
                     self.early.push(event);
                     return None;
                 }
             }
-            Event::Exec(_) | Event::ArgvPiece(_) | Event::Exit(_) => {}
+            Event::Exit(event) => {
+                self.ended.push_back(event.header.process);
+                if self.ended.len() > ENDED_KEPT
+                    && let Some(oldest) = self.ended.pop_front()
+                {
+                    self.met.remove(&oldest);
+                }
+            }
+            Event::Exec(_) | Event::ArgvPiece(_) => {}
         }
         self.record(event, machine)
     }
 
     /// Net events that came before their process. To be called after each drain; when `all`, also
-    /// those whose process was never met.
+    /// those whose process was never met, as otherwise after a while.
     pub fn take_early(&mut self, all: bool) -> Vec<Event> {
         let met = &self.met;
-        self.early.extract_if(.., |event| all || met.contains(&event.header().process)).collect()
+        let waited_ns = self.latest_ns.saturating_sub(EARLY_NS);
+        let over = |event: &EventHeader| all || event.time_ns < waited_ns;
+        self.early
+            .extract_if(.., |event| {
+                met.contains_key(&event.header().process) || over(event.header())
+            })
+            .collect()
     }
 
     /// The record of an event whose process was met, or never will be.
@@ -245,7 +293,12 @@ impl Fold {
     }
 
     fn exec(&mut self, mut event: ExecEvent, machine: &mut dyn Machine) -> Record {
-        machine.executed(&event);
+        let parent = self.met.get(&event.header.process).and_then(|own| own.parent);
+        let parent = parent.map(|key| Numbers {
+            pid: key.pid,
+            ns_pid: self.met.get(&key).and_then(|parent| parent.ns_pid),
+        });
+        machine.executed(&event, parent);
         let argv = self.argv(&mut event);
         let script = (event.flags & exec_flag::SCRIPT != 0).then(|| Script {
             interpreter: known(&event.header, unread::INTERPRETER, event.interpreter.clone()),
@@ -545,3 +598,6 @@ fn cgroup_move(event: CgroupMoveEvent) -> Record {
         to_path: (!event.to_path.is_empty()).then_some(event.to_path),
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -29,10 +29,10 @@ pub use credentials::{
     CredentialUse, Helper, Origin, Step, StepWhat, credential_process_digests, credential_uses,
     helper,
 };
-pub use fold::{Fold, Machine};
+pub use fold::{Fold, Machine, Numbers};
 pub use images::{Image, ImageEvent, Images};
 pub use mcp::{McpTransport, McpUse, mcp_servers};
 pub use names::{NameSource, Named, Names, Naming};
-pub use outside::hand_offs;
+pub use outside::HandOffs;
 pub use payload::Payloads;
 pub use story::{Connection, Forgotten, Process, Story, Window};

@@ -1,27 +1,52 @@
-//! Which of a story's contacts with processes outside the tree hand work over.
+//! Which of the tree's contacts with processes outside the tree hand work over.
 //!
 //! What is recorded of them is what the kernel saw: a peer that was not tracked at that moment. Here
 //! it is told apart who that was: a process of the tree that has exited since, whoever called tracer,
 //! a service that the catalogue knows, or one that it does not.
 
-use std::net::IpAddr;
+use std::{collections::HashMap, net::IpAddr};
 
-use super::{ByPid, Connection, Story};
+use super::{ByPid, Story};
 use crate::{
     catalogue::{Catalogue, DEBUGGED, HandOffKind, UNKNOWN_SERVICE},
     model::{Bytes, ProcessKey},
-    record::schema::{HandOff, Intrusion, IntrusionMeans, LocalSend},
+    record::{
+        Record,
+        schema::{Connect, ConnectResult, HandOff, Intrusion, IntrusionMeans, LocalSend, Outcome},
+    },
 };
 
-/// The hand-offs among the story's contacts, in order of time.
-pub fn hand_offs(story: &Story, catalogue: &Catalogue) -> Vec<HandOff> {
-    let sends = story.local_sends.iter().filter_map(|send| over_socket(story, catalogue, send));
-    let intrusions = story.intrusions.iter().filter_map(|intrusion| by_force(story, intrusion));
-    let connections =
-        story.connections.iter().filter_map(|connection| over_port(catalogue, connection));
-    let mut found: Vec<HandOff> = sends.chain(intrusions).chain(connections).collect();
-    found.sort_by_key(|hand_off| hand_off.t_ns);
-    found
+/// Tells hand-offs from what else is recorded, one record after the other.
+#[derive(Debug)]
+pub struct HandOffs {
+    catalogue: Catalogue,
+    /// Connections to known ports, until they have an outcome.
+    to_ports: HashMap<u64, Connect>,
+}
+
+impl HandOffs {
+    pub fn new(catalogue: Catalogue) -> HandOffs {
+        HandOffs { catalogue, to_ports: HashMap::new() }
+    }
+
+    /// What this record shows to be handed over. The story has it and what came before.
+    pub fn of(&mut self, record: &Record, story: &Story) -> Option<HandOff> {
+        if let Record::LocalSend(send) = record {
+            over_socket(story, &self.catalogue, send)
+        } else if let Record::Intrusion(intrusion) = record {
+            by_force(story, intrusion)
+        } else if let Record::Connect(connect) = record {
+            if connect.destination.is_some_and(|to| self.catalogue.port(to.port).is_some()) {
+                self.to_ports.insert(connect.connection, connect.clone());
+            }
+            None
+        } else if let Record::ConnectResult(result) = record {
+            let connect = self.to_ports.remove(&result.connection)?;
+            over_port(&self.catalogue, &connect, result)
+        } else {
+            None
+        }
+    }
 }
 
 fn hand_off(t_ns: u64, process: ProcessKey, name: &str, via: Bytes, how: String) -> HandOff {
@@ -93,15 +118,15 @@ fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
     Some(hand_off(t_ns, process, DEBUGGED, via, how.into()))
 }
 
-fn over_port(catalogue: &Catalogue, connection: &Connection) -> Option<HandOff> {
-    let to = connection.destination?;
+fn over_port(catalogue: &Catalogue, connect: &Connect, result: &ConnectResult) -> Option<HandOff> {
+    let to = connect.destination?;
     let point = catalogue.port(to.port)?;
-    let source = connection.result.as_ref().and_then(|result| result.source);
-    let here = is_loopback(to.address) || source.is_some_and(|from| from.address == to.address);
-    (here && connection.is_established()).then(|| {
+    let here =
+        is_loopback(to.address) || result.source.is_some_and(|from| from.address == to.address);
+    (here && result.outcome == Outcome::Established).then(|| {
         let how = format!("it connected to a service of this machine, which {}", point.why);
         let via = Bytes::from(to.to_string().as_str());
-        hand_off(connection.attempted_ns, connection.process, &point.name, via, how)
+        hand_off(connect.t_ns, connect.process, &point.name, via, how)
     })
 }
 

@@ -131,6 +131,13 @@ pub struct Connection {
     pub close: Option<Close>,
 }
 
+impl Process {
+    /// Its id in its own pid namespace, where that is another one.
+    pub fn namespace_pid(&self) -> Option<u32> {
+        self.ns_pid.filter(|pid| *pid != self.key.pid)
+    }
+}
+
 impl Connection {
     pub fn is_established(&self) -> bool {
         self.result.as_ref().is_some_and(|result| result.outcome == Outcome::Established)

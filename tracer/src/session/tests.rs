@@ -2,7 +2,7 @@
 
 use tracer_ebpf::abi::{ExecFile, FileKey, exec_flag, header_flag, unread};
 
-use super::{Fold, Machine, Story};
+use super::{Fold, Machine, Numbers, Story};
 use crate::{
     model::*,
     record::schema::{Outcome, Record},
@@ -14,7 +14,7 @@ const CHILD: ProcessKey = ProcessKey { pid: 11, start_ns: 2 };
 struct NoMachine;
 
 impl Machine for NoMachine {
-    fn executed(&mut self, _: &ExecEvent) {}
+    fn executed(&mut self, _: &ExecEvent, _: Option<Numbers>) {}
 }
 
 fn header(process: ProcessKey, time_ns: u64) -> EventHeader {

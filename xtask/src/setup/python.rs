@@ -1,5 +1,6 @@
-//! A Python environment of our own, for tests that want somebody else's opinion: a JSON Schema
-//! validator and a verifier of signed statements that share no code with what they check. And two things
+//! A Python environment of our own, for tests that want somebody else's opinion, by what shares no code with
+//! what they check: a JSON Schema validator, a verifier of signed statements, the schema of Kubernetes, and
+//! of OpenTelemetry a decoder, the names of attributes and a collector (rotel). And two things
 //! that Python's index has and Debian has not: a program that calls servers by rustls, and OpenSSL 1.1.
 
 use std::{fs, path::Path};
@@ -12,15 +13,23 @@ use crate::{
     layout::Layout,
 };
 
-const PACKAGES: [&str; 4] =
-    ["jsonschema==4.26.0", "securesystemslib==1.6.0", "cryptography==50.0.2", "uv==0.13.9"];
+const PACKAGES: [&str; 8] = [
+    "jsonschema==4.26.0",
+    "securesystemslib==1.6.0",
+    "cryptography==50.0.2",
+    "kubernetes-validate==1.37.0",
+    "opentelemetry-proto==1.45.2",
+    "opentelemetry-semantic-conventions==0.66b2",
+    "rotel==0.0.1a15",
+    "uv==0.13.9",
+];
 
 /// The last but one version that brings OpenSSL 1.1, in a folder of its own.
 const WITH_OPENSSL: (&str, &str) = ("psycopg2-binary==2.9.3", "psycopg2_binary.libs");
 
 const IF_FAILS: IfFails<'static> = IfFails {
-    it_means: "no schema and no signature is checked independently, and rustls and OpenSSL 1.1 are not \
-               tried; those tests are skipped",
+    it_means: "no schema, signature, manifest and log record is checked independently, and rustls and \
+               OpenSSL 1.1 are not tried; those tests are skipped",
     remedy: "install Python 3.9 or later with its venv module (Debian: python3-venv) and check \
              that pip reaches its index",
 };

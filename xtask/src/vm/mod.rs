@@ -25,19 +25,11 @@ use self::{
     outcome::Outcome,
     qemu::Qemu,
 };
-use crate::{
-    build,
-    command::{self, IfFails},
-    layout::Layout,
-    setup,
-    tally::Tally,
-};
+use crate::{build, command, layout::Layout, setup, tally::Tally};
 
 /// Start to power-off takes about a minute, and twice that on a busy machine. A kernel that hangs is
 /// stopped.
 const LONGEST_BOOT: Duration = Duration::from_secs(5 * 60);
-
-const TARGET: &str = "x86_64-unknown-linux-gnu";
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -147,26 +139,9 @@ fn resolving() -> Vec<PathBuf> {
     if library.is_some() && all.iter().all(|path| path.is_file()) { all } else { Vec::new() }
 }
 
-/// Static programs, because the virtual machine has no C library but for the one that is watched. In a target folder of
-/// their own: one that alternates between two sets of flags compiles everything twice each time.
+/// Static programs, because the virtual machine has no C library but for the one that is watched.
 fn programs(layout: &Layout, busybox: &Path) -> Result<initramfs::Programs> {
-    let target = layout.target().join("vm").join("build");
-    let mut cargo = command::host_cargo(layout);
-    cargo.args(["build", "--release", "--package=tracer", "--package=tracer-tests"]);
-    cargo.args(["--bin=tracer", "--bin=vm-init", &format!("--target={TARGET}"), "--target-dir"]);
-    cargo.arg(&target);
-    // These stand above whatever flags the user's environment or configuration has.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-    // Nothing here is measured: quick to build and small.
-    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    let if_fails = IfFails {
-        it_means: "tracer or the checks cannot be built as static programs for the virtual machine",
-        remedy: "read the compiler's messages above; the C library's static archive comes with \
-                 libc6-dev, glibc-static elsewhere",
-    };
-    command::run_shown(&mut cargo, if_fails)?;
-    let built = target.join(TARGET).join("release");
+    let built = build::static_programs(layout, &["tracer", "vm-init"])?;
     Ok(initramfs::Programs {
         init: built.join("vm-init"),
         tracer: built.join("tracer"),

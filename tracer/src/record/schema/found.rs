@@ -29,6 +29,12 @@ pub enum AttachedTo {
         /// Its directories, one for each hierarchy it has one in.
         cgroups: Vec<Bytes>,
     },
+    /// A pod of Kubernetes: who is in one of its containers, and who comes later.
+    Pod {
+        uid: String,
+        /// Its directories, one for each hierarchy it has one in.
+        cgroups: Vec<Bytes>,
+    },
     /// Every process that tracer can see.
     Host,
 }
@@ -39,6 +45,7 @@ impl fmt::Display for AttachedTo {
             AttachedTo::Pid(pid) => write!(f, "process {pid}"),
             AttachedTo::Cgroup(path) => write!(f, "cgroup {}", path.lossy()),
             AttachedTo::Container { id, .. } => write!(f, "container {id}"),
+            AttachedTo::Pod { uid, .. } => write!(f, "pod {uid}"),
             AttachedTo::Host => f.write_str("the host"),
         }
     }

@@ -29,6 +29,9 @@ pub(super) enum Row<'a> {
 pub(super) struct ProcessRow<'a> {
     depth: u32,
     pid: u32,
+    /// In its own pid namespace, where that is another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    inside: Option<u32>,
     from: u64,
     /// Absent for a process that was not seen to exit.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -178,6 +181,7 @@ impl<'a> ProcessRow<'a> {
         ProcessRow {
             depth: process.depth,
             pid: process.pid,
+            inside: process.namespace_pid,
             from: process.born_at_ns,
             to: process.exited_at_ns,
             end,

@@ -265,7 +265,8 @@
       add(row.destination, [["outcome", row.outcome], ...times, ...row.more]);
       return;
     }
-    add(`Process ${row.pid}`, [["ended", row.end], ...times]);
+    const inside = row.inside === undefined ? [] : [["pid in its namespace", `${row.inside}`]];
+    add(`Process ${row.pid}`, [...inside, ["ended", row.end], ...times]);
     for (const exec of row.execs) {
       const [path, sha256] = data.programs[exec.program] ?? [];
       add(exec.bad ? "Violates: executed" : "Executed", [

@@ -27,6 +27,9 @@ pub struct ProgramSummary {
 #[derive(Clone, Debug, Serialize, JsonSchema)]
 pub struct ProcessSummary {
     pub pid: u32,
+    /// In its own pid namespace, as its container sees it, where that is another number.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub namespace_pid: Option<u32>,
     /// `CLOCK_BOOTTIME`; with the pid it names the process in the recording.
     pub start_ns: u64,
     /// Place in this list.
@@ -94,6 +97,7 @@ impl Builder<'_> {
         let exit = process.exit.as_ref();
         ProcessSummary {
             pid: process.key.pid,
+            namespace_pid: process.namespace_pid(),
             start_ns: process.key.start_ns,
             parent: process.creator.and_then(|key| self.places.get(&key).copied()),
             depth,

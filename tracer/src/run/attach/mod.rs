@@ -19,7 +19,7 @@ pub use target::{Target, TargetError};
 
 use self::{
     found::Sockets,
-    search::{Look, Members, Searched},
+    search::{Look, Searched},
     target::{Place, SharedCgroup},
 };
 use super::{
@@ -56,7 +56,7 @@ const NO_MAPS: &str = "a process that runs already inherits no watch of what it 
 pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
     check_capabilities(&settings, false, true)?;
     let broker = settings.broker.clone();
-    let Place { to, members, cgroup, follow, doubt } = join.target.find()?;
+    let Place { to, members, cgroup, follow, for_ever, doubt } = join.target.find()?;
     settings.probes.find = true;
     settings.probes.follow_cgroup = follow;
     let signals = Signals::block()?;
@@ -84,7 +84,9 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     }
     let mut session = Session::new(prepared, signals, broker)?;
     // From here on packets of others can be read; processes are to be looked at still.
-    sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
+    if !session.collector.kept.sends() {
+        sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
+    }
     session.canary(CanaryPhase::Start, &enroll_canary).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
@@ -94,14 +96,12 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     }));
     describe(&mut session, &mut finder, searched)?;
     session.confine()?;
-    let for_ever = matches!(members, Members::Everybody);
     session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
     session.canary(CanaryPhase::End, &enroll_last).await?;
     let status = CommandStatus::NoCommand;
     let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
-    session.collector.hand_offs(&settings.catalogue);
     Ok(session.finish(end, &settings.policies, status, None))
 }
 

@@ -10,7 +10,7 @@ use super::{
     super::{
         broker::Broker,
         cgroup,
-        hierarchies::{self, NoContainer, mounts, v2_directory, v2_path},
+        hierarchies::{self, NoContainer, NoPod, mounts, v2_directory, v2_directory_of, v2_path},
     },
     search::Members,
 };
@@ -27,6 +27,8 @@ pub enum Target {
     Cgroup(PathBuf),
     /// The beginning of its ID.
     Container(String),
+    /// By its UID.
+    Pod(String),
     Host,
 }
 
@@ -34,6 +36,8 @@ pub enum Target {
 pub enum TargetError {
     #[error(transparent)]
     NoContainer(#[from] NoContainer),
+    #[error(transparent)]
+    NoPod(#[from] NoPod),
     #[error(
         "{path} is no cgroup: {why}; nothing was traced. A cgroup is a directory below /sys/fs/cgroup"
     )]
@@ -53,6 +57,8 @@ pub(super) struct Place {
     pub(super) cgroup: Result<PathBuf, String>,
     /// Whoever joins that cgroup is to be joined too.
     pub(super) follow: bool,
+    /// Others may come when everybody has ended.
+    pub(super) for_ever: bool,
     /// Who may be missed for certain, whatever the search finds.
     pub(super) doubt: Option<String>,
 }
@@ -71,6 +77,7 @@ impl Target {
                     members: Members::Tree(*pid),
                     cgroup: directory,
                     follow: false,
+                    for_ever: false,
                     doubt: None,
                 })
             }
@@ -85,12 +92,16 @@ impl Target {
             }
             Target::Container(asked) => {
                 let container = hierarchies::container(&mounts, asked)?;
-                let paths = container.directories.iter();
                 let to = AttachedTo::Container {
                     id: container.id,
-                    cgroups: paths.map(|path| Bytes::from(path.as_path())).collect(),
+                    cgroups: as_bytes(&container.directories),
                 };
                 Ok(cgroups(&mounts, to, container.directories))
+            }
+            Target::Pod(uid) => {
+                let directories = hierarchies::pod(&mounts, uid)?;
+                let to = AttachedTo::Pod { uid: uid.clone(), cgroups: as_bytes(&directories) };
+                Ok(cgroups(&mounts, to, directories))
             }
             Target::Host => {
                 let v2 = mounts.iter().find(|mount| mount.is_v2);
@@ -101,11 +112,16 @@ impl Target {
                     members: Members::Everybody,
                     cgroup: v2.map(|mount| mount.point.clone()).ok_or_else(no_v2),
                     follow: false,
+                    for_ever: true,
                     doubt: None,
                 })
             }
         }
     }
+}
+
+fn as_bytes(paths: &[PathBuf]) -> Vec<Bytes> {
+    paths.iter().map(|path| Bytes::from(path.as_path())).collect()
 }
 
 fn no_cgroup(path: &Path, why: &str) -> TargetError {
@@ -119,9 +135,11 @@ fn cgroups(mounts: &[hierarchies::Mount], to: AttachedTo, directories: Vec<PathB
         let on = mounts.iter().filter(|mount| directory.starts_with(&mount.point));
         on.max_by_key(|mount| mount.point.as_os_str().len()).is_some_and(|mount| mount.is_v2)
     };
+    // Containers of a pod come and go.
+    let for_ever = matches!(to, AttachedTo::Pod { .. });
     if let Some(v2) = directories.iter().find(in_v2).cloned() {
         let members = Members::Cgroups(vec![v2.clone()]);
-        return Place { to, members, cgroup: Ok(v2), follow: true, doubt: None };
+        return Place { to, members, cgroup: Ok(v2), follow: true, for_ever, doubt: None };
     }
     let first = directories.iter().find_map(|directory| {
         let pids = hierarchies::processes(directory).ok()?;
@@ -136,6 +154,7 @@ fn cgroups(mounts: &[hierarchies::Mount], to: AttachedTo, directories: Vec<PathB
         members: Members::Cgroups(directories),
         cgroup,
         follow: false,
+        for_ever,
         doubt: Some(
             "the cgroup is of version 1: a process that joins it later without being a child of one in \
              it is not followed"
@@ -148,7 +167,7 @@ fn cgroups(mounts: &[hierarchies::Mount], to: AttachedTo, directories: Vec<PathB
 fn v2_of(mounts: &[hierarchies::Mount], pid: u32) -> Result<PathBuf, String> {
     let path = v2_path(&cgroup::read(&format!("/proc/{pid}/cgroup"))?)
         .ok_or("this kernel has no v2 cgroups")?;
-    v2_directory(mounts, &path).ok_or_else(|| {
+    v2_directory(mounts, &path).or_else(|| v2_directory_of(mounts, pid)).ok_or_else(|| {
         format!(
             "the cgroup {} of process {pid} is in no mounted part of the v2 cgroups",
             path.display()

@@ -83,7 +83,9 @@ impl Forgetting {
         let (order, keys) = &mut self.latest;
         order.push_back(process);
         keys.insert(process);
-        while order.len() > self.window.records {
+        // What comes after an end comes soon.
+        let most = self.window.newest.saturating_mul(4);
+        while order.len() > most {
             order.pop_front().map(|oldest| keys.remove(&oldest));
         }
     }
@@ -228,6 +230,7 @@ impl Story {
             }
         }
         if !keys.is_empty() {
+            self.roots.retain(|root| !keys.contains(root));
             self.exec_order.retain(|(key, _)| !keys.contains(key));
         }
         kept.append(&mut stay);
@@ -238,7 +241,9 @@ impl Story {
     /// Processes that something is about that stays.
     fn needed(&self) -> HashSet<ProcessKey> {
         let first = self.exec_order.first().map(|(key, _)| *key);
-        let mut needed: HashSet<ProcessKey> = self.roots.iter().copied().chain(first).collect();
+        // Of those that joined a cgroup each is a root, and there is no end of them.
+        let mut needed: HashSet<ProcessKey> =
+            self.roots.first().copied().into_iter().chain(first).collect();
         needed.extend(self.connections.iter().map(|one| one.process));
         needed.extend(self.datagrams.iter().map(|one| one.process));
         needed.extend(self.openings.iter().map(|one| one.process));

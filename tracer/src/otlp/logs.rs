@@ -1,0 +1,468 @@
+//! From records to log records, one after the other.
+//!
+//! What is kept in mind are the processes that run and the connections that are open, so memory does not
+//! grow with time.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
+
+use super::{
+    attributes::{Attributes, SCHEMA_URL},
+    message::{AnyValue, LogRecord, LogsData, Resource, ResourceLogs, Scope, ScopeLogs, Severity},
+};
+use crate::{
+    model::{Bytes, Endpoint, ProcessKey},
+    policy::{ClaimVerdict, Ruling, Verdict},
+    record::{
+        Record,
+        schema::{
+            AttachedTo, Call, CallOutcome, Close, Connect, ConnectResult, Datagram, End, Exec,
+            FirstBytes, HandOff, Opening, Outcome, Start,
+        },
+    },
+    report::clean,
+};
+
+/// A process that runs.
+#[derive(Clone, Debug, Default)]
+struct Program {
+    /// Its number in its own pid namespace.
+    vpid: Option<u32>,
+    parent_pid: Option<u32>,
+    /// What it executed last, or the process that made it.
+    path: Option<Arc<Bytes>>,
+}
+
+/// A connection that has not ended.
+#[derive(Debug)]
+struct Open {
+    process: Attributes,
+    attempted_ns: u64,
+    destination: Option<Endpoint>,
+    connect_ns: Option<u64>,
+    /// What the process said it was connecting to.
+    name: Option<String>,
+}
+
+/// Makes log records.
+#[derive(Debug)]
+pub struct Logs {
+    /// Unix time minus `CLOCK_BOOTTIME`.
+    wall_offset_ns: i64,
+    resource: Resource,
+    version: String,
+    programs: HashMap<ProcessKey, Program>,
+    open: BTreeMap<u64, Open>,
+}
+
+impl Logs {
+    pub fn new(start: &Start) -> Logs {
+        Logs {
+            wall_offset_ns: start.wall_offset_ns,
+            resource: resource(start),
+            version: start.tracer.clone(),
+            programs: HashMap::new(),
+            open: BTreeMap::new(),
+        }
+    }
+
+    /// One message with all of them.
+    pub fn message(&self, log_records: Vec<LogRecord>) -> LogsData {
+        LogsData {
+            resource_logs: [ResourceLogs {
+                resource: self.resource.clone(),
+                scope_logs: [ScopeLogs {
+                    scope: Scope { name: "tracer", version: self.version.clone() },
+                    log_records,
+                    schema_url: SCHEMA_URL,
+                }],
+                schema_url: SCHEMA_URL,
+            }],
+        }
+    }
+
+    /// The log record of this record, if it has one.
+    pub fn of(&mut self, record: &Record) -> Option<LogRecord> {
+        match record {
+            Record::Root(root) => {
+                let program = self.programs.entry(root.process).or_default();
+                (program.vpid, program.parent_pid) = (root.ns_pid, root.parent_pid);
+                None
+            }
+            Record::Fork(fork) => {
+                let path = self.programs.get(&fork.process).and_then(|parent| parent.path.clone());
+                let parent_pid = Some(fork.child_parent_pid.unwrap_or(fork.process.pid));
+                let program = Program { vpid: fork.child_ns_pid, parent_pid, path };
+                self.programs.insert(fork.child, program);
+                None
+            }
+            Record::Exit(exit) => {
+                self.programs.remove(&exit.process);
+                None
+            }
+            Record::Exec(exec) => Some(self.exec(exec)),
+            Record::Connect(connect) => {
+                self.connect(connect);
+                None
+            }
+            Record::Opening(opening) => {
+                self.opening(opening);
+                None
+            }
+            Record::ConnectResult(result) => self.connect_result(result),
+            Record::Close(close) => self.close(close),
+            Record::Datagram(datagram) => Some(self.datagram(datagram)),
+            Record::Call(call) => Some(self.call(call)),
+            Record::HandOff(hand_off) => Some(self.hand_off(hand_off)),
+            Record::Start(_)
+            | Record::Content(_)
+            | Record::Opened(_)
+            | Record::Attempt(_)
+            | Record::Mapped(_)
+            | Record::LocalSend(_)
+            | Record::Intrusion(_)
+            | Record::Exchange(_)
+            | Record::OddSocket(_)
+            | Record::ForeignSend(_)
+            | Record::CgroupMove(_)
+            | Record::Dns(_)
+            | Record::Resolved(_)
+            | Record::TlsLibrary(_)
+            | Record::CallGap(_)
+            | Record::CredentialFile(_)
+            | Record::Snapshot(_)
+            | Record::FoundSocket(_)
+            | Record::End(_) => None,
+        }
+    }
+
+    /// What stands at the end: connections that are open still, the claims, and the whole.
+    pub fn end(&mut self, end: &End, verdict: Option<&Verdict>) -> Vec<LogRecord> {
+        let open: Vec<Open> = std::mem::take(&mut self.open).into_values().collect();
+        let mut logs: Vec<LogRecord> = open
+            .into_iter()
+            .filter(|open| open.connect_ns.is_some())
+            .map(|mut open| {
+                open.process.text("tracer.connection.outcome", "established");
+                self.connection(open, Severity::Info, "is open still")
+            })
+            .collect();
+        let claims = verdict.iter().flat_map(|verdict| &verdict.claims);
+        logs.extend(claims.map(|claim| self.claim(end.t_ns, claim)));
+        if let Some(verdict) = verdict {
+            let mut attributes = Attributes::default();
+            attributes.text("tracer.verdict", verdict.overall.name());
+            let body = format!("the verdict is {}", verdict.overall.name());
+            let severity = severity(verdict.overall);
+            logs.push(self.log(end.t_ns, "tracer.verdict", severity, body, attributes));
+        }
+        logs
+    }
+
+    fn log(
+        &self,
+        t_ns: u64,
+        event_name: &'static str,
+        severity: Severity,
+        body: String,
+        attributes: Attributes,
+    ) -> LogRecord {
+        let time = t_ns.saturating_add_signed(self.wall_offset_ns);
+        LogRecord {
+            time_unix_nano: time,
+            observed_time_unix_nano: time,
+            severity_number: severity,
+            severity_text: severity.text(),
+            // For people, so without what a terminal would obey; attributes are as they are.
+            body: AnyValue::String(clean(body.as_bytes())),
+            attributes: attributes.0,
+            event_name,
+        }
+    }
+
+    fn process(&self, key: ProcessKey) -> Attributes {
+        let mut attributes = Attributes::default();
+        attributes.number("process.pid", key.pid);
+        let Some(program) = self.programs.get(&key) else { return attributes };
+        if let Some(vpid) = program.vpid {
+            attributes.number("process.vpid", vpid);
+        }
+        if let Some(parent) = program.parent_pid {
+            attributes.number("process.parent_pid", parent);
+        }
+        if let Some(path) = &program.path {
+            attributes.executable(path);
+        }
+        attributes
+    }
+
+    /// The program of a process, for sentences.
+    fn name(attributes: &Attributes) -> &str {
+        let name = attributes.0.iter().find(|pair| pair.key == "process.executable.name");
+        match name.map(|pair| &pair.value) {
+            Some(AnyValue::String(name)) => name,
+            Some(_) | None => "a process",
+        }
+    }
+
+    fn exec(&mut self, exec: &Exec) -> LogRecord {
+        let file = exec.file.as_ref().and_then(|file| file.path.clone());
+        let program = self.programs.entry(exec.process).or_default();
+        program.path = file.or_else(|| exec.filename.clone()).map(Arc::new);
+        program.vpid = exec.ns_pid.or(program.vpid);
+        let mut attributes = self.process(exec.process);
+        attributes.command(exec);
+        if exec.killed {
+            attributes.flag("tracer.killed", true);
+        }
+        let words = exec.argv.args.iter().map(|word| word.lossy());
+        let words = words.collect::<Vec<_>>().join(" ");
+        let severity = if exec.killed { Severity::Error } else { Severity::Info };
+        let (event, body) = match (exec.found, exec.killed) {
+            (true, _) => ("tracer.found", format!("runs already: {words}")),
+            (false, true) => {
+                ("tracer.exec", format!("killed before its first instruction: {words}"))
+            }
+            (false, false) => ("tracer.exec", format!("executed: {words}")),
+        };
+        self.log(exec.t_ns, event, severity, body, attributes)
+    }
+
+    fn connect(&mut self, connect: &Connect) {
+        let open = Open {
+            process: self.process(connect.process),
+            attempted_ns: connect.t_ns,
+            destination: connect.destination,
+            connect_ns: None,
+            name: None,
+        };
+        self.open.insert(connect.connection, open);
+    }
+
+    fn opening(&mut self, opening: &Opening) {
+        let Some(open) = opening.connection.and_then(|id| self.open.get_mut(&id)) else { return };
+        open.name = match &opening.what {
+            FirstBytes::Tls { sni, .. } => sni.clone(),
+            FirstBytes::Http { host, .. } => host.clone(),
+            FirstBytes::Other | FirstBytes::Unread { .. } => None,
+        };
+    }
+
+    fn connect_result(&mut self, result: &ConnectResult) -> Option<LogRecord> {
+        if result.outcome == Outcome::Established {
+            let open = self.open.get_mut(&result.connection)?;
+            open.connect_ns = Some(result.connect_ns.unwrap_or(0));
+            if let Some(source) = result.source {
+                let address = source.address.to_canonical().to_string();
+                open.process.text("network.local.address", address);
+                open.process.number("network.local.port", source.port);
+            }
+            return None;
+        }
+        let mut open = self.open.remove(&result.connection)?;
+        let (outcome, error) = match &result.outcome {
+            Outcome::Failed { name, .. } => ("failed", Some(name.as_str())),
+            Outcome::Abandoned => ("abandoned", None),
+            Outcome::Unsent => ("unsent", None),
+            Outcome::Unknown | Outcome::Established => ("unknown", None),
+        };
+        open.process.text("tracer.connection.outcome", outcome);
+        if let Some(error) = error {
+            open.process.text("error.type", error);
+        }
+        let said = error.map_or_else(|| outcome.to_owned(), |error| format!("failed: {error}"));
+        Some(self.connection(open, Severity::Warn, &said))
+    }
+
+    fn close(&mut self, close: &Close) -> Option<LogRecord> {
+        let mut open = self.open.remove(&close.connection)?;
+        let attributes = &mut open.process;
+        attributes.text("tracer.connection.outcome", "established");
+        if let Some(bytes) = close.sent_bytes {
+            attributes.number("tracer.connection.sent_bytes", bytes);
+        }
+        if let Some(bytes) = close.received_bytes {
+            attributes.number("tracer.connection.received_bytes", bytes);
+        }
+        if let Some(duration_ns) = close.duration_ns {
+            attributes.double("tracer.connection.duration_ms", milliseconds(duration_ns));
+        }
+        Some(self.connection(open, Severity::Info, "has ended"))
+    }
+
+    fn connection(&self, open: Open, severity: Severity, said: &str) -> LogRecord {
+        let Open { process: mut attributes, attempted_ns, destination, connect_ns, name } = open;
+        let to = name.clone().or_else(|| destination.map(|to| to.to_string()));
+        let to = to.unwrap_or_else(|| "an unknown address".into());
+        let body = format!("{}: the connection to {to} {said}", Self::name(&attributes));
+        attributes.text("network.transport", "tcp").server(name.as_deref(), destination);
+        if let Some(to) = destination {
+            attributes.peer(to);
+        }
+        if let Some(connect_ns) = connect_ns {
+            attributes.double("tracer.connection.connect_ms", milliseconds(connect_ns));
+        }
+        self.log(attempted_ns, "tracer.connection", severity, body, attributes)
+    }
+
+    fn datagram(&self, datagram: &Datagram) -> LogRecord {
+        const UDP: u16 = 17;
+        let mut attributes = self.process(datagram.process);
+        let to = datagram.destination.map_or("an unknown address".into(), |to| to.to_string());
+        let body = format!("{}: datagrams to {to}", Self::name(&attributes));
+        if datagram.protocol == UDP {
+            attributes.text("network.transport", "udp");
+        }
+        attributes.server(None, datagram.destination);
+        if let Some(to) = datagram.destination {
+            attributes.peer(to);
+        }
+        self.log(datagram.t_ns, "tracer.datagram", Severity::Info, body, attributes)
+    }
+
+    fn call(&self, call: &Call) -> LogRecord {
+        let mut attributes = self.process(call.process);
+        let status = call.status.map_or("no response".to_owned(), |status| status.to_string());
+        let body = format!("{} {}: {status}", call.method, call.url);
+        attributes
+            .text("http.request.method", &*call.method)
+            .text("url.full", &*call.url)
+            .text("network.protocol.name", "http")
+            .text("network.protocol.version", &*call.http_version)
+            .number("http.request.body.size", call.request_bytes)
+            .number("http.response.body.size", call.response_bytes)
+            .text("tracer.call.role", if call.served { "server" } else { "client" })
+            .flag("tracer.call.has_authorization", call.has_authorization)
+            .flag("tracer.call.has_aws_sig", call.has_aws_sig);
+        if let Some((scheme, rest)) = call.url.split_once("://") {
+            let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
+            let (host, port) = host_and_port(authority, scheme);
+            attributes.text("url.scheme", scheme).text("server.address", host);
+            if let Some(port) = port {
+                attributes.number("server.port", port);
+            }
+        }
+        if let Some(status) = call.status {
+            attributes.number("http.response.status_code", status);
+        }
+        for (name, value) in &call.request_headers {
+            attributes.texts(&format!("http.request.header.{name}"), std::slice::from_ref(value));
+        }
+        for (name, value) in &call.response_headers {
+            attributes.texts(&format!("http.response.header.{name}"), std::slice::from_ref(value));
+        }
+        if let Some(id) = &call.request_id {
+            attributes.text("tracer.call.request_id", &**id);
+        }
+        for (key, ms) in
+            [("tracer.call.ttfb_ms", call.ttfb_ms), ("tracer.call.total_ms", call.total_ms)]
+        {
+            if let Some(ms) = ms {
+                attributes.double(key, ms);
+            }
+        }
+        if let Some(model) = &call.model {
+            attributes.text("gen_ai.request.model", &**model);
+        }
+        let failed = call.status.is_some_and(|status| status >= 400);
+        let error = match &call.outcome {
+            CallOutcome::Aborted { .. } => Some("aborted".to_owned()),
+            // The conventions: the status code as text, where it is one of an error.
+            _ if failed => Some(status),
+            CallOutcome::Complete | CallOutcome::Upgraded { .. } | CallOutcome::Partial { .. } => {
+                None
+            }
+        };
+        let severity = if error.is_some() { Severity::Warn } else { Severity::Info };
+        if let Some(error) = error {
+            attributes.text("error.type", error);
+        }
+        self.log(call.t_ns, "tracer.call", severity, body, attributes)
+    }
+
+    fn hand_off(&self, hand_off: &HandOff) -> LogRecord {
+        let mut attributes =
+            hand_off.process.map_or_else(Attributes::default, |key| self.process(key));
+        attributes
+            .text("tracer.hand_off.name", &*hand_off.name)
+            .text("tracer.hand_off.via", hand_off.via.lossy());
+        let body = format!("{}: {}", hand_off.name, hand_off.how);
+        self.log(hand_off.t_ns, "tracer.hand_off", Severity::Warn, body, attributes)
+    }
+
+    fn claim(&self, t_ns: u64, claim: &ClaimVerdict) -> LogRecord {
+        let mut attributes = Attributes::default();
+        attributes
+            .text("tracer.policy", &*claim.policy)
+            .text("tracer.claim", &*claim.claim)
+            .text("tracer.verdict", claim.ruling.name());
+        if !claim.reasons.is_empty() {
+            attributes.texts("tracer.reasons", &claim.reasons);
+        }
+        if !claim.violations.is_empty() {
+            let details: Vec<String> =
+                claim.violations.iter().map(|one| one.detail.clone()).collect();
+            attributes.texts("tracer.violations", &details);
+        }
+        let body = format!("{}: {}: {}", claim.ruling.name(), claim.policy, claim.claim);
+        self.log(t_ns, "tracer.claim", severity(claim.ruling), body, attributes)
+    }
+}
+
+fn severity(ruling: Ruling) -> Severity {
+    match ruling {
+        Ruling::Proven => Severity::Info,
+        Ruling::Inconclusive => Severity::Warn,
+        Ruling::Violated => Severity::Error,
+    }
+}
+
+fn milliseconds(ns: u64) -> f64 {
+    ns as f64 / 1e6
+}
+
+/// Of the authority of a URL.
+fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
+    let usual = match scheme {
+        "https" | "wss" => Some(443),
+        "http" | "ws" => Some(80),
+        _ => None,
+    };
+    // The colons of an IPv6 address are in brackets.
+    match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
+        Some(_) | None => (authority, usual),
+    }
+}
+
+fn resource(start: &Start) -> Resource {
+    let mut attributes = Attributes::default();
+    attributes
+        .text("service.name", "tracer")
+        .text("service.version", &*start.tracer)
+        .text("host.name", &*start.host.name)
+        .text("host.arch", architecture(&start.host.machine))
+        .text("os.type", "linux")
+        .text("os.description", format!("Linux {}", start.host.kernel));
+    match start.attached.as_ref().map(|attached| &attached.to) {
+        Some(AttachedTo::Container { id, .. }) => {
+            attributes.text("container.id", &**id);
+        }
+        Some(AttachedTo::Pod { uid, .. }) => {
+            attributes.text("k8s.pod.uid", &**uid);
+        }
+        Some(AttachedTo::Pid(_) | AttachedTo::Cgroup(_) | AttachedTo::Host) | None => {}
+    }
+    Resource { attributes: attributes.0 }
+}
+
+/// As the conventions name it.
+fn architecture(machine: &str) -> &str {
+    match machine {
+        "x86_64" => "amd64",
+        "aarch64" => "arm64",
+        other => other,
+    }
+}

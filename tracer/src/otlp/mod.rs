@@ -1,0 +1,21 @@
+//! Log records for OpenTelemetry collectors.
+//!
+//! ```text
+//! record::Record ─► Logs ─► LogRecord ─┬─► Sender ─► POST to a collector, while tracing runs
+//!                                      └─► lines of OTLP/JSON, of a recording
+//! ```
+//!
+//! A recording stays the evidence: what a collector has can be neither checked nor judged again. So nothing
+//! of the recording waits for a collector, and what a collector did not take is counted and said.
+//! docs/opentelemetry.md has the table of attributes.
+
+mod attributes;
+mod logs;
+mod message;
+mod send;
+#[cfg(test)]
+mod tests;
+
+pub use logs::Logs;
+pub use message::{LogRecord, LogsData};
+pub use send::{Collector, CollectorError, Delivery, Sender};

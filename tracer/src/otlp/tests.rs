@@ -1,0 +1,147 @@
+//! Collectors of all kinds, played by a listener on loopback.
+
+use std::{
+    io::{BufRead as _, BufReader, Read as _, Write as _},
+    net::TcpListener,
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
+
+use serde_json::Value;
+
+use super::{Collector, CollectorError, Delivery, LogRecord, Logs, Sender};
+use crate::{
+    policy::{load, test_start},
+    record::{
+        Record,
+        schema::{HandOff, Start},
+    },
+};
+
+fn start() -> Start {
+    test_start(&load("no-aws-cli").unwrap())
+}
+
+fn some_log(logs: &mut Logs) -> LogRecord {
+    let hand_off = HandOff {
+        t_ns: 1,
+        process: None,
+        pid: 7,
+        name: "cron".into(),
+        via: "/etc/cron.d".into(),
+        how: "a file was written".into(),
+    };
+    logs.of(&Record::HandOff(hand_off)).unwrap()
+}
+
+/// Answers one request after the other with these, and gives the bodies that came.
+fn server(answers: &'static [&'static str]) -> (Collector, JoinHandle<Vec<Value>>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let collector = format!("http://{}", listener.local_addr().unwrap()).parse().unwrap();
+    let thread = std::thread::spawn(move || {
+        let mut bodies = Vec::new();
+        for answer in answers {
+            let (mut stream, _) = listener.accept().unwrap();
+            let mut reader = BufReader::new(stream.try_clone().unwrap());
+            let mut length = 0;
+            loop {
+                let mut line = String::new();
+                reader.read_line(&mut line).unwrap();
+                let line = line.trim().to_ascii_lowercase();
+                if let Some(value) = line.strip_prefix("content-length: ") {
+                    length = value.parse().unwrap();
+                }
+                if line.is_empty() {
+                    break;
+                }
+            }
+            let mut body = vec![0; length];
+            reader.read_exact(&mut body).unwrap();
+            bodies.push(serde_json::from_slice(&body).unwrap());
+            write!(stream, "HTTP/1.1 {answer}").unwrap();
+        }
+        bodies
+    });
+    (collector, thread)
+}
+
+fn deliver(collector: Collector) -> Delivery {
+    let mut logs = Logs::new(&start());
+    let mut sender = Sender::start(collector, &logs).unwrap();
+    sender.send(some_log(&mut logs));
+    sender.finish()
+}
+
+const TAKEN: &str = "200 OK\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
+
+#[test]
+fn what_was_not_answered_well_is_sent_again() {
+    let (collector, server) = server(&[
+        "503 Busy\r\nretry-after: 0\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        "429 Slow\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+        TAKEN,
+    ]);
+    let delivery = deliver(collector);
+    assert!(delivery.is_whole(), "{delivery}");
+    let bodies = server.join().unwrap();
+    assert!(bodies[0] == bodies[1] && bodies[1] == bodies[2]);
+    let log = &bodies[0]["resourceLogs"][0]["scopeLogs"][0]["logRecords"][0];
+    assert_eq!(log["eventName"], "tracer.hand_off");
+    assert_eq!(log["severityNumber"], 13);
+    assert!(log["timeUnixNano"].is_string(), "64 bits are a string: {log}");
+}
+
+#[test]
+fn what_was_refused_is_not_sent_again() {
+    let (collector, server) =
+        server(&["400 Bad\r\nconnection: close\r\ncontent-length: 7\r\n\r\nno\x1bgood"]);
+    let delivery = deliver(collector);
+    assert_eq!((delivery.made, delivery.delivered), (1, 0));
+    assert_eq!(
+        delivery.problem.as_deref(),
+        Some("it answered 400 nogood"),
+        "without control bytes"
+    );
+    assert_eq!(server.join().unwrap().len(), 1);
+}
+
+#[test]
+fn a_part_that_was_refused_is_counted() {
+    const PARTIAL: &str = "200 OK\r\nconnection: close\r\ncontent-length: 70\r\n\r\n\
+        {\"partialSuccess\":{\"rejectedLogRecords\":\"1\",\"errorMessage\":\"too old\"}} ";
+    let (collector, server) = server(&[PARTIAL]);
+    let delivery = deliver(collector);
+    assert!(!delivery.is_whole() && delivery.to_string().contains("too old"), "{delivery}");
+    server.join().unwrap();
+}
+
+#[test]
+fn nobody_there_takes_no_more_than_some_seconds() {
+    let unused = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap();
+    let began = Instant::now();
+    let delivery = deliver(format!("http://{unused}").parse().unwrap());
+    assert!(delivery.delivered == 0 && delivery.problem.is_some(), "{delivery}");
+    assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+#[test]
+fn addresses_of_collectors() {
+    let check = |text: &str, expected: Result<&str, CollectorError>| {
+        let parsed: Result<Collector, _> = text.parse();
+        assert_eq!(
+            parsed.map(|collector| collector.to_string()),
+            expected.map(str::to_owned),
+            "{text}"
+        );
+    };
+    check("http://127.0.0.1:4318", Ok("http://127.0.0.1:4318/v1/logs"));
+    check("http://collector:4318/", Ok("http://collector:4318/v1/logs"));
+    check("http://[::1]:4318/v1/logs", Ok("http://[::1]:4318/v1/logs"));
+    check("http://gateway/otlp", Ok("http://gateway/otlp/v1/logs"));
+    check("https://collector:4318", Err(CollectorError::Tls));
+    for wrong in
+        ["collector:4318", "ftp://x", "http://", "http:///v1/logs", "http://a@b", "http://x?y", ""]
+    {
+        check(wrong, Err(CollectorError::NoUrl));
+    }
+}
