@@ -3,28 +3,33 @@
 //! [`sensors::SENSORS`] is the one table of what is attached where; loading, `doctor`, the first
 //! line of a recording and the completeness statement read it.
 
+mod attach;
+mod attached;
 mod btf;
 #[cfg(feature = "debug-log")]
 mod debug_log;
 mod enlist;
+mod error;
 mod finder;
 mod guard;
 mod kernel;
 mod load;
 mod mappings;
 mod multi;
+mod options;
+mod plain;
 pub mod sensors;
 mod tls;
 mod tracepoint;
 
+pub use attached::{Attached, Breaker, Breakpoints, FinalCounters};
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier, Opener};
+pub use error::LoadError;
 pub use finder::{Finder, PidFd};
 pub(crate) use guard::link_to_event;
 pub use kernel::{Lockdown, kernel_release, lockdown};
-pub use load::{
-    Attached, Breaker, Breakpoints, CgroupTarget, Debug, FinalCounters, Library, LoadError, Loaded,
-    Options, Rings,
-};
+pub use load::{CgroupTarget, Loaded, Rings};
 pub(crate) use multi::attach_together;
+pub use options::{Debug, Library, Options};
 pub use tls::{TlsFunction, TlsLibrary, TlsSessions};

@@ -15,7 +15,7 @@ use std::{
 use aya::{Ebpf, maps::Map};
 use aya_obj::{Function, Object};
 
-use super::load::Breakpoints;
+use super::attached::Breakpoints;
 
 const BPF_PROG_LOAD: libc::c_long = 5;
 const BPF_BTF_LOAD: libc::c_long = 18;

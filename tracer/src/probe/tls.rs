@@ -6,8 +6,12 @@ use aya::maps::{Array, HashMap, MapData};
 use tracer_ebpf::abi::{TLS_FILES_MAX, TlsKey, TlsPlaces, TlsSession};
 
 use super::{
-    load::{Attached, Breaker, Breakpoints, Link, LoadError, Loaded, Plain},
+    attach::Link,
+    attached::{Attached, Breaker, Breakpoints},
+    error::LoadError,
+    load::Loaded,
     multi::{Programs, attach_together},
+    plain::Plain,
 };
 use crate::model::ProcessKey;
 

@@ -1,0 +1,231 @@
+//! Probes that fire: what can be asked of them and told them, and their counters in the end.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    sync::Arc,
+};
+
+use aya::maps::{HashMap, MapError, PerCpuArray};
+use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash};
+
+use super::{
+    attach::Link, error::LoadError, guard::Watched, load::Loaded, plain::Plain, sensors::UNATTACHED,
+};
+use crate::{model::FileId, record::schema::SensorState};
+
+/// The probes fire.
+#[derive(Debug)]
+pub struct Attached {
+    pub(super) loaded: Loaded,
+    pub(super) links: Vec<Link>,
+    /// Of the links that others can detach: those; or why they cannot be watched.
+    pub(super) watched: Result<Vec<Watched>, String>,
+    /// Those that are attached.
+    pub(super) programs: Vec<&'static str>,
+    /// What a canary makes the kernel report.
+    pub canary_kinds: Vec<Kind>,
+    pub sensors: Vec<SensorState>,
+    /// Files whose TLS library is watched.
+    pub(super) tls_files: u32,
+    pub(super) breaker: Option<Arc<dyn Breaker>>,
+}
+
+/// Places in a file.
+#[derive(Debug)]
+pub struct Breakpoints<'a> {
+    /// In the file.
+    pub offsets: &'a [u64],
+    /// What the program gets to know of them.
+    pub cookie: u64,
+    /// When the function that begins there returns.
+    pub at_return: bool,
+    /// As one link (`uprobe_multi`), for which the program was loaded. Otherwise there is one place.
+    pub together: bool,
+}
+
+/// Who makes breakpoints for tracer when it may not do so itself any more.
+pub trait Breaker: std::fmt::Debug + Send + Sync {
+    /// Has a program run at places in a file, in every process that has it mapped, while what is returned is
+    /// open.
+    fn break_at(
+        &self,
+        program: BorrowedFd<'_>,
+        file: BorrowedFd<'_>,
+        places: &Breakpoints<'_>,
+    ) -> io::Result<OwnedFd>;
+}
+
+/// Counters of the kernel side, final.
+#[derive(Debug, Default)]
+pub struct FinalCounters {
+    /// By CPU.
+    pub stats: Vec<Stats>,
+    pub skipped_runs: BTreeMap<&'static str, u64>,
+    pub ledger: Vec<(FileKey, u64)>,
+    /// What sockets without connections exchanged.
+    pub flows: Vec<(Flow, FlowTotals)>,
+}
+
+impl FinalCounters {
+    pub fn produced(&self, kind: Kind) -> u64 {
+        self.stats.iter().map(|cpu| cpu.kinds[kind as usize].produced).sum()
+    }
+
+    pub fn lost(&self, kind: Kind) -> u64 {
+        self.stats.iter().map(|cpu| cpu.kinds[kind as usize].lost).sum()
+    }
+
+    pub fn fault(&self, fault: Fault) -> u64 {
+        self.stats.iter().map(|cpu| cpu.faults[fault as usize]).sum()
+    }
+
+    /// Records that are or will be in the rings.
+    pub fn submitted(&self) -> u64 {
+        debug_assert_eq!(KIND_COUNT, Kind::ALL.len());
+        Kind::ALL.iter().map(|kind| self.produced(*kind) - self.lost(*kind)).sum()
+    }
+}
+
+impl Attached {
+    /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
+    pub fn detach(&mut self) {
+        self.watched = Ok(Vec::new());
+        // The kernel waits out a grace period for each tracepoint and breakpoint; those of several
+        // threads are one.
+        std::thread::scope(|scope| {
+            for link in self.links.drain(..) {
+                match link {
+                    Link::Bpf(link) => drop(link),
+                    Link::Slow(link) => drop(scope.spawn(move || drop(link))),
+                    Link::Event(event) => drop(scope.spawn(move || drop(event))),
+                }
+            }
+        });
+    }
+
+    /// From now on breakpoints are made by somebody else.
+    pub fn break_through(&mut self, breaker: Arc<dyn Breaker>) {
+        self.breaker = Some(breaker);
+    }
+
+    /// Whether every probe is attached still, as far as the kernel tells.
+    pub fn check(&self) -> Result<(), String> {
+        let mut detached = 0;
+        for link in self.watched.as_ref().map_err(Clone::clone)? {
+            match link.is_detached() {
+                Ok(None | Some(false)) => {}
+                Ok(Some(true)) => detached += 1,
+                Err(error) => {
+                    return Err(format!("whether probes are attached could not be read: {error}"));
+                }
+            }
+        }
+        if detached > 0 {
+            return Err(format!(
+                "{detached} probes were detached by somebody else, and what they would have seen is not known"
+            ));
+        }
+        Ok(())
+    }
+
+    /// Has execs of these files, and of files of these names, killed. The kernel must have been told
+    /// to enforce when the programs were loaded.
+    pub fn forbid(&mut self, files: &[FileId], names: &[String]) -> Result<(), LoadError> {
+        const FORBIDDEN: u32 = 1;
+        let object = |error: MapError| LoadError::Object(error.to_string());
+        let mut map = |name: &str| {
+            self.loaded
+                .ebpf
+                .take_map(name)
+                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
+        };
+        let mut by_file =
+            HashMap::<_, Plain<FileKey>, u32>::try_from(map("FORBIDDEN_FILES")?).map_err(object)?;
+        for file in files {
+            let key = FileKey { inode: file.inode, device: file.device.0, padding: 0 };
+            by_file.insert(Plain(key), FORBIDDEN, 0).map_err(object)?;
+        }
+        let mut by_name =
+            HashMap::<_, u64, u32>::try_from(map("FORBIDDEN_NAMES")?).map_err(object)?;
+        for name in names {
+            by_name.insert(name_hash(name.as_bytes()), FORBIDDEN, 0).map_err(object)?;
+        }
+        Ok(())
+    }
+
+    /// Has execs say which of these environment variables are set; each by its place in the list.
+    pub fn look_for(&mut self, variables: &[String]) -> Result<(), LoadError> {
+        let object = |error: MapError| LoadError::Object(error.to_string());
+        let map = self
+            .loaded
+            .ebpf
+            .take_map("VARIABLES")
+            .ok_or_else(|| LoadError::Object("the object has no map `VARIABLES`".into()))?;
+        let mut numbers = HashMap::<_, u64, u32>::try_from(map).map_err(object)?;
+        for (number, name) in (0u32..).zip(variables) {
+            numbers.insert(name_hash(name.as_bytes()), number, 0).map_err(object)?;
+        }
+        Ok(())
+    }
+
+    /// Instructions the verifier walked, by program that is attached or run on demand.
+    pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
+        let programs = self.programs.iter().chain(UNATTACHED);
+        programs
+            .map(|name| {
+                let fd = self.loaded.program_fd(name)?;
+                let count = fd.and_then(|fd| about_program(fd, "verified_insns:"));
+                Ok((*name, count.and_then(|count| count.try_into().ok()).unwrap_or(0)))
+            })
+            .collect()
+    }
+
+    /// Reads the counters. They are final once detached and no probe runs.
+    pub fn counters(&mut self) -> Result<FinalCounters, LoadError> {
+        let object = |error: MapError| LoadError::Object(error.to_string());
+        let ebpf = &mut self.loaded.ebpf;
+        let no_map = || LoadError::Object("the object lacks a map".into());
+        let stats = PerCpuArray::<_, Plain<Stats>>::try_from(ebpf.map("STATS").ok_or_else(no_map)?)
+            .and_then(|stats| stats.get(&0, 0))
+            .map_err(object)?;
+        let ledger =
+            HashMap::<_, Plain<FileKey>, u64>::try_from(ebpf.map("LEDGER").ok_or_else(no_map)?)
+                .map_err(object)?
+                .iter()
+                .map(|row| row.map(|(Plain(file), count)| (file, count)))
+                .collect::<Result<_, _>>()
+                .map_err(object)?;
+        let mut flows = HashMap::<_, Plain<Flow>, Plain<FlowTotals>>::try_from(
+            ebpf.map("FLOWS").ok_or_else(no_map)?,
+        )
+        .map_err(object)?
+        .iter()
+        .map(|row| row.map(|(Plain(flow), Plain(totals))| (flow, totals)))
+        .collect::<Result<Vec<_>, _>>()
+        .map_err(object)?;
+        flows.sort_unstable_by_key(|(flow, _)| *flow);
+        let mut skipped_runs = BTreeMap::new();
+        for name in &self.programs {
+            let Some(fd) = self.loaded.program_fd(name)? else { continue };
+            // How often the kernel skipped it because it was already running on that CPU (5.12+).
+            let misses = about_program(fd, "recursion_misses:");
+            skipped_runs.insert(*name, misses.unwrap_or(0));
+        }
+        Ok(FinalCounters {
+            stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
+            skipped_runs,
+            ledger,
+            flows,
+        })
+    }
+}
+
+/// A number that the kernel tells of a program.
+fn about_program(program: BorrowedFd<'_>, name: &str) -> Option<u64> {
+    let info =
+        std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
+    let (_, rest) = info.split_once(name)?;
+    rest.split_whitespace().next()?.parse().ok()
+}
