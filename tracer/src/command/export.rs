@@ -29,7 +29,7 @@ fn each(recording: &Path, mut to: impl FnMut(&Logs, LogRecord)) -> anyhow::Resul
     let start = reader.start().clone();
     let mut logs = Logs::new(&start);
     let judged = policy::judge_recording(recording, reader, start, |record, _| {
-        if let Some(log) = logs.of(record) {
+        for log in logs.of(record) {
             to(&logs, log);
         }
     })?;

@@ -1,10 +1,11 @@
 //! From records to log records, one after the other.
 //!
 //! What is kept in mind are the processes that run and the connections that are open, so memory does not
-//! grow with time.
+//! grow with time. Both stay for [`LATE_NS`] after their end: what belongs to them can be recorded behind it,
+//! because it comes in another ring.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, VecDeque},
     sync::Arc,
 };
 
@@ -25,6 +26,9 @@ use crate::{
     report::clean,
 };
 
+/// By the times of the records.
+const LATE_NS: u64 = 1_000_000_000;
+
 /// A process that runs.
 #[derive(Clone, Debug, Default)]
 struct Program {
@@ -38,12 +42,17 @@ struct Program {
 /// A connection that has not ended.
 #[derive(Debug)]
 struct Open {
-    process: Attributes,
+    process: ProcessKey,
     attempted_ns: u64,
     destination: Option<Endpoint>,
     connect_ns: Option<u64>,
     /// What the process said it was connecting to.
     name: Option<String>,
+    /// What is known of it beside this.
+    more: Attributes,
+    severity: Severity,
+    /// What became of it, as the rest of a sentence.
+    said: String,
 }
 
 /// Makes log records.
@@ -55,6 +64,16 @@ pub struct Logs {
     version: String,
     programs: HashMap<ProcessKey, Program>,
     open: BTreeMap<u64, Open>,
+    /// Those of them that have ended, and when.
+    ended: VecDeque<(u64, Ended)>,
+    latest_ns: u64,
+}
+
+/// What has ended.
+#[derive(Clone, Copy, Debug)]
+enum Ended {
+    Process(ProcessKey),
+    Connection(u64),
 }
 
 impl Logs {
@@ -65,6 +84,8 @@ impl Logs {
             version: start.tracer.clone(),
             programs: HashMap::new(),
             open: BTreeMap::new(),
+            ended: VecDeque::new(),
+            latest_ns: 0,
         }
     }
 
@@ -83,8 +104,37 @@ impl Logs {
         }
     }
 
-    /// The log record of this record, if it has one.
-    pub fn of(&mut self, record: &Record) -> Option<LogRecord> {
+    /// The log records that are to be made now that this record is there.
+    pub fn of(&mut self, record: &Record) -> Vec<LogRecord> {
+        let own = self.own(record);
+        let mut logs = self.over(self.latest_ns.saturating_sub(LATE_NS));
+        logs.extend(own);
+        logs
+    }
+
+    /// Of what ended before then, nothing more is expected.
+    fn over(&mut self, before_ns: u64) -> Vec<LogRecord> {
+        let mut logs = Vec::new();
+        while let Some((_, ended)) = self.ended.pop_front_if(|(t_ns, _)| *t_ns < before_ns) {
+            match ended {
+                Ended::Process(process) => {
+                    self.programs.remove(&process);
+                }
+                Ended::Connection(id) => {
+                    logs.extend(self.open.remove(&id).map(|open| self.connection(open)));
+                }
+            }
+        }
+        logs
+    }
+
+    fn ends(&mut self, t_ns: u64, what: Ended) {
+        self.latest_ns = self.latest_ns.max(t_ns);
+        self.ended.push_back((t_ns, what));
+    }
+
+    /// The log record of this record, if it has one at once.
+    fn own(&mut self, record: &Record) -> Option<LogRecord> {
         match record {
             Record::Root(root) => {
                 let program = self.programs.entry(root.process).or_default();
@@ -99,7 +149,7 @@ impl Logs {
                 None
             }
             Record::Exit(exit) => {
-                self.programs.remove(&exit.process);
+                self.ends(exit.t_ns, Ended::Process(exit.process));
                 None
             }
             Record::Exec(exec) => Some(self.exec(exec)),
@@ -111,8 +161,14 @@ impl Logs {
                 self.opening(opening);
                 None
             }
-            Record::ConnectResult(result) => self.connect_result(result),
-            Record::Close(close) => self.close(close),
+            Record::ConnectResult(result) => {
+                self.connect_result(result);
+                None
+            }
+            Record::Close(close) => {
+                self.close(close);
+                None
+            }
             Record::Datagram(datagram) => Some(self.datagram(datagram)),
             Record::Call(call) => Some(self.call(call)),
             Record::HandOff(hand_off) => Some(self.hand_off(hand_off)),
@@ -140,15 +196,10 @@ impl Logs {
 
     /// What stands at the end: connections that are open still, the claims, and the whole.
     pub fn end(&mut self, end: &End, verdict: Option<&Verdict>) -> Vec<LogRecord> {
+        let mut logs = self.over(u64::MAX);
         let open: Vec<Open> = std::mem::take(&mut self.open).into_values().collect();
-        let mut logs: Vec<LogRecord> = open
-            .into_iter()
-            .filter(|open| open.connect_ns.is_some())
-            .map(|mut open| {
-                open.process.text("tracer.connection.outcome", "established");
-                self.connection(open, Severity::Info, "is open still")
-            })
-            .collect();
+        let established = open.into_iter().filter(|open| open.connect_ns.is_some());
+        logs.extend(established.map(|open| self.connection(open)));
         let claims = verdict.iter().flat_map(|verdict| &verdict.claims);
         logs.extend(claims.map(|claim| self.claim(end.t_ns, claim)));
         if let Some(verdict) = verdict {
@@ -227,17 +278,22 @@ impl Logs {
             }
             (false, false) => ("tracer.exec", format!("executed: {words}")),
         };
+        self.latest_ns = self.latest_ns.max(exec.t_ns);
         self.log(exec.t_ns, event, severity, body, attributes)
     }
 
     fn connect(&mut self, connect: &Connect) {
         let open = Open {
-            process: self.process(connect.process),
+            process: connect.process,
             attempted_ns: connect.t_ns,
             destination: connect.destination,
             connect_ns: None,
             name: None,
+            more: Attributes::default(),
+            severity: Severity::Info,
+            said: "is open still".into(),
         };
+        self.latest_ns = self.latest_ns.max(connect.t_ns);
         self.open.insert(connect.connection, open);
     }
 
@@ -250,53 +306,57 @@ impl Logs {
         };
     }
 
-    fn connect_result(&mut self, result: &ConnectResult) -> Option<LogRecord> {
-        if result.outcome == Outcome::Established {
-            let open = self.open.get_mut(&result.connection)?;
-            open.connect_ns = Some(result.connect_ns.unwrap_or(0));
-            if let Some(source) = result.source {
-                let address = source.address.to_canonical().to_string();
-                open.process.text("network.local.address", address);
-                open.process.number("network.local.port", source.port);
-            }
-            return None;
-        }
-        let mut open = self.open.remove(&result.connection)?;
+    fn connect_result(&mut self, result: &ConnectResult) {
+        let Some(open) = self.open.get_mut(&result.connection) else { return };
         let (outcome, error) = match &result.outcome {
+            Outcome::Established => ("established", None),
             Outcome::Failed { name, .. } => ("failed", Some(name.as_str())),
             Outcome::Abandoned => ("abandoned", None),
             Outcome::Unsent => ("unsent", None),
-            Outcome::Unknown | Outcome::Established => ("unknown", None),
+            Outcome::Unknown => ("unknown", None),
         };
-        open.process.text("tracer.connection.outcome", outcome);
-        if let Some(error) = error {
-            open.process.text("error.type", error);
+        open.more.text("tracer.connection.outcome", outcome);
+        if let Some(source) = result.source {
+            let address = source.address.to_canonical().to_string();
+            open.more.text("network.local.address", address);
+            open.more.number("network.local.port", source.port);
         }
-        let said = error.map_or_else(|| outcome.to_owned(), |error| format!("failed: {error}"));
-        Some(self.connection(open, Severity::Warn, &said))
+        if result.outcome == Outcome::Established {
+            open.connect_ns = Some(result.connect_ns.unwrap_or(0));
+            return;
+        }
+        open.severity = Severity::Warn;
+        open.said = outcome.to_owned();
+        if let Some(error) = error {
+            open.more.text("error.type", error);
+            open.said = format!("failed: {error}");
+        }
+        self.ends(result.t_ns, Ended::Connection(result.connection));
     }
 
-    fn close(&mut self, close: &Close) -> Option<LogRecord> {
-        let mut open = self.open.remove(&close.connection)?;
-        let attributes = &mut open.process;
-        attributes.text("tracer.connection.outcome", "established");
+    fn close(&mut self, close: &Close) {
+        let Some(open) = self.open.get_mut(&close.connection) else { return };
+        open.said = "has ended".into();
         if let Some(bytes) = close.sent_bytes {
-            attributes.number("tracer.connection.sent_bytes", bytes);
+            open.more.number("tracer.connection.sent_bytes", bytes);
         }
         if let Some(bytes) = close.received_bytes {
-            attributes.number("tracer.connection.received_bytes", bytes);
+            open.more.number("tracer.connection.received_bytes", bytes);
         }
         if let Some(duration_ns) = close.duration_ns {
-            attributes.double("tracer.connection.duration_ms", milliseconds(duration_ns));
+            open.more.double("tracer.connection.duration_ms", milliseconds(duration_ns));
         }
-        Some(self.connection(open, Severity::Info, "has ended"))
+        self.ends(close.t_ns, Ended::Connection(close.connection));
     }
 
-    fn connection(&self, open: Open, severity: Severity, said: &str) -> LogRecord {
-        let Open { process: mut attributes, attempted_ns, destination, connect_ns, name } = open;
+    fn connection(&self, open: Open) -> LogRecord {
+        let Open { process, attempted_ns, destination, connect_ns, name, more, severity, said } =
+            open;
+        let mut attributes = self.process(process);
         let to = name.clone().or_else(|| destination.map(|to| to.to_string()));
         let to = to.unwrap_or_else(|| "an unknown address".into());
         let body = format!("{}: the connection to {to} {said}", Self::name(&attributes));
+        attributes.0.extend(more.0);
         attributes.text("network.transport", "tcp").server(name.as_deref(), destination);
         if let Some(to) = destination {
             attributes.peer(to);

@@ -31,7 +31,7 @@ fn some_log(logs: &mut Logs) -> LogRecord {
         via: "/etc/cron.d".into(),
         how: "a file was written".into(),
     };
-    logs.of(&Record::HandOff(hand_off)).unwrap()
+    logs.of(&Record::HandOff(hand_off)).remove(0)
 }
 
 /// Answers one request after the other with these, and gives the bodies that came.

@@ -322,10 +322,9 @@ impl Session {
     /// Gives up for good what is not needed from here on. Whatever was written by others is read after this.
     pub(super) fn confine(&mut self) -> Result<(), RunError> {
         // Sending takes what would be given up here.
-        if self.collector.kept.sends() {
-            return Ok(());
+        if !self.collector.kept.sends() {
+            sandbox::confine(CapabilitySet::empty()).map_err(RunError::Unconfined)?;
         }
-        sandbox::confine(CapabilitySet::empty()).map_err(RunError::Unconfined)?;
         self.attached.break_through(Arc::new(self.broker.clone()));
         Ok(self.collector.confined(&self.broker)?)
     }

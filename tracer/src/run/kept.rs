@@ -92,10 +92,8 @@ impl Kept {
 
     fn hand_on(&mut self, record: &Record) {
         self.write(record);
-        if let Some(Export { logs, sender }) = &mut self.export
-            && let Some(log) = logs.of(record)
-        {
-            sender.send(log);
+        if let Some(Export { logs, sender }) = &mut self.export {
+            logs.of(record).into_iter().for_each(|log| sender.send(log));
         }
     }
 
