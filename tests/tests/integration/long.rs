@@ -26,11 +26,12 @@ fn memory_kib(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
-/// As many processes as an agent starts in a day, in less than a minute: what has ended costs nothing. The
-/// first part fills what is meant to be filled: the newest records, and buffers.
+/// As many processes as an agent starts in a day, in less than a minute: what has ended costs next to
+/// nothing. Kept, each would take some hundred bytes. The first part fills what is meant to be filled: the
+/// newest records, and buffers.
 fn memory(scratch: &Scratch) -> Result<()> {
     const FIRST: u64 = 40_000;
-    const GROWTH_KIB: u64 = 6 << 10;
+    const GROWTH_KIB: u64 = 12 << 10;
     // `TRACER_TEST_REPEAT=1000` is the usual number.
     let more = 60_000 * repeats(1000)? / 1000;
     let storm = program(scratch, "storm")?;
