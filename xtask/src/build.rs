@@ -100,6 +100,9 @@ fn ebpf_object(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<(
     // The whole program is put together by bpf-linker; rustc's own link-time optimisation would
     // run before it has seen everything, and is meant for the host by the release profile.
     cargo.env("CARGO_PROFILE_RELEASE_LTO", "off");
+    // Built piece by piece, functions that return two registers are not inlined, and verifiers know of
+    // one ("R2 !read_ok"); 6.1 then refuses programs that are fine otherwise.
+    cargo.env("CARGO_INCREMENTAL", "0");
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.linker);
     // BTF is made from debug information, and the kernel wants BTF for the maps' types and for
     // naming source lines in the verifier's log.
