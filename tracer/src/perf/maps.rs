@@ -71,11 +71,6 @@ impl MapStream {
     /// Watches the calling thread's descendants to be. `bytes` is a power of two for the ring of each
     /// CPU; `at_once` has each record wake whoever waits.
     pub(crate) fn open(bytes: usize, at_once: bool) -> io::Result<MapStream> {
-        MapStream::map(MapStream::events(bytes, at_once)?, bytes)
-    }
-
-    /// The events, one for each CPU. Somebody else can [map](MapStream::map) them.
-    pub(crate) fn events(bytes: usize, at_once: bool) -> io::Result<Vec<OwnedFd>> {
         let wakeup = if at_once { 1 } else { u32::try_from(bytes / 2).unwrap_or(u32::MAX) };
         let attributes = Attributes {
             kind: PERF_TYPE_SOFTWARE,
@@ -87,10 +82,16 @@ impl MapStream {
             clock: libc::CLOCK_BOOTTIME,
             ..Attributes::default()
         };
-        online_cpus()?.into_iter().map(|cpu| open(&attributes, 0, cpu)).collect()
+        let events = online_cpus()?.into_iter().map(|cpu| open(&attributes, 0, cpu));
+        MapStream::map(events.collect::<io::Result<_>>()?, bytes)
     }
 
-    /// Maps the rings of such events.
+    /// Its events, one for each CPU, with which somebody else can [map](MapStream::map) the same rings.
+    pub(crate) fn events(&self) -> io::Result<Vec<OwnedFd>> {
+        self.rings.iter().map(|ring| ring.as_fd().try_clone_to_owned()).collect()
+    }
+
+    /// Maps the rings of such events. Who reads them is one alone.
     pub(crate) fn map(events: Vec<OwnedFd>, bytes: usize) -> io::Result<MapStream> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut rings = Vec::new();

@@ -28,7 +28,8 @@ pub(super) struct Ring {
     data_bytes: usize,
 }
 
-// SAFETY: the memory belongs to this value alone, and is reached through `&mut self`.
+// SAFETY: of this process, this value alone reaches the memory, and through `&mut self`. The process that
+// made the event may have it mapped too, and leaves it alone.
 unsafe impl Send for Ring {}
 
 impl Ring {

@@ -139,6 +139,10 @@ impl Collector {
         let absent = |why: &str| MapsWatched::Absent(why.to_owned());
         Some(match self.maps.stream.as_ref()? {
             Err(why) => absent(&format!("it could not be opened: {why}")),
+            // Each exec of the tree is in it.
+            Ok(_) if !self.maps.has_said_anything && self.kept.story.execs > 0 => {
+                absent("the kernel reported nothing at all, although programs were executed")
+            }
             Ok(stream) => match stream.lost() {
                 Ok(lost) => MapsWatched::Lost(lost),
                 Err(error) => absent(&format!("what it lost is unknown: {error}")),
@@ -233,6 +237,8 @@ impl Collector {
 struct Maps {
     /// None before the command is started.
     stream: Option<Result<MapStream, String>>,
+    /// Whether the kernel ever wrote to it.
+    has_said_anything: bool,
     images: Images,
 }
 
@@ -245,8 +251,9 @@ impl Maps {
         story: &Story,
     ) -> Vec<Record> {
         let Some(Ok(stream)) = &mut self.stream else { return Vec::new() };
-        let images = &mut self.images;
+        let (images, has_said_anything) = (&mut self.images, &mut self.has_said_anything);
         stream.drain(&mut |MapRecord { t_ns, pid, what }| {
+            *has_said_anything = true;
             let event = match what {
                 MapEvent::NewImage => ImageEvent::New,
                 MapEvent::Ended => ImageEvent::Ended,

@@ -107,11 +107,18 @@ pub(super) fn launch(
         .spawn(move || {
             let text = |error: io::Error| error.to_string();
             let witness = perf.counts_execs.then(|| ExecWitness::open().map_err(text));
-            let open = |bytes| MapStream::events(bytes, perf.at_once).map_err(text);
-            let maps = perf.maps.map(open);
+            let open = |bytes| MapStream::open(bytes, perf.at_once).map_err(text);
+            // Mapped before the command starts, and as long as the anchor is there: without memory the
+            // kernel writes nothing, and does not even count it as lost.
+            let stream = perf.maps.map(open);
+            let events = |stream: &MapStream| stream.events().map_err(text);
+            let maps = stream
+                .as_ref()
+                .map(|stream| stream.as_ref().map_err(Clone::clone).and_then(events));
             // A receiver that is gone means that tracer is ending: nothing to do.
             let _ = report.send((prepared.spawn(), witness, maps));
             let _ = until_dropped.recv();
+            drop(stream);
         })
         .map_err(LaunchError::NoThread)?;
     let (spawned, witness, maps) =
