@@ -1,9 +1,10 @@
 //! The layout of what crosses from the kernel: also run by Miri, which sees what no test asserts.
 
 use tracer_ebpf::abi::{
-    ArgvChunk, Attempt, CgroupMove, Close, Connect, ConnectResult, Datagram, Exec, Exit, Fault,
-    FileKey, Flow, FlowTotals, ForeignSend, Fork, Header, Intrusion, KIND_COUNT, Kind, KindStats,
-    LocalSend, Means, OddSocket, Payload, Resolve, Root, Stats, UnknownKind, Via,
+    ArgvChunk, Attempt, Birth, CgroupMove, Close, Connect, ConnectResult, Datagram, Exec, Exit,
+    Fault, FileKey, Flow, FlowTotals, ForeignSend, Fork, FoundProcess, Header, Intrusion,
+    KIND_COUNT, Kind, KindStats, LocalSend, Means, OddSocket, Payload, ProcessName, Resolve, Root,
+    Stats, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlace, TlsSession, UnknownKind, Via,
 };
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -31,9 +32,9 @@ fn every_type_is_its_bytes() {
         ($($name:ident)*) => { $(check::<$name>(stringify!($name));)* };
     }
     check_all!(
-        ArgvChunk Attempt CgroupMove Close Connect ConnectResult Datagram Exec Exit FileKey Flow
-        FlowTotals ForeignSend Fork Header Intrusion KindStats LocalSend OddSocket Payload Resolve
-        Root Stats
+        ArgvChunk Attempt Birth CgroupMove Close Connect ConnectResult Datagram Exec Exit FileKey
+        Flow FlowTotals ForeignSend Fork FoundProcess Header Intrusion KindStats LocalSend OddSocket
+        Payload ProcessName Resolve Root Stats TlsBegin TlsData TlsEnd TlsKey TlsPlace TlsSession
     );
 }
 

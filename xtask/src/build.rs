@@ -121,6 +121,16 @@ fn ebpf_object(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<(
     Ok(())
 }
 
+/// For builds that load no probes: where there is no object, something to include in its place.
+pub(crate) fn use_stand_in(layout: &Layout, cargo: &mut Command) -> Result<()> {
+    if !layout.bpf_object().exists() {
+        let stand_in = layout.target().join("tmp").join("no-object");
+        replace_if_different(&stand_in, b"")?;
+        cargo.env("TRACER_EBPF_OBJECT", stand_in);
+    }
+    Ok(())
+}
+
 fn programs(layout: &Layout, options: &Options) -> Result<()> {
     let mut cargo = command::host_cargo(layout);
     cargo.args(["build", "--release", "--package=tracer", "--package=tracer-tests"]);

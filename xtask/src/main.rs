@@ -11,8 +11,10 @@ mod elevate;
 mod env;
 mod evasions;
 mod faults;
+mod fuzz;
 mod hidden;
 mod layout;
+mod miri;
 mod pictures;
 mod run;
 mod setup;
@@ -67,6 +69,8 @@ enum Task {
     Faults(faults::Options),
     /// Set up, build, then keep tracer busy for a long time (docs/conformance.md)
     Soak(soak::Options),
+    /// Set up, then fuzz everything that reads bytes of others (tests/fuzz)
+    Fuzz(fuzz::Options),
     /// Check formatting and lints only
     Tidy,
 }
@@ -86,6 +90,7 @@ fn main() -> ExitCode {
         | Task::Conformance(_)
         | Task::Faults(_)
         | Task::Soak(_)
+        | Task::Fuzz(_)
         | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
@@ -102,6 +107,7 @@ fn main() -> ExitCode {
         Task::Conformance(options) => conformance::task(&layout, &options),
         Task::Faults(options) => faults::task(&layout, &options),
         Task::Soak(options) => soak::task(&layout, &options),
+        Task::Fuzz(options) => fuzz::task(&layout, &options),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

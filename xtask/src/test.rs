@@ -20,9 +20,9 @@ use crate::{
     command::{self, IfFails},
     conformance,
     elevate::elevated,
-    faults,
+    faults, fuzz,
     layout::Layout,
-    setup,
+    miri, setup,
     steps::{Steps, counting_nothing},
     tally::Tally,
     tidy, vm,
@@ -50,6 +50,8 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
     {
         tidy::checks(layout, &tools.toolchain, &mut steps);
         steps.step("unit tests", || unit_tests(layout));
+        steps.step("the ABI under Miri", || miri::step(layout, &tools.toolchain));
+        steps.step("fuzzing, short", || fuzz::step(layout, &tools.toolchain));
         // One of the integration tests starts the container image. Both programs, so that the virtual
         // machines find nothing left to compile.
         steps.step("static programs", || {
@@ -123,7 +125,7 @@ fn test_programs(messages: &str) -> Result<Vec<PathBuf>> {
 
 /// Runs test programs in full view and counts what they say. A failure without a failed test (they
 /// did not compile, one crashed) counts as one.
-fn count(command: &mut Command) -> Result<Tally> {
+pub(crate) fn count(command: &mut Command) -> Result<Tally> {
     count_into(command, std::io::stdout(), std::io::stderr())
 }
 

@@ -34,12 +34,7 @@ fn formatting(layout: &Layout) -> Result<()> {
 fn lints(layout: &Layout) -> Result<()> {
     let mut cargo = command::host_cargo(layout);
     cargo.args(["clippy", "--workspace", "--all-targets", "--target-dir"]).arg(layout.target());
-    if !layout.bpf_object().exists() {
-        // Lints need no real object, only something to include.
-        let stand_in = layout.target().join("tmp").join("no-object");
-        setup::replace_if_different(&stand_in, b"")?;
-        cargo.env("TRACER_EBPF_OBJECT", stand_in);
-    }
+    build::use_stand_in(layout, &mut cargo)?;
     run_clippy(&mut cargo)
 }
 

@@ -68,7 +68,7 @@ pub(super) fn with_elf_in<T>(file: File, look: impl FnOnce(&Elf<'_>) -> Option<T
 }
 
 /// The dynamic loader that a program asks for.
-fn loader(program: &Path) -> Option<PathBuf> {
+pub(super) fn loader(program: &Path) -> Option<PathBuf> {
     with_elf(program, |elf| {
         let endian = elf.endian();
         let headers = elf.elf_program_headers();
@@ -80,7 +80,7 @@ fn loader(program: &Path) -> Option<PathBuf> {
 }
 
 /// Where in a file a function begins that others can call.
-fn function(library: &Path, name: &str) -> Option<u64> {
+pub(super) fn function(library: &Path, name: &str) -> Option<u64> {
     with_elf(library, |elf| {
         let symbol = elf
             .dynamic_symbols()
@@ -94,6 +94,6 @@ pub(super) fn in_file(elf: &Elf<'_>, address: u64) -> Option<u64> {
     elf.segments().find_map(|segment| {
         let inside = address.checked_sub(segment.address())?;
         let (offset_bytes, size_bytes) = segment.file_range();
-        (inside < size_bytes).then_some(offset_bytes + inside)
+        (inside < size_bytes).then(|| offset_bytes.checked_add(inside))?
     })
 }

@@ -96,6 +96,22 @@ impl Toolchain {
         }
     }
 
+    /// Has Miri come with it.
+    pub(crate) fn add_miri(&self, layout: &Layout) -> Result<()> {
+        let Self::RustupNightly { sysroot } = self else {
+            bail!("Debian has no Miri; it comes with rustup's nightly");
+        };
+        if sysroot.join("bin/cargo-miri").exists() {
+            return Ok(());
+        }
+        eprintln!("setup: add Miri to rustup's nightly");
+        let if_fails = IfFails {
+            it_means: "rustup may not or cannot download Miri for this nightly",
+            remedy: "run it by hand where the network allows it; not every nightly has Miri",
+        };
+        add_component(layout, "miri", if_fails)
+    }
+
     pub(crate) fn version(&self, layout: &Layout) -> Result<Version> {
         let if_fails = IfFails {
             it_means: "the compiler of the kernel side is there but does not start",
@@ -174,8 +190,12 @@ fn add_sources(layout: &Layout) -> Result<()> {
         remedy: "run it by hand where the network allows it, or `rustup update nightly`; \
                  on Debian, TRACER_BPF_TOOLCHAIN=debian uses its packages",
     };
+    add_component(layout, "rust-src", if_fails)
+}
+
+fn add_component(layout: &Layout, component: &str, if_fails: IfFails<'_>) -> Result<()> {
     let mut rustup = rustup(layout);
-    rustup.args(["component", "add", "rust-src", "--toolchain", NIGHTLY]);
+    rustup.args(["component", "add", component, "--toolchain", NIGHTLY]);
     command::capture(&mut rustup, if_fails)?;
     Ok(())
 }

@@ -190,7 +190,7 @@ fn prologue(elf: &Elf<'_>, address: u64) -> Prologue {
 
 /// Where in the file a breakpoint costs least.
 fn cheapest(elf: &Elf<'_>, address: u64) -> Option<u64> {
-    in_file(elf, address + prologue(elf, address).cheap_at.unwrap_or(0))
+    in_file(elf, address.checked_add(prologue(elf, address).cheap_at.unwrap_or(0))?)
 }
 
 /// Where a breakpoint is cheap in the function that both call first, if it is dear in one of them.
@@ -203,7 +203,7 @@ fn common(elf: &Elf<'_>, plain: Symbol, ex: Symbol) -> Option<u64> {
     if ex.address.checked_add_signed(of_ex.calls?)? != inner {
         return None;
     }
-    in_file(elf, inner + prologue(elf, inner).cheap_at?)
+    in_file(elf, inner.checked_add(prologue(elf, inner).cheap_at?)?)
 }
 
 /// Where a session may have the random bytes of its ClientHello, from the numbers in the function that

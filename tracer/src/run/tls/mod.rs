@@ -35,6 +35,14 @@ const USUAL_NAMES: [&str; 2] = ["libssl.so.", "libnode.so."];
 /// Programs that most commands come down to.
 const USUAL_PROGRAMS: [&str; 1] = ["node"];
 
+/// Where in a file the functions of a TLS library that can be read are.
+pub(super) fn functions_in(file: File, is_program: bool, catalogue: &Catalogue) -> Vec<u64> {
+    match elf::look(file, is_program, catalogue) {
+        Found::Readable(library) => library.functions.iter().map(|(_, at)| *at).collect(),
+        Found::Nothing | Found::Unreadable(_) => Vec::new(),
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Tls {
     catalogue: Catalogue,
