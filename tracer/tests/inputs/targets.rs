@@ -23,7 +23,7 @@ use tracer::{
     report::{self, Detail, Paint},
     run::CodeFile,
     session::{
-        Fold, Machine, Story,
+        Fold, Machine, Numbers, Story,
         calls::{Calls, Chunk, Direction},
     },
 };
@@ -49,7 +49,7 @@ pub(crate) const TARGETS: [(&str, fn(&[u8])); 14] = [
 struct NoMachine;
 
 impl Machine for NoMachine {
-    fn executed(&mut self, _: &ExecEvent) {}
+    fn executed(&mut self, _: &ExecEvent, _: Option<Numbers>) {}
 }
 
 /// Cuts pieces off: two bytes of length (little-endian), then as many bytes, or what there is.
