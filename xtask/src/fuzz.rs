@@ -27,8 +27,6 @@ use crate::{
 
 const TARGET: &str = "x86_64-unknown-linux-gnu";
 const PROGRAM: &str = "tracer-fuzz";
-/// Of the tests: enough for all that is kept and some thousand changes of it.
-const SECONDS_IN_TESTS: u32 = 3;
 
 /// What cargo-fuzz builds with: each edge has a counter, and comparisons are looked at.
 const COVERAGE: [&str; 6] = [
@@ -91,18 +89,6 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
         });
     }
     Ok(steps.end_with_tally())
-}
-
-/// As a step of the tests.
-pub(crate) fn step(layout: &Layout, toolchain: &Toolchain) -> Result<((), Tally)> {
-    let targets = targets(layout)?;
-    if let Some(reason) = why_not(toolchain) {
-        println!("skipped: fuzzing: {reason}");
-        return Ok(((), Tally::ONE_SKIPPED));
-    }
-    // No sanitizer: it would double the time, and there is little `unsafe` in what is fuzzed.
-    let fuzzer = Fuzzer::build(layout, toolchain, false)?;
-    Ok(((), fuzzer.run_all(&targets, SECONDS_IN_TESTS)?))
 }
 
 fn why_not(toolchain: &Toolchain) -> Option<String> {

@@ -71,6 +71,8 @@ enum Task {
     Soak(soak::Options),
     /// Set up, then fuzz everything that reads bytes of others (tests/fuzz)
     Fuzz(fuzz::Options),
+    /// Set up, then run the tests of the ABI under Miri, which sees undefined behaviour
+    Miri,
     /// Check formatting and lints only
     Tidy,
 }
@@ -91,6 +93,7 @@ fn main() -> ExitCode {
         | Task::Faults(_)
         | Task::Soak(_)
         | Task::Fuzz(_)
+        | Task::Miri
         | Task::Tidy => 1,
     };
     let layout = Layout::of_workspace();
@@ -108,6 +111,7 @@ fn main() -> ExitCode {
         Task::Faults(options) => faults::task(&layout, &options),
         Task::Soak(options) => soak::task(&layout, &options),
         Task::Fuzz(options) => fuzz::task(&layout, &options),
+        Task::Miri => miri::task(&layout),
         Task::Tidy => tidy::task(&layout),
     };
     outcome.unwrap_or_else(|error| {

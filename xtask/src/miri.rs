@@ -1,17 +1,27 @@
 //! The tests of the ABI under Miri, an interpreter that finds undefined behaviour: uninitialised
 //! padding that is read, references that are not aligned, bytes that are no value of their type.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 
 use crate::{
     command::{self, IfFails},
     layout::Layout,
-    setup::Toolchain,
+    setup::{self, Toolchain},
+    steps::Steps,
     tally::Tally,
     test,
 };
 
-/// As a step of the tests. Skipped where there is no Miri.
+pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
+    let toolchain = setup::toolchain_only(layout)?;
+    let mut steps = Steps::begin();
+    steps.step("the ABI under Miri", || step(layout, &toolchain));
+    Ok(steps.end_with_tally())
+}
+
+/// Skipped where there is no Miri.
 pub(crate) fn step(layout: &Layout, toolchain: &Toolchain) -> Result<((), Tally)> {
     if let Err(error) = toolchain.add_miri(layout) {
         let reason = format!("{error:#}").split_whitespace().collect::<Vec<_>>().join(" ");

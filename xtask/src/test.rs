@@ -20,7 +20,7 @@ use crate::{
     command::{self, IfFails},
     conformance,
     elevate::elevated,
-    faults, fuzz,
+    faults,
     layout::Layout,
     miri, setup,
     steps::{Steps, counting_nothing},
@@ -51,7 +51,6 @@ pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
         tidy::checks(layout, &tools.toolchain, &mut steps);
         steps.step("unit tests", || unit_tests(layout));
         steps.step("the ABI under Miri", || miri::step(layout, &tools.toolchain));
-        steps.step("fuzzing, short", || fuzz::step(layout, &tools.toolchain));
         // One of the integration tests starts the container image. Both programs, so that the virtual
         // machines find nothing left to compile.
         steps.step("static programs", || {

@@ -28,8 +28,10 @@ use tracer::{
     },
 };
 
+type Target = fn(&[u8]);
+
 /// By name, which is also the name of the folder of its inputs (`tests/fuzz/corpus`).
-pub(crate) const TARGETS: [(&str, fn(&[u8])); 14] = [
+pub(crate) const TARGETS: [(&str, Target); 14] = [
     ("ring", ring),
     ("dns", dns),
     ("client-hello", client_hello),
