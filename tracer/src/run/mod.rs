@@ -39,5 +39,4 @@ pub use engine::{Finished, RunError, run};
 pub use inherited::stdout_was_closed;
 pub use launch::LaunchError;
 pub use settings::{OnError, Settings};
-pub use tls::tls_library_in;
 pub use user::CallingUser;

@@ -10,6 +10,7 @@ use std::{
 };
 
 use proptest::{collection::vec, prelude::*, sample::Index};
+use tracer::{catalogue::Catalogue, run::CodeFile};
 use tracer_ebpf::abi::Kind;
 
 mod seeds;
@@ -92,6 +93,14 @@ fn every_input_that_is_kept() {
     }
     let folders = fs::read_dir(corpus()).unwrap().count();
     assert_eq!(folders, TARGETS.len(), "a folder of inputs has no target");
+}
+
+/// What is changed below is a library that is read.
+#[test]
+fn the_tls_library_is_one() {
+    let functions = |path: &Path| CodeFile::read(path, false, Catalogue::embedded()).tls_functions;
+    assert!(!functions(&corpus().join("code-file/openssl-names")).is_empty());
+    assert!(functions(&corpus().join("code-file/program")).is_empty());
 }
 
 proptest! {

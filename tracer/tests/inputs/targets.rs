@@ -31,13 +31,14 @@ use tracer::{
 type Target = fn(&[u8]);
 
 /// By name, which is also the name of the folder of its inputs (`tests/fuzz/corpus`).
-pub(crate) const TARGETS: [(&str, Target); 14] = [
+pub(crate) const TARGETS: [(&str, Target); 15] = [
     ("ring", ring),
     ("dns", dns),
     ("client-hello", client_hello),
     ("quic-initial", quic_initial),
     ("http-head", http_head),
     ("conversation", conversation),
+    ("http-calls", http_calls),
     ("hosts-file", hosts_file),
     ("recording", recording),
     ("records", records),
@@ -161,6 +162,68 @@ fn conversation(bytes: &[u8]) {
     // A request takes more bytes than this, also one that was compressed.
     let made = calls.round(true).len();
     assert!(made <= 2 + sent, "{made} calls and gaps of {sent} bytes");
+}
+
+/// What a client of HTTP/2 begins with, and its server.
+const CLIENT_BEGINS: &[u8] =
+    b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+const SERVER_BEGINS: &[u8] = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00";
+const REQUEST: &[u8] = b"GET / HTTP/1.1\r\nHost: a.example\r\n\r\n";
+const RESPONSE: &[u8] = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n";
+
+/// What a client and a server of HTTP say behind a valid beginning, of both versions, and the fields of a
+/// request of HTTP/2: in pieces of any size, with some of them lost.
+fn http_calls(bytes: &[u8]) {
+    use Direction::{Received, Sent};
+    let length = u32::try_from(bytes.len().min(16_000)).unwrap_or(0).to_be_bytes();
+    let fields =
+        [&length[1..], b"\x01\x05\x00\x00\x00\x01", &bytes[..bytes.len().min(16_000)]].concat();
+    for talk in [
+        &[(Sent, bytes), (Received, bytes)][..],
+        &[(Sent, REQUEST), (Received, bytes), (Sent, bytes)],
+        &[(Sent, REQUEST), (Received, RESPONSE), (Received, bytes)],
+        &[(Sent, CLIENT_BEGINS), (Received, SERVER_BEGINS), (Sent, bytes), (Received, bytes)],
+        &[(Sent, CLIENT_BEGINS), (Received, SERVER_BEGINS), (Sent, &fields), (Received, &fields)],
+    ] {
+        for lost in [false, true] {
+            http_session(talk, lost);
+        }
+    }
+}
+
+fn http_session(talk: &[(Direction, &[u8])], lost: bool) {
+    const HELD_MAX: usize = 1 << 20;
+    let process = ProcessKey { pid: 1, start_ns: 1 };
+    let mut calls = Calls::new(true);
+    let (mut sent, mut received) = (0, 0);
+    for (direction, bytes) in talk {
+        // Pieces whose sizes follow from the bytes, so that a failure can be repeated.
+        let size = 1 + usize::from(bytes.first().copied().unwrap_or(0)) * 7;
+        for (number, piece) in bytes.chunks(size).enumerate() {
+            let offset = match direction {
+                Direction::Sent => &mut sent,
+                Direction::Received => &mut received,
+            };
+            let length = piece.len() as u64;
+            if !lost || number % 5 != 4 {
+                let captured = if lost { piece.len() - number % 2 } else { piece.len() };
+                calls.chunk(&Chunk {
+                    process,
+                    stream: 1,
+                    direction: *direction,
+                    at_ns: 1,
+                    offset: *offset,
+                    length,
+                    bytes: &piece[..captured],
+                });
+            }
+            *offset += length;
+            assert!(calls.held_bytes() <= HELD_MAX, "{} bytes are kept", calls.held_bytes());
+        }
+    }
+    calls.closed(process, 1, (sent, received), 1);
+    calls.round(true);
+    assert_eq!(calls.held_bytes(), 0, "something is kept of nothing");
 }
 
 /// A file of hosts.

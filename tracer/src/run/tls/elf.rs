@@ -302,7 +302,8 @@ mod tests {
 
     #[test]
     fn a_build_that_is_known_needs_no_names() {
-        let library = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/corpus/libssl.bin");
+        let library =
+            concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/fuzz/corpus/code-file/openssl-names");
         let entry = |id: &str| {
             format!(
                 "[[tls-functions]]\nname = 'x'\nbuild-id = '{id}'\nwrite = 868\nread-ex = 912\nend = 930\n"

@@ -270,15 +270,6 @@ fn open(id: FileId, paths: &[PathBuf], identifier: &Identifier) -> Result<File, 
     Err(why)
 }
 
-/// Whether a file has a TLS library that can be read; none where it has no library that anybody knows.
-pub fn tls_library_in(file: File, catalogue: &Catalogue) -> Option<bool> {
-    match elf::look(file, true, catalogue) {
-        Found::Nothing => None,
-        Found::Readable(_) => Some(true),
-        Found::Unreadable(_) => Some(false),
-    }
-}
-
 /// Looks at a file and watches the TLS library in it.
 fn look(
     file: File,
