@@ -8,14 +8,39 @@ use anyhow::{Context as _, Result};
 pub fn put(file: &Path, command: &str, text: &str) -> Result<()> {
     let context = || format!("cannot change {}", file.display());
     let document = fs::read_to_string(file).with_context(context)?;
-    let begin = format!("<!-- measured: {command} -->\n");
-    let end = format!("<!-- end of {command} -->");
+    fs::write(file, replaced(&document, command, text)?).with_context(context)
+}
+
+/// The document with what the command printed now.
+fn replaced(document: &str, command: &str, text: &str) -> Result<String> {
+    let (before, _, after) = parts(document, command)?;
+    let (begin, end) = marks(command);
+    Ok(format!("{before}{begin}\n{}\n\n{end}{after}", text.trim()))
+}
+
+/// What the command has put into the document.
+pub fn shown<'a>(document: &'a str, command: &str) -> Result<&'a str> {
+    parts(document, command).map(|(_, shown, _)| shown)
+}
+
+/// A document with nothing else.
+#[cfg(test)]
+pub(crate) fn of(command: &str, text: &str) -> String {
+    let (begin, end) = marks(command);
+    replaced(&(begin + &end), command, text).expect("both marks are there")
+}
+
+fn parts<'a>(document: &'a str, command: &str) -> Result<(&'a str, &'a str, &'a str)> {
+    let (begin, end) = marks(command);
     let (before, rest) =
         document.split_once(&begin).with_context(|| format!("the document lacks {begin:?}"))?;
-    let (_, after) =
+    let (shown, after) =
         rest.split_once(&end).with_context(|| format!("the document lacks {end:?}"))?;
-    fs::write(file, format!("{before}{begin}\n{}\n\n{end}{after}", text.trim()))
-        .with_context(context)
+    Ok((before, shown, after))
+}
+
+fn marks(command: &str) -> (String, String) {
+    (format!("<!-- measured: {command} -->\n"), format!("<!-- end of {command} -->"))
 }
 
 /// A sentence for a document: the day, the kernel, the machine, and the versions of programs.
@@ -31,7 +56,11 @@ pub fn where_and_when(programs: &[&str]) -> Result<String> {
     let processor = model.map_or("unknown processor", |(_, model)| model);
     let processors = std::thread::available_parallelism()?;
     let versions: Vec<String> = programs.iter().map(|program| version_of(program)).collect();
-    Ok(format!("On {day}, Linux {kernel}, {processors} x {processor}: {}.\n", versions.join("; ")))
+    let with = if versions.is_empty() { "" } else { ": " };
+    Ok(format!(
+        "On {day}, Linux {kernel}, {processors} x {processor}{with}{}.\n",
+        versions.join("; ")
+    ))
 }
 
 /// The first line that a program says when it is asked for its version.

@@ -7,14 +7,16 @@ pub mod evasions;
 pub mod faults;
 pub mod hidden;
 pub mod lab;
+pub mod network;
 mod programs;
 pub mod scratch;
 pub mod soak;
+pub mod tool;
 pub mod vm;
 
 use std::path::{Path, PathBuf};
 
-pub use self::programs::program;
+pub use self::programs::{compile_all, program};
 
 /// Why this machine cannot run a test. An error, so that `?` carries it out.
 #[derive(Debug)]

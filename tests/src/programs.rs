@@ -2,12 +2,12 @@
 
 use std::{
     collections::HashMap,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 
 use crate::{fixtures, on_path, scratch::Scratch};
 
@@ -24,6 +24,32 @@ pub fn program(scratch: &Scratch, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
+/// A folder with all of them, for machines without a compiler.
+pub(crate) const FOLDER: &str = "TRACER_TEST_PROGRAMS";
+
+/// Compiles every program into a folder, but for those that are there and not older than their sources.
+pub fn compile_all(folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder)?;
+    let sources = fixtures().join("programs");
+    let mut files = std::fs::read_dir(&sources)?
+        .map(|entry| Ok(entry?.path()))
+        .collect::<Result<Vec<PathBuf>>>()?;
+    files.sort();
+    let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
+    let headers = files.iter().filter(|file| file.extension().is_some_and(|end| end == "h"));
+    let newest_header = headers.map(|file| changed(file)).collect::<Result<Vec<_>, _>>()?;
+    let newest_header = newest_header.into_iter().max();
+    for source in files.iter().filter(|file| file.extension().is_some_and(|end| end == "c")) {
+        let name = source.file_stem().and_then(|name| name.to_str()).context("a name")?;
+        let to = folder.join(name);
+        let source_changed = Some(changed(source)?).max(newest_header);
+        if !changed(&to).is_ok_and(|compiled| Some(compiled) > source_changed) {
+            compile(name, &to)?;
+        }
+    }
+    Ok(())
+}
+
 /// The program's bytes: compiled once, kept in memory.
 fn compiled(name: &str) -> Result<Arc<Vec<u8>>> {
     static COMPILED: OnceLock<Mutex<HashMap<String, Arc<Vec<u8>>>>> = OnceLock::new();
@@ -32,17 +58,28 @@ fn compiled(name: &str) -> Result<Arc<Vec<u8>>> {
     if let Some(bytes) = known.get(name) {
         return Ok(Arc::clone(bytes));
     }
+    let bytes = match std::env::var_os(FOLDER) {
+        Some(folder) => std::fs::read(Path::new(&folder).join(name)).context(name.to_owned())?,
+        None => {
+            let folder = tempfile::tempdir()?;
+            let to = folder.path().join(name);
+            compile(name, &to)?;
+            std::fs::read(to)?
+        }
+    };
+    let bytes = Arc::new(bytes);
+    known.insert(name.into(), Arc::clone(&bytes));
+    Ok(bytes)
+}
+
+fn compile(name: &str, to: &Path) -> Result<()> {
     let compiler = on_path("cc")?;
-    let folder = tempfile::tempdir()?;
-    let to = folder.path().join(name);
     let source = fixtures().join("programs").join(format!("{name}.c"));
     let output = Command::new(compiler)
         .args(["-std=gnu11", "-O1", "-pthread", "-Wall", "-Wextra", "-Werror", "-o"])
-        .arg(&to)
+        .arg(to)
         .arg(source)
         .output()?;
     ensure!(output.status.success(), "{name}.c: {}", String::from_utf8_lossy(&output.stderr));
-    let bytes = Arc::new(std::fs::read(to)?);
-    known.insert(name.into(), Arc::clone(&bytes));
-    Ok(bytes)
+    Ok(())
 }

@@ -4,6 +4,7 @@ mod command;
 
 use std::{
     ffi::OsString,
+    fs::{self, Metadata},
     io::{self, IsTerminal as _, Write as _},
     path::{Path, PathBuf},
     process::ExitCode,
@@ -15,12 +16,12 @@ use clap::{Parser as _, error::ErrorKind};
 use tracer::{
     catalogue::Catalogue,
     cli::{self, Cli, Command, ExitCodeOf, SchemaOf, exit},
-    otlp::Delivery,
+    otlp::{Collector, Delivery},
     policy::{self, Ruling},
     probe,
     record::{self, Existing, Integrity, schema::CommandStatus},
     report::{self, Detail, Paint},
-    run::{self, Broker, CallingUser, Finished, Settings, Task},
+    run::{self, Broker, CallingUser, Finished, SenderProcess, Settings, Task},
 };
 
 use crate::command::Signing;
@@ -87,14 +88,15 @@ fn complain(error: &str) {
 
 fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     // Everything that can be wrong with the call is found before a probe is loaded.
-    let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
+    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
+    let names = load_for(user.as_ref(), &arguments.policies, &arguments.catalogue.files);
+    let (policies, catalogue) = match names {
         Ok(loaded) => loaded,
         Err(error) => {
             complain(&error.to_string());
             return Ok(exit::USAGE);
         }
     };
-    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
     if arguments.enforce
         && let Err(why) = policy::can_enforce(&policies)
     {
@@ -106,12 +108,15 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         resolver: arguments.resolver || policies.iter().any(policy::Policy::judges_names),
         http: arguments.http,
         hand_offs: !policies.is_empty(),
+        debuggers: policies.iter().any(policy::Policy::forbids_debuggers),
         enforce: arguments.enforce,
         ..probe_options(&arguments.debug)
     };
     let existing = Existing::forced(arguments.force);
     let broker =
         start_broker(&arguments.command, user.as_ref(), arguments.output.as_deref(), existing)?;
+    let sender = arguments.writing.otlp_endpoint.map(start_sender).transpose()?;
+    let unused = Unused::of(arguments.output.as_deref(), user.as_ref());
     let mut output = arguments
         .output
         .as_deref()
@@ -119,7 +124,8 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         .transpose()?;
     let signing = match arguments.sign.as_deref().zip(arguments.output.as_deref()) {
         Some((key, recording)) => {
-            let signing = Signing::prepare(key, recording, existing, user.as_ref())?;
+            let signing = Signing::prepare(key, recording, existing, user.as_ref());
+            let signing = signing.inspect_err(|_| unused.remove())?;
             output = output.map(|output| signing.watch(output));
             Some(signing)
         }
@@ -133,7 +139,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         output,
         part_bytes: arguments.writing.rotate,
         on_error: on_error(arguments.writing.on_error),
-        collector: arguments.writing.otlp_endpoint,
+        sender,
         probes,
         http_fields: arguments.http_fields,
         linger: Duration::from_secs(arguments.linger),
@@ -147,7 +153,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         .context("cannot start the event loop")?;
     let finished = runtime.block_on(run::run(settings));
     broker.finish();
-    let finished = finished?;
+    let finished = finished.inspect_err(|_| unused.remove())?;
     if !arguments.quiet && finished.launch_error.is_none() {
         let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
         let paint = Paint::for_stream(&io::stderr());
@@ -179,7 +185,8 @@ fn say_what_was_delivered(delivery: Option<&Delivery>, quiet: bool) {
 fn say_cut_short(error: &io::Error) {
     eprintln!(
         "tracer: the recording could not be written to its end: {error}. \
-         What is in it up to there is intact and says that it was cut short"
+         What was recorded up to there can be read; `tracer report` shows it, and `tracer verify` says that \
+         it was cut short (exit code 11)"
     );
 }
 
@@ -235,6 +242,15 @@ fn load_names(
     Ok((policies, catalogue))
 }
 
+/// The same, with the caller's rights: of what is no policy a line is shown.
+fn load_for(
+    user: Option<&CallingUser>,
+    policies: &[String],
+    files: &[PathBuf],
+) -> anyhow::Result<(Vec<policy::Policy>, Catalogue)> {
+    with_rights(user, || load_names(policies, files))
+}
+
 /// Before anything else is opened or started: it is a copy of this process.
 fn start_broker(
     command: &[OsString],
@@ -246,6 +262,45 @@ fn start_broker(
     let parts = parts.transpose().context("the current directory is unknown")?;
     Broker::start(Task { command: command.to_vec(), user: user.cloned(), parts })
         .context("cannot start the process that keeps tracer's rights")
+}
+
+/// Before anything is opened that it should not have, and before there is a thread.
+fn start_sender(collector: Collector) -> anyhow::Result<SenderProcess> {
+    SenderProcess::start(collector).context("cannot start the process that sends log records")
+}
+
+/// With the caller's rights, so that root reads and writes nothing the caller could not.
+fn with_rights<T>(user: Option<&CallingUser>, open: impl FnOnce() -> T) -> T {
+    match user {
+        Some(user) => user.with_file_rights(open),
+        None => open(),
+    }
+}
+
+/// The output file, if it was not there before: empty, it is of no use when tracer cannot start, and in the way
+/// of nothing.
+struct Unused<'a> {
+    path: Option<&'a Path>,
+    user: Option<&'a CallingUser>,
+}
+
+impl<'a> Unused<'a> {
+    /// To be asked before it is opened.
+    fn of(path: Option<&'a Path>, user: Option<&'a CallingUser>) -> Unused<'a> {
+        let is_new = |path: &&Path| with_rights(user, || path.symlink_metadata().is_err());
+        Unused { path: path.filter(is_new), user }
+    }
+
+    fn remove(&self) {
+        let Some(path) = self.path else { return };
+        with_rights(self.user, || {
+            let empty = |file: Metadata| file.is_file() && file.len() == 0;
+            if path.symlink_metadata().is_ok_and(empty) {
+                // Nothing is lost by leaving it.
+                let _ = fs::remove_file(path);
+            }
+        });
+    }
 }
 
 fn open_output(
@@ -267,13 +322,6 @@ fn open_output(
         );
         return Ok(Box::new(io::stdout()));
     }
-    // With the caller's rights, so that root writes nowhere the caller could not.
-    fn with_rights<T>(user: Option<&CallingUser>, open: impl FnOnce() -> T) -> T {
-        match user {
-            Some(user) => user.with_file_rights(open),
-            None => open(),
-        }
-    }
     let opened = || -> Result<Box<dyn io::Write + Send>, record::OutputError> {
         let Some(part_bytes) = part_bytes else {
             return Ok(Box::new(record::create_output(path, existing)?));
@@ -284,8 +332,12 @@ fn open_output(
         Ok(Box::new(record::Parts::new(path, part_bytes, existing, first, next)?))
     };
     with_rights(user, opened).with_context(|| {
+        // Root is used to writing everywhere.
+        let whom = user.map_or(String::new(), |user| {
+            format!(" as user {}, who called tracer and whom it will belong to (SUDO_UID)", user.uid)
+        });
         format!(
-            "cannot write the recording {}; the command was not started. Give another file with --output",
+            "cannot write the recording {}{whom}; nothing was started. Give another file with --output",
             path.display()
         )
     })

@@ -3,17 +3,10 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::ValueEnum;
 
-use crate::{
-    build,
-    command::{self, IfFails},
-    elevate::elevated,
-    layout::Layout,
-    setup,
-    tally::Tally,
-};
+use crate::{command::IfFails, layout::Layout, setup, tally::Tally, tool::Tool};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -38,43 +31,30 @@ enum Format {
     Json,
 }
 
+const TOOL: Tool = Tool { program: "tracer-bench", document: "docs/performance.md" };
+const QUICK: &str = "--quick";
+
 pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
-    let tools = setup::everything(layout)?;
     if !options.quick
         && let Err(error) = setup::peers(layout)
     {
         eprintln!("setup: not there: {error:#}");
     }
-    build::everything(layout, &tools, &build::Options::default())?;
-    let mut bench = command(layout)?;
-    if options.quick {
-        bench.arg("--quick");
-    }
     let format = options.format.to_possible_value();
-    bench.arg("--format").args(format.as_ref().map(clap::builder::PossibleValue::get_name));
-    if options.write {
-        bench.arg("--into").arg(layout.root().join("docs/performance.md"));
+    let mut arguments: Vec<&str> = vec!["--format"];
+    arguments.extend(format.as_ref().map(clap::builder::PossibleValue::get_name));
+    if options.quick {
+        arguments.push(QUICK);
     }
-    bench.args(&options.parts);
-    eprintln!("$ {}", command::render(&bench));
-    let status = bench.status().context("cannot start the benchmark")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    arguments.extend(options.parts.iter().map(String::as_str));
+    TOOL.task(layout, options.write, arguments)
 }
 
 /// As a step of the tests: it must not rot.
 pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
-    let mut bench = command(layout)?;
-    bench.arg("--quick");
     let if_fails = IfFails {
         it_means: "some part of `cargo xtask bench` does not work any more",
         remedy: "read the messages above; `cargo xtask bench --quick PART` runs one part alone",
     };
-    command::run_shown(&mut bench, if_fails)?;
-    Ok(((), Tally { passed: 1, ..Tally::NOTHING }))
-}
-
-fn command(layout: &Layout) -> Result<std::process::Command> {
-    let mut bench = elevated(layout, &layout.release("tracer-bench"))?;
-    bench.arg("--tracer").arg(layout.release("tracer"));
-    Ok(bench)
+    TOOL.step(layout, QUICK, if_fails)
 }

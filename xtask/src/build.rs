@@ -1,10 +1,6 @@
 //! The eBPF object first, then the programs that carry it.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-    process::Command,
-};
+use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Context as _, Result};
 
@@ -17,7 +13,6 @@ use crate::{
 pub(crate) const BPF_TRIPLE: &str = "bpfel-unknown-none";
 const OBJECT: &str = "tracer-probes";
 /// With it named, flags for programs are none for build scripts and macros, which cannot be static.
-const STATIC_TRIPLE: &str = "x86_64-unknown-linux-gnu";
 
 #[derive(Debug, Default, clap::Args)]
 pub(crate) struct Options {
@@ -33,48 +28,41 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<()> {
     let tools = setup::for_build(layout)?;
     if options.image {
         ebpf_object(layout, &tools, options)?;
-        let built = static_programs(layout, &["tracer"])?;
-        println!("{}", for_image(layout, &built)?.display());
+        println!("{}", for_image(layout)?.display());
         return Ok(());
     }
     everything(layout, &tools, options)
 }
 
-/// Puts a static tracer where `deploy/Containerfile` finds it.
-pub(crate) fn for_image(layout: &Layout, built: &Path) -> Result<PathBuf> {
+/// Builds a tracer that needs no C library, and puts it where `deploy/Containerfile` finds it. Only the last crate
+/// is told so, since what is compiled before it is the same for both; that crate is then built again as it was.
+pub(crate) fn for_image(layout: &Layout) -> Result<PathBuf> {
+    let tracer = |task: &str| {
+        let mut cargo = command::host_cargo(layout);
+        cargo.args([task, "--release", "--package=tracer", "--bin=tracer"]);
+        cargo.arg("--target-dir").arg(layout.target());
+        cargo
+    };
+    let mut cargo = tracer("rustc");
+    cargo.args(["--", "-Ctarget-feature=+crt-static", "-Cstrip=symbols"]);
+    let if_fails = IfFails {
+        it_means: "tracer cannot be built as a static program, which container images need",
+        remedy: "read the compiler's messages above; the C library's static archive comes with \
+                 libc6-dev, glibc-static elsewhere",
+    };
+    command::run_shown(&mut cargo, if_fails)?;
+
     let image = layout.target().join("image");
     fs::create_dir_all(&image).with_context(|| format!("cannot create {}", image.display()))?;
-    let (from, to) = (built.join("tracer"), image.join("tracer"));
+    let from = layout.release("tracer");
+    let to = image.join("tracer");
     // What is there may be running, and cannot be written over then.
     let new = image.join(".tracer");
     fs::copy(&from, &new)
         .and_then(|_| fs::rename(&new, &to))
         .with_context(|| format!("cannot copy {} to {}", from.display(), to.display()))?;
+    command::run_shown(&mut tracer("build"), if_fails)?;
     Ok(to)
-}
-
-/// Builds programs that need no C library, and gives the folder that has them: for virtual machines and
-/// container images. In a target folder of their own: one that alternates between two sets of flags
-/// compiles everything twice each time.
-pub(crate) fn static_programs(layout: &Layout, programs: &[&str]) -> Result<PathBuf> {
-    let target = layout.target().join("static");
-    let mut cargo = command::host_cargo(layout);
-    cargo.args(["build", "--release", "--package=tracer", "--package=tracer-tests"]);
-    cargo.args(programs.iter().map(|program| format!("--bin={program}")));
-    cargo.arg(format!("--target={STATIC_TRIPLE}")).arg("--target-dir").arg(&target);
-    // These stand above whatever flags the user's environment or configuration has.
-    cargo.env_remove("CARGO_ENCODED_RUSTFLAGS").env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
-    // Nothing here is measured: quick to build and small.
-    cargo.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_DEBUG", "false");
-    cargo.env("CARGO_PROFILE_RELEASE_STRIP", "symbols");
-    let if_fails = IfFails {
-        it_means: "tracer or the checks cannot be built as static programs, which virtual machines \
-                   and container images need",
-        remedy: "read the compiler's messages above; the C library's static archive comes with \
-                 libc6-dev, glibc-static elsewhere",
-    };
-    command::run_shown(&mut cargo, if_fails)?;
-    Ok(target.join(STATIC_TRIPLE).join("release"))
 }
 
 pub(crate) fn everything(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<()> {

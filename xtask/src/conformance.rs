@@ -1,17 +1,10 @@
 //! Compares what tracer records of real workloads with what strace and the kernel's counters say.
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{ffi::OsString, path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{
-    build,
-    command::{self, IfFails},
-    elevate::elevated,
-    layout::Layout,
-    setup,
-    tally::Tally,
-};
+use crate::{command::IfFails, layout::Layout, setup, tally::Tally, tool::Tool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -37,46 +30,36 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
+const TOOL: Tool = Tool { program: "tracer-conformance", document: "docs/conformance.md" };
+const QUICK: &str = "--quick";
+
 pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
-    let tools = setup::everything(layout)?;
-    if let Err(error) = setup::conformance(layout, !options.quick) {
-        eprintln!("setup: not there: {error:#}");
-    }
-    build::everything(layout, &tools, &build::Options::default())?;
-    let mut program = command(layout)?;
+    install(layout, !options.quick);
+    let mut arguments: Vec<OsString> = Vec::new();
     if options.quick {
-        program.arg("--quick");
-    }
-    if options.write {
-        program.arg("--into").arg(layout.root().join("docs/conformance.md"));
+        arguments.push(QUICK.into());
     }
     if let Some(folder) = &options.keep {
-        program.arg("--keep").arg(folder);
+        arguments.extend(["--keep".into(), folder.into()]);
     }
-    program.args(&options.filter);
-    eprintln!("$ {}", command::render(&program));
-    let status = program.status().context("cannot start the comparison")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    arguments.extend(options.filter.as_ref().map(OsString::from));
+    TOOL.task(layout, options.write, arguments)
 }
 
 /// As a step of the tests.
 pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
-    if let Err(error) = setup::conformance(layout, false) {
-        eprintln!("setup: not there: {error:#}");
-    }
-    let mut program = command(layout)?;
-    program.arg("--quick");
+    install(layout, false);
     let if_fails = IfFails {
         it_means: "tracer, strace and the kernel's counters do not say the same of a workload",
         remedy: "read the differences above; `cargo xtask conformance --keep FOLDER WORKLOAD` runs one \
                  alone and keeps what each of them wrote",
     };
-    command::run_shown(&mut program, if_fails)?;
-    Ok(((), Tally { passed: 1, ..Tally::NOTHING }))
+    TOOL.step(layout, QUICK, if_fails)
 }
 
-fn command(layout: &Layout) -> Result<std::process::Command> {
-    let mut program = elevated(layout, &layout.release("tracer-conformance"))?;
-    program.arg("--tracer").arg(layout.release("tracer"));
-    Ok(program)
+/// A workload that lacks its programs is skipped, and says so.
+fn install(layout: &Layout, all: bool) {
+    if let Err(error) = setup::conformance(layout, all) {
+        eprintln!("setup: not there: {error:#}");
+    }
 }

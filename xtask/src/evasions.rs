@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{build, command, elevate::elevated, layout::Layout, setup};
+use crate::{layout::Layout, tool::Tool};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct Options {
@@ -16,16 +16,8 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
+const TOOL: Tool = Tool { program: "tracer-evasions", document: "docs/evasions.md" };
+
 pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
-    let tools = setup::everything(layout)?;
-    build::everything(layout, &tools, &build::Options::default())?;
-    let mut table = elevated(layout, &layout.release("tracer-evasions"))?;
-    table.arg("--tracer").arg(layout.release("tracer"));
-    if options.write {
-        table.arg("--into").arg(layout.root().join("docs/evasions.md"));
-    }
-    table.args(&options.filter);
-    eprintln!("$ {}", command::render(&table));
-    let status = table.status().context("cannot start the table's program")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    TOOL.task(layout, options.write, &options.filter)
 }

@@ -2,16 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{
-    build,
-    command::{self, IfFails},
-    elevate::elevated,
-    layout::Layout,
-    setup,
-    tally::Tally,
-};
+use crate::{command::IfFails, layout::Layout, tally::Tally, tool::Tool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -35,20 +28,13 @@ pub(crate) struct Options {
     filter: Option<String>,
 }
 
+const TOOL: Tool = Tool { program: "tracer-faults", document: "docs/conformance.md" };
+
 pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
-    let tools = setup::everything(layout)?;
-    build::everything(layout, &tools, &build::Options::default())?;
-    let mut program = command(layout, options.runs)?;
-    if let Some(seed) = options.seed {
-        program.arg(format!("--seed={seed}"));
-    }
-    if options.write {
-        program.arg("--into").arg(layout.root().join("docs/conformance.md"));
-    }
-    program.args(&options.filter);
-    eprintln!("$ {}", command::render(&program));
-    let status = program.status().context("cannot start the campaign")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    let mut arguments = vec![runs(options.runs)];
+    arguments.extend(options.seed.map(|seed| format!("--seed={seed}")));
+    arguments.extend(options.filter.clone());
+    TOOL.task(layout, options.write, arguments)
 }
 
 /// As a step of the tests: some of each, others each time.
@@ -59,12 +45,9 @@ pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
         remedy: "read the messages above; `cargo xtask faults --runs N --seed S`, with the seed that was \
                  printed, does the same again",
     };
-    command::run_shown(&mut command(layout, RUNS)?, if_fails)?;
-    Ok(((), Tally { passed: 1, ..Tally::NOTHING }))
+    TOOL.step(layout, &runs(RUNS), if_fails)
 }
 
-fn command(layout: &Layout, runs: u64) -> Result<std::process::Command> {
-    let mut program = elevated(layout, &layout.release("tracer-faults"))?;
-    program.arg("--tracer").arg(layout.release("tracer")).arg(format!("--runs={runs}"));
-    Ok(program)
+fn runs(count: u64) -> String {
+    format!("--runs={count}")
 }

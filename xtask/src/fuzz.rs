@@ -73,7 +73,8 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
         bail!("there is no target `{unknown}`; there are {}", known.join(", "));
     }
     let toolchain = setup::toolchain_only(layout)?;
-    let fuzzer = Fuzzer::build(layout, &toolchain, !options.no_sanitizer)?;
+    let kind = if options.no_sanitizer { Kind::Plain } else { Kind::Sanitized };
+    let fuzzer = Fuzzer::build(layout, &toolchain, kind)?;
     let wanted = if options.targets.is_empty() { known } else { options.targets.clone() };
     if let Some(input) = &options.input {
         let name = wanted.first().context("an input is one of a target")?;
@@ -89,6 +90,17 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
         });
     }
     Ok(steps.end_with_tally())
+}
+
+/// Each target for a moment, and all inputs of the repository; skipped where fuzzing cannot be done.
+pub(crate) fn step(layout: &Layout, toolchain: &Toolchain) -> Result<((), Tally)> {
+    const SECONDS: u32 = 2;
+    if let Some(reason) = why_not(toolchain) {
+        println!("skipped: fuzzing: {reason}");
+        return Ok(((), Tally::ONE_SKIPPED));
+    }
+    let fuzzer = Fuzzer::build(layout, toolchain, Kind::Quick)?;
+    Ok(((), fuzzer.run_all(&targets(layout)?, SECONDS)?))
 }
 
 fn why_not(toolchain: &Toolchain) -> Option<String> {
@@ -119,6 +131,33 @@ fn targets(layout: &Layout) -> Result<Vec<String>> {
     Ok(names)
 }
 
+/// How the targets are built.
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Sanitized,
+    Plain,
+    /// Built in half the time and slow, for a short run.
+    Quick,
+}
+
+impl Kind {
+    /// One folder for each set of flags: in a common one everything would be built each time.
+    fn folder(self) -> &'static str {
+        match self {
+            Kind::Sanitized => "build-sanitized",
+            Kind::Plain => "build",
+            Kind::Quick => "build-quick",
+        }
+    }
+
+    fn profile(self) -> &'static str {
+        match self {
+            Kind::Sanitized | Kind::Plain => "release",
+            Kind::Quick => "quick",
+        }
+    }
+}
+
 #[derive(Debug)]
 struct Fuzzer<'a> {
     layout: &'a Layout,
@@ -126,27 +165,26 @@ struct Fuzzer<'a> {
 }
 
 impl<'a> Fuzzer<'a> {
-    fn build(layout: &'a Layout, toolchain: &Toolchain, sanitized: bool) -> Result<Self> {
+    fn build(layout: &'a Layout, toolchain: &Toolchain, kind: Kind) -> Result<Self> {
         if let Some(reason) = why_not(toolchain) {
             bail!("there is no fuzzing here: {reason}");
         }
         let package = layout.tests().join("fuzz");
         lock(layout, &package)?;
-        // One folder for each set of flags: in a common one everything would be built each time.
-        let name = if sanitized { "build-sanitized" } else { "build" };
-        let target = layout.target().join("fuzz").join(name);
+        let target = layout.target().join("fuzz").join(kind.folder());
         let mut flags = COVERAGE.to_vec();
-        if sanitized {
+        if matches!(kind, Kind::Sanitized) {
             flags.push("-Zsanitizer=address");
         }
         let mut cargo = toolchain.cargo(layout);
-        cargo.args(["build", "--release", "--manifest-path"]).arg(package.join("Cargo.toml"));
+        cargo.args(["build", "--profile", kind.profile(), "--manifest-path"]);
+        cargo.arg(package.join("Cargo.toml"));
         // With a target, build scripts and macros are built without those flags.
         cargo.arg(format!("--target={TARGET}")).arg("--target-dir").arg(&target);
         cargo.env("CARGO_ENCODED_RUSTFLAGS", flags.join("\u{1f}"));
         build::use_stand_in(layout, &mut cargo)?;
         command::run_shown(&mut cargo, IF_BUILD_FAILS)?;
-        let program = target.join(TARGET).join("release").join(PROGRAM);
+        let program = target.join(TARGET).join(kind.profile()).join(PROGRAM);
         Ok(Self { layout, program })
     }
 

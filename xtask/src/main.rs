@@ -23,6 +23,7 @@ mod steps;
 mod tally;
 mod test;
 mod tidy;
+mod tool;
 mod vm;
 
 use std::process::ExitCode;
@@ -50,8 +51,9 @@ enum Task {
     /// Set up, build, then run tracer (elevated): the bundled session, or the arguments after `--`
     Run(run::Options),
     /// Set up, build, then run every check and every test
-    Test,
-    /// Set up, build, then check tracer on other kernels, in virtual machines
+    Test(test::Options),
+    /// Set up, build, then run the integration tests on other kernels, in virtual machines
+    /// (docs/kernel-support.md)
     Vm(vm::Options),
     /// Set up, build, then take the documentation's pictures anew
     Pictures,
@@ -83,7 +85,7 @@ fn main() -> ExitCode {
         Task::Run(_) => EXIT_TRACER_FAILED,
         Task::Setup
         | Task::Build(_)
-        | Task::Test
+        | Task::Test(_)
         | Task::Vm(_)
         | Task::Pictures
         | Task::Bench(_)
@@ -101,7 +103,7 @@ fn main() -> ExitCode {
         Task::Setup => setup::everything(&layout).map(|_| ExitCode::SUCCESS),
         Task::Build(options) => build::task(&layout, &options).map(|()| ExitCode::SUCCESS),
         Task::Run(options) => run::task(&layout, &options),
-        Task::Test => test::task(&layout),
+        Task::Test(options) => test::task(&layout, &options),
         Task::Vm(options) => vm::task(&layout, &options),
         Task::Pictures => pictures::task(&layout),
         Task::Bench(options) => bench::task(&layout, &options),

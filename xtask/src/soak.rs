@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 
-use crate::{build, command, elevate::elevated, layout::Layout, setup};
+use crate::{layout::Layout, tool::Tool};
 
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
@@ -22,16 +22,8 @@ pub(crate) struct Options {
     write: bool,
 }
 
+const TOOL: Tool = Tool { program: "tracer-soak", document: "docs/conformance.md" };
+
 pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
-    let tools = setup::everything(layout)?;
-    build::everything(layout, &tools, &build::Options::default())?;
-    let mut program = elevated(layout, &layout.release("tracer-soak"))?;
-    program.arg("--tracer").arg(layout.release("tracer"));
-    program.arg(format!("--seconds={}", options.seconds));
-    if options.write {
-        program.arg("--into").arg(layout.root().join("docs/conformance.md"));
-    }
-    eprintln!("$ {}", command::render(&program));
-    let status = program.status().context("cannot start the load")?;
-    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    TOOL.task(layout, options.write, [format!("--seconds={}", options.seconds)])
 }

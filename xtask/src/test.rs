@@ -6,7 +6,7 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read, Write},
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Command, ExitCode, Stdio},
     thread,
     time::Duration,
@@ -20,9 +20,10 @@ use crate::{
     command::{self, IfFails},
     conformance,
     elevate::elevated,
-    faults,
+    faults, fuzz,
     layout::Layout,
-    miri, setup,
+    miri,
+    setup::{self, Toolchain},
     steps::{Steps, counting_nothing},
     tally::Tally,
     tidy, vm,
@@ -39,31 +40,64 @@ const IF_TESTS_FAIL: IfFails<'static> = IfFails {
     remedy: "read the messages above; `cargo test --package ...` runs one package alone",
 };
 
-pub(crate) fn task(layout: &Layout) -> Result<ExitCode> {
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// Only those on other kernels, in virtual machines; `cargo xtask vm --help` has more options
+    #[arg(long)]
+    vm: bool,
+}
+
+pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
+    if options.vm {
+        return vm::task(layout, &vm::Options::default());
+    }
     let mut steps = Steps::begin();
-    if let Some(tools) = steps.step("setup", || counting_nothing(setup::everything(layout)?))
-        && steps
-            .step("build", || {
+    let tools =
+        steps.step("setup of the compilers", || counting_nothing(setup::for_build(layout)?));
+    if let Some(tools) = tools {
+        thread::scope(|scope| {
+            // Most of it waits for downloads, which compilers do not.
+            let setup = scope.spawn(|| set_up_tests(layout));
+            let built = steps.step("build", || {
                 counting_nothing(build::everything(layout, &tools, &build::Options::default())?)
-            })
-            .is_some()
-    {
-        tidy::checks(layout, &tools.toolchain, &mut steps);
-        steps.step("unit tests", || unit_tests(layout));
-        steps.step("the ABI under Miri", || miri::step(layout, &tools.toolchain));
-        // One of the integration tests starts the container image. Both programs, so that the virtual
-        // machines find nothing left to compile.
-        steps.step("static programs", || {
-            let built = build::static_programs(layout, &["tracer", "vm-init"])?;
-            counting_nothing(build::for_image(layout, &built)?)
+            });
+            if built.is_some() {
+                tidy::checks(layout, &tools.toolchain, &mut steps);
+                let set_up = steps.step("setup of the tests", || {
+                    let joined = setup.join().map_err(|_| anyhow!("its thread panicked"))?;
+                    counting_nothing(joined?)
+                });
+                if set_up.is_some() {
+                    all_tests(layout, &tools.toolchain, &mut steps);
+                }
+            }
         });
-        steps.step("integration tests", || integration_tests(layout));
-        steps.step("benchmark, quick", || bench::step(layout));
-        steps.step("conformance, quick", || conformance::step(layout));
-        steps.step("faults, a few", || faults::step(layout));
-        steps.step("other kernels", || vm::step(layout));
     }
     Ok(steps.end_with_tally())
+}
+
+fn set_up_tests(layout: &Layout) -> Result<()> {
+    setup::for_tests(layout)?;
+    // Steps that go without what is not there: they try again, and say why.
+    for optional in [setup::conformance(layout, false), vm::set_up(layout)] {
+        if let Err(error) = optional {
+            eprintln!("setup: not there: {error:#}");
+        }
+    }
+    Ok(())
+}
+
+fn all_tests(layout: &Layout, toolchain: &Toolchain, steps: &mut Steps) {
+    steps.step("unit tests", || unit_tests(layout));
+    steps.step("the ABI under Miri", || miri::step(layout, toolchain));
+    steps.step("fuzzing, a moment", || fuzz::step(layout, toolchain));
+    // One of the integration tests starts the container image.
+    steps.step("container image", || counting_nothing(build::for_image(layout)?));
+    steps.step("integration tests", || integration_tests(layout));
+    steps.step("benchmark, quick", || bench::step(layout));
+    steps.step("conformance, quick", || conformance::step(layout));
+    steps.step("faults, a few", || faults::step(layout));
+    steps.step("other kernels", || vm::step(layout));
 }
 
 /// In the development profile, where arithmetic that overflows and failing debug assertions are
@@ -78,22 +112,33 @@ fn unit_tests(layout: &Layout) -> Result<((), Tally)> {
 fn integration_tests(layout: &Layout) -> Result<((), Tally)> {
     let mut tally = Tally::NOTHING;
     for program in elevated_programs(layout)? {
-        // As cargo would start it, but with the kernel's privileges and a limit. The variable goes
-        // by env(1), since sudo would drop it.
-        let mut command = elevated(layout, "/usr/bin/env".as_ref())?;
-        command.arg(format!("CARGO_MANIFEST_DIR={}", layout.tests().display()));
-        command.args(["timeout", "--kill-after=10", &LONGEST_ELEVATED_RUN.as_secs().to_string()]);
-        command.arg(&program).current_dir(layout.tests());
-        tally += count(&mut command)?;
+        tally += count(&mut elevated_test(layout, &program, &[])?)?;
     }
     Ok(((), tally))
 }
 
+/// A test program as cargo would start it, but with the kernel's privileges and a limit.
+pub(crate) fn elevated_test(
+    layout: &Layout,
+    program: &Path,
+    variables: &[(&str, &Path)],
+) -> Result<Command> {
+    // Variables go by env(1), since sudo would drop them.
+    let mut command = elevated(layout, "/usr/bin/env".as_ref())?;
+    command.arg(format!("CARGO_MANIFEST_DIR={}", layout.tests().display()));
+    command.args(variables.iter().map(|(name, value)| format!("{name}={}", value.display())));
+    command.args(["timeout", "--kill-after=10", &LONGEST_ELEVATED_RUN.as_secs().to_string()]);
+    command.arg(program).current_dir(layout.tests());
+    Ok(command)
+}
+
 /// Builds the test programs and asks cargo where they are. Not run by cargo: it would have to be
 /// root for that, and so would every compiler.
-fn elevated_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
+pub(crate) fn elevated_programs(layout: &Layout) -> Result<Vec<PathBuf>> {
     let mut cargo = command::host_cargo(layout);
-    cargo.args(["test", "--release", "--no-run", "--package", ELEVATED_PACKAGE]);
+    // Its programs have no tests of their own.
+    cargo.args(["test", "--release", "--no-run", "--lib", "--test", "*"]);
+    cargo.args(["--package", ELEVATED_PACKAGE]);
     cargo.arg("--message-format=json-render-diagnostics");
     cargo.arg("--target-dir").arg(layout.target());
     eprintln!("$ {}", command::render(&cargo));

@@ -9,7 +9,10 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use clap::{Parser, ValueEnum};
 use serde::Serialize;
-use tracer_tests::bench::{self, Effort, Part, table::Section, tools::Bench};
+use tracer_tests::{
+    bench::{self, Effort, Part, table::Section, tools::Bench},
+    document, tool,
+};
 
 /// Prints tables of costs and losses. Needs root, two processors, and nothing else running.
 #[derive(Debug, Parser)]
@@ -63,20 +66,12 @@ struct Report {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            eprintln!("tracer-bench: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-bench", run(&Options::parse()))
 }
 
-fn run(options: &Options) -> Result<()> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
+fn run(options: &Options) -> Result<bool> {
     let effort = if options.quick { Effort::QUICK } else { Effort::FULL };
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let known = Part::ALL.map(Part::name);
     for part in &options.parts {
         ensure!(known.contains(&part.as_str()), "no part `{part}`; there are {}", known.join(", "));
@@ -99,24 +94,15 @@ fn run(options: &Options) -> Result<()> {
         Format::Text => print!("{}", shown(&report, Section::text)),
         Format::Markdown => print!("{}", shown(&report, Section::markdown)),
     }
-    Ok(())
+    Ok(true)
 }
 
 /// Replaces the tables of a part in the document.
 fn put(file: &Path, machine: &Machine, measured: &Measured) -> Result<()> {
-    let context = || format!("cannot change {}", file.display());
-    let document = fs::read_to_string(file).with_context(context)?;
-    let begin = format!("<!-- measured: cargo xtask bench --write {} -->\n", measured.part);
-    let end = format!("<!-- end of {} -->", measured.part);
-    let (before, rest) =
-        document.split_once(&begin).with_context(|| format!("the document lacks {begin:?}"))?;
-    let (_, after) =
-        rest.split_once(&end).with_context(|| format!("the document lacks {end:?}"))?;
     let tables: String =
         measured.sections.iter().map(|section| section.markdown() + "\n").collect();
-    let heading = heading(machine);
-    fs::write(file, format!("{before}{begin}\n{tables}{heading}\n{end}{after}"))
-        .with_context(context)
+    let command = format!("cargo xtask bench --write {}", measured.part);
+    document::put(file, &command, &(tables + &heading(machine)))
 }
 
 /// Where, with what, and how seriously to take it.

@@ -11,7 +11,7 @@ use clap::Parser;
 use tracer_tests::{
     Skip,
     conformance::{self, WORKLOADS, Workload, table},
-    document,
+    document, tool,
 };
 
 /// Runs real workloads under tracer, strace and perf at the same time, and prints what they agree on.
@@ -37,20 +37,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("tracer-conformance: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-conformance", run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let filter = options.filter.as_deref().unwrap_or_default();
     let chosen: Vec<&Workload> = WORKLOADS
         .iter()

@@ -1,20 +1,20 @@
 //! Prints what becomes of each disguise and escape, under tracer and under other tools.
 
 use std::{
-    fs,
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use tracer_tests::{
-    Skip,
+    Skip, document,
     evasions::{
         self, Program, Row,
         peers::{self, Execsnoop, Seen},
         table::{self, Line, NOT_TRIED},
     },
+    tool,
 };
 
 /// Runs each row of the table of disguises and escapes under tracer, strace and execsnoop, and prints
@@ -34,21 +34,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("tracer-evasions: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-evasions", run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
-    // Each row has a directory of its own.
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let mut execsnoop = Execsnoop::start();
     if let Err(error) = &execsnoop {
         eprintln!("execsnoop cannot trace here: {error:#}");
@@ -69,9 +59,7 @@ fn run(options: &Options) -> Result<bool> {
     let text = table::render(&lines);
     println!("{text}");
     if let Some(file) = &options.into {
-        let context = || format!("cannot change {}", file.display());
-        let document = fs::read_to_string(file).with_context(context)?;
-        fs::write(file, table::replaced(&document, &text)?).with_context(context)?;
+        document::put(file, table::COMMAND, &text)?;
     }
     Ok(as_demanded)
 }

@@ -1,10 +1,10 @@
 //! Injects faults into runs of tracer and checks what it makes of them.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use clap::Parser;
-use tracer_tests::{document, faults::Campaign};
+use tracer_tests::{document, faults::Campaign, tool};
 
 /// Runs tracer again and again, each time with something failing, and checks that what is missing is told
 /// exactly and that nothing is proven then. Exits with 1 if a run was wrong. Needs root.
@@ -31,20 +31,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("tracer-faults: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-faults", run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let drawn = || {
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
         now.map_or(0, |since| since.subsec_nanos().into())

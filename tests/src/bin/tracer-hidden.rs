@@ -1,15 +1,16 @@
 //! Prints what is recorded of each hidden connection.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result};
 use clap::Parser;
 use tracer_tests::{
-    Skip,
+    Skip, document,
     hidden::{
         self,
         table::{self, Line},
     },
+    tool,
 };
 
 /// Runs each row of the table of hidden connections under tracer and prints the table as Markdown.
@@ -29,21 +30,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("tracer-hidden: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-hidden", run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
-    // Each row has a directory of its own.
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let filter = options.filter.as_deref().unwrap_or_default();
     let (mut lines, mut as_demanded) = (Vec::new(), true);
     for row in hidden::rows().filter(|row| row.name.contains(filter)) {
@@ -63,9 +54,7 @@ fn run(options: &Options) -> Result<bool> {
     let text = table::render(&lines);
     println!("{text}");
     if let Some(file) = options.into.as_ref().filter(|_| as_demanded) {
-        let context = || format!("cannot change {}", file.display());
-        let document = fs::read_to_string(file).with_context(context)?;
-        fs::write(file, table::replaced(&document, &text)?).with_context(context)?;
+        document::put(file, table::COMMAND, &text)?;
     }
     Ok(as_demanded)
 }

@@ -1,10 +1,10 @@
 //! Keeps tracer busy for a long time.
 
-use std::{fs, path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::Result;
 use clap::Parser;
-use tracer_tests::{document, soak};
+use tracer_tests::{document, soak, tool};
 
 /// Saturates every processor with processes and connections while tracer records them. Exits with 1 if an
 /// event was lost, memory grew, or the verdict is not proven. Needs root.
@@ -22,20 +22,11 @@ struct Options {
 }
 
 fn main() -> ExitCode {
-    match run(&Options::parse()) {
-        Ok(true) => ExitCode::SUCCESS,
-        Ok(false) => ExitCode::FAILURE,
-        Err(error) => {
-            eprintln!("tracer-soak: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    tool::exit_code("tracer-soak", run(&Options::parse()))
 }
 
 fn run(options: &Options) -> Result<bool> {
-    ensure!(rustix::process::geteuid().is_root(), "it needs root: run it with sudo");
-    let tracer = fs::canonicalize(&options.tracer)
-        .with_context(|| format!("there is no {}", options.tracer.display()))?;
+    let tracer = tool::tracer(&options.tracer)?;
     let soak = soak::run(&tracer, options.seconds)?;
     println!("{}", soak.sentence());
     let failures = soak.failures();

@@ -2,14 +2,13 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
-
 use super::{List, Program, Row, rows};
+use crate::document;
 
-const BEGIN: &str = "<!-- table: cargo xtask evasions -->\n";
+/// What makes the document's table.
+pub const COMMAND: &str = "cargo xtask evasions --write";
 /// What a cell begins with whose row this machine cannot do.
 pub const NOT_TRIED: &str = "not tried";
-const END: &str = "<!-- end of table -->\n";
 
 /// The rulings of one row, and what other tools show.
 #[derive(Clone, Debug)]
@@ -62,17 +61,9 @@ pub fn render(lines: &[Line]) -> String {
     text
 }
 
-/// The document with another table.
-pub fn replaced(document: &str, table: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("the document has no table")?;
-    let (_, after) = rest.split_once(END).context("the document's table has no end")?;
-    Ok(format!("{before}{BEGIN}{table}\n{END}{after}"))
-}
-
 /// How the document's table differs from what the rows demand, columns about tracer only.
 pub fn differences(document: &str) -> Vec<String> {
-    let table = document.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let lines = table.map_or("", |(table, _)| table).lines();
+    let lines = document::shown(document, COMMAND).unwrap_or_default().lines();
     let shown: Vec<Vec<&str>> = lines
         .filter(|line| line.starts_with("| ") && !line.starts_with("| | "))
         .map(|line| line.trim_start_matches("| ").split(" | ").take(4).collect())
@@ -101,7 +92,7 @@ mod tests {
     #[test]
     fn a_table_that_says_otherwise_differs() {
         let lines: Vec<Line> = rows().map(Line::demanded).collect();
-        let document = |table: &str| replaced(&format!("{BEGIN}{END}"), table).expect("a table");
+        let document = |table: &str| document::of(COMMAND, table);
         assert!(differences(&document(&render(&lines))).is_empty());
         assert_eq!(differences(&document(&render(&lines[1..]))).len(), 1);
         let mut other = lines.clone();

@@ -172,7 +172,6 @@ const PROBES: &[&str] = &[
     "fork",
     "exit",
     "connect",
-    "sock_state",
     "connect4",
     "connect6",
     "sendmsg4",

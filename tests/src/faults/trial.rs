@@ -228,7 +228,7 @@ impl<'a> Trial<'a> {
     fn judge(&self, status: ExitStatus) -> Result<Found> {
         let said = self.said();
         if status.code() == Some(125) && !self.scratch.file("started").exists() {
-            let words = ["was not started", self.fault.named_by()];
+            let words = ["nothing was started", self.fault.named_by()];
             ensure!(words.iter().any(|words| said.contains(words)), "tracer said: {said}");
             return Ok(Found { ended: Ended::NotStarted, lost: 0 });
         }

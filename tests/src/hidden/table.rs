@@ -2,12 +2,11 @@
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result};
-
 use super::{Row, rows};
+use crate::document;
 
-const BEGIN: &str = "<!-- table: cargo xtask hidden -->\n";
-const END: &str = "<!-- end of table -->\n";
+/// What makes the document's table.
+pub const COMMAND: &str = "cargo xtask hidden --write";
 /// What the cell of a row begins with that this machine cannot do.
 pub const NOT_TRIED: &str = "not tried";
 
@@ -49,17 +48,9 @@ pub fn render(lines: &[Line]) -> String {
     text
 }
 
-/// The document with another table.
-pub fn replaced(document: &str, table: &str) -> Result<String> {
-    let (before, rest) = document.split_once(BEGIN).context("the document has no table")?;
-    let (_, after) = rest.split_once(END).context("the document's table has no end")?;
-    Ok(format!("{before}{BEGIN}{table}\n{END}{after}"))
-}
-
 /// How the document's table differs from what the rows demand.
 pub fn differences(document: &str) -> Vec<String> {
-    let table = document.split_once(BEGIN).and_then(|(_, rest)| rest.split_once(END));
-    let lines = table.map_or("", |(table, _)| table).lines();
+    let lines = document::shown(document, COMMAND).unwrap_or_default().lines();
     let mut shown: Vec<&str> =
         lines.filter(|line| line.starts_with("| ") && !line.starts_with("| |")).collect();
     let mut differences = Vec::new();
@@ -85,8 +76,7 @@ mod tests {
     fn a_table_that_says_otherwise_differs() {
         let line = |row| Line { row, not_tried: None };
         let mut lines: Vec<Line> = rows().map(line).collect();
-        let document =
-            |lines: &[Line]| replaced(&format!("{BEGIN}{END}"), &render(lines)).expect("a table");
+        let document = |lines: &[Line]| document::of(COMMAND, &render(lines));
         assert!(differences(&document(&lines)).is_empty());
         assert_eq!(differences(&document(&lines[1..])).len(), 1);
         let other = document(&lines).replacen("established", "refused", 1);

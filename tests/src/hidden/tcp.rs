@@ -5,7 +5,6 @@ use super::{Row, Ruling};
 const NEVER_SENT: &str =
     "the kernel counts a connection when its SYN is sent, and this one's never is";
 
-const DIAL: Row = Row { shown: &["TCP 127.0.0.1:443 established, by dial"], ..Row::PLAIN };
 const RING: Row = Row { shown: &["TCP 127.0.0.1:443 established, by dial-uring"], ..Row::PLAIN };
 const OTHER_TABLE: Row =
     Row { shown: &["TCP 127.0.0.1:443 established, by dial-int80"], ..Row::PLAIN };
@@ -71,10 +70,21 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "MPTCP, the peer speaks it",
         traced: "$ODD/dial 127.0.0.1 444 1 0 0 262",
-        shown: &["TCP 127.0.0.1:444 established, by dial"],
+        shown: &[
+            "TCP 127.0.0.1:444 established, by dial",
+            "socket of family 2, type 1, protocol 262, by dial",
+        ],
         ..Row::PLAIN
     },
-    Row { name: "MPTCP, the peer does not", traced: "$ODD/dial 127.0.0.1 443 1 0 0 262", ..DIAL },
+    Row {
+        name: "MPTCP, the peer does not",
+        traced: "$ODD/dial 127.0.0.1 443 1 0 0 262",
+        shown: &[
+            "TCP 127.0.0.1:443 established, by dial",
+            "socket of family 2, type 1, protocol 262, by dial",
+        ],
+        ..Row::PLAIN
+    },
     Row {
         name: "IPv4-mapped IPv6 address",
         traced: "$ODD/dial ::ffff:127.0.0.1 443 1 0 0",

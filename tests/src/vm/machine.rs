@@ -1,27 +1,16 @@
-//! Makes a usable system out of a kernel and an initramfs.
+//! Makes a usable system out of a kernel and an initramfs, and changes it.
 
 use std::{
     ffi::CStr,
-    fs::{self, OpenOptions},
-    io::{self, Write as _},
-    os::unix::fs::{PermissionsExt as _, symlink},
-    path::Path,
-    process::Command,
+    fs, io,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, ensure};
-use rustix::mount::{MountFlags, mount};
+use anyhow::{Context as _, Result, bail};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-/// The odd programs' file. It is a copy, not process 1's own file, so that the two differ.
-pub(super) const ODD: &str = "/bin/odd";
-/// A file of the name that policy `no-aws-cli` is about.
-pub(super) const AWS: &str = "/opt/aws";
-/// Other names of it. Not in its own folder, where a second name would make it a program that goes by
-/// several.
-pub(super) const AWS_BY_SYMLINK: &str = "/tmp/helper";
-pub(super) const AWS_BY_HARD_LINK: &str = "/run/tool";
-/// Another file with the same content.
-pub(super) const AWS_BY_COPY: &str = "/tmp/copy";
+use super::profile::{PROFILES, Profile};
+use crate::network;
 
 /// File systems by type and where they go.
 const MOUNTS: [(&str, &str); 7] = [
@@ -30,47 +19,104 @@ const MOUNTS: [(&str, &str); 7] = [
     ("devtmpfs", "/dev"),
     ("tmpfs", "/tmp"),
     ("tracefs", "/sys/kernel/tracing"),
+    ("securityfs", "/sys/kernel/security"),
     ("bpf", "/sys/fs/bpf"),
-    ("cgroup2", "/sys/fs/cgroup"),
 ];
+const CGROUPS: &str = "/sys/fs/cgroup";
 
 pub(super) fn set_up() -> Result<()> {
     for (kind, at) in MOUNTS {
-        mount_at(kind, kind, at, MountFlags::empty())?;
+        mount_at(kind, kind, at, None)?;
     }
+    mount_at("cgroup2", "cgroup2", CGROUPS, None)?;
+    fs::create_dir_all("/dev/shm").context("/dev/shm")?;
+    mount_at("devpts", "devpts", "/dev/pts", None)?;
+    for (link, to) in [("/dev/fd", "/proc/self/fd"), ("/dev/stdin", "/proc/self/fd/0")] {
+        std::os::unix::fs::symlink(to, link).context(link)?;
+    }
+    network::bring_up_loopback()?;
+    fs::write("/etc/hosts", "127.0.0.1 localhost\n::1 localhost\n").context("/etc/hosts")?;
     // SAFETY: nothing else runs yet that could read the environment.
-    unsafe { std::env::set_var("PATH", "/bin:/opt") };
-    run("/bin/busybox", &["--install", "-s", "/bin"])?;
-    run("/bin/ip", &["link", "set", "lo", "up"])?;
-    fs::copy("/init", ODD).context(ODD)?;
-    fs::copy(ODD, AWS).context(AWS)?;
-    // Of a content of its own, which no loader looks at behind a program's end.
-    OpenOptions::new().append(true).open(AWS)?.write_all(b"aws").context(AWS)?;
-    fs::copy(AWS, AWS_BY_COPY).context(AWS_BY_COPY)?;
-    symlink(AWS, AWS_BY_SYMLINK).context(AWS_BY_SYMLINK)?;
-    fs::hard_link(AWS, AWS_BY_HARD_LINK).context(AWS_BY_HARD_LINK)
-}
-
-pub(super) fn mount_at(source: &str, kind: &str, at: &str, flags: MountFlags) -> Result<()> {
-    mount(source, at, kind, flags, None::<&CStr>).with_context(|| format!("mount {kind} at {at}"))
-}
-
-/// Shows a folder at a second place.
-pub(super) fn bind(folder: &str, at: &str) -> Result<()> {
-    mount_at(folder, "none", at, MountFlags::BIND)
-}
-
-fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let status = Command::new(program).args(arguments).status().context(program.to_owned())?;
-    ensure!(status.success(), "{program} {}: {status}", arguments.join(" "));
+    unsafe { std::env::set_var("PATH", "/usr/local/bin:/usr/bin:/bin:/usr/sbin:/sbin") };
+    // SAFETY: as above.
+    unsafe { std::env::set_var(crate::programs::FOLDER, "/programs") };
     Ok(())
 }
 
-pub(super) fn write_program(file: impl AsRef<Path>, content: &str) -> Result<()> {
-    let file = file.as_ref();
-    fs::write(file, content)
-        .and_then(|()| fs::set_permissions(file, fs::Permissions::from_mode(0o755)))
-        .with_context(|| file.display().to_string())
+/// The profiles that the kernel's command line names (`profiles=full,cgroup-v1`, which process 1 gets
+/// in its environment), or all of this kind of kernel.
+pub(super) fn wanted() -> Vec<&'static Profile> {
+    let names = std::env::var("profiles").unwrap_or_default();
+    // Only kernels with PREEMPT_RT have the file.
+    let real_time = Path::new("/sys/kernel/realtime").exists();
+    let is_wanted = |profile: &&Profile| {
+        if names.is_empty() {
+            return profile.real_time == real_time;
+        }
+        names.split(',').any(|name| name == profile.name.replace(' ', "-"))
+    };
+    PROFILES.iter().filter(is_wanted).collect()
+}
+
+fn mount_at(source: &str, kind: &str, at: &str, data: Option<&CStr>) -> Result<()> {
+    if !Path::new(at).is_dir() {
+        fs::create_dir_all(at).with_context(|| at.to_owned())?;
+    }
+    mount(source, at, kind, MountFlags::empty(), data)
+        .with_context(|| format!("mount {kind} at {at}"))
+}
+
+/// Kprobes that are armed from now on do nothing.
+pub(super) fn without_kprobes() -> Result<()> {
+    const SWITCH: &str = "/sys/kernel/debug/kprobes/enabled";
+    mount_at("debugfs", "debugfs", "/sys/kernel/debug", None)?;
+    fs::write(SWITCH, "0").context(SWITCH)?;
+    let state = fs::read_to_string(SWITCH).context(SWITCH)?;
+    if state.trim() == "0" { Ok(()) } else { bail!("kprobes are still there: {state}") }
+}
+
+pub(super) fn hybrid_cgroups() -> Result<()> {
+    only_first_cgroups()?;
+    mount_at("cgroup2", "cgroup2", &format!("{CGROUPS}/unified"), None)
+}
+
+pub(super) fn v1_cgroups() -> Result<()> {
+    only_first_cgroups()
+}
+
+/// As systemd does it: a controller or two, and a hierarchy without any.
+fn only_first_cgroups() -> Result<()> {
+    unmount_cgroups()?;
+    mount_at("tmpfs", "tmpfs", CGROUPS, None)?;
+    for (name, data) in [("systemd", c"none,name=systemd"), ("cpu", c"cpu"), ("pids", c"pids")] {
+        mount_at("cgroup", "cgroup", &format!("{CGROUPS}/{name}"), Some(data))?;
+    }
+    Ok(())
+}
+
+pub(super) fn v2_cgroups() -> Result<()> {
+    unmount_cgroups()?;
+    mount_at("cgroup2", "cgroup2", CGROUPS, None)
+}
+
+fn unmount_cgroups() -> Result<()> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let points = mounts.lines().filter_map(|line| line.split(' ').nth(1));
+    let mut points: Vec<PathBuf> =
+        points.filter(|point| point.starts_with(CGROUPS)).map(PathBuf::from).collect();
+    points.reverse();
+    for point in points {
+        unmount(&point, UnmountFlags::empty())
+            .with_context(|| format!("unmount {}", point.display()))?;
+    }
+    Ok(())
+}
+
+pub(super) fn lock_down(mode: &str) -> Result<()> {
+    const STATE: &str = "/sys/kernel/security/lockdown";
+    fs::write(STATE, mode).context(STATE)?;
+    let state = fs::read_to_string(STATE).context(STATE)?;
+    if state.contains(&format!("[{mode}]")) { Ok(()) } else { bail!("lockdown is {state}") }
 }
 
 pub(super) fn release() -> String {

@@ -1,49 +1,53 @@
-//! The checks that run inside a virtual machine, as its process 1.
+//! The integration tests in a virtual machine with another kernel, as its process 1.
 //!
-//! Each prints one line, `vm-check NAME ok|FAILED|skipped DETAIL`, and the last line says how many
+//! One boot goes through several [`PROFILES`]: the machine is changed, then some of the tests run. Each
+//! prints one line, `vm-check PROFILE::TEST ok|FAILED|skipped DETAIL`, and the last line says how many
 //! there were. `cargo xtask vm` reads them from the serial console.
 
-mod checks;
 mod machine;
-pub mod odd;
-mod outside;
-mod pids;
-mod recording;
-mod sockets;
-mod traced;
+mod profile;
+pub mod report;
+mod run;
 
-use std::io::{self, Write as _};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write as _},
+};
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
-use self::traced::Traced;
+pub use self::profile::{
+    ONLY_IN_MACHINES, PROFILES, Profile, forbidden_ways, is_selected, patience, profile,
+    tracer_options,
+};
 
-/// What a check found out.
-enum Finding {
-    /// With something worth reading.
-    Ok(String),
-    /// This kernel cannot do what is checked.
-    Skipped(String),
+/// Where the budgets of instructions are, for messages.
+pub const BUDGETS: &str = "tests/budgets.toml";
+
+/// The most instructions that a kernel's verifier may walk in each program.
+pub fn budgets() -> Result<BTreeMap<String, u64>> {
+    toml::from_str(include_str!("../../budgets.toml")).context(BUDGETS)
 }
-
-type Check = fn(&mut Traced) -> Result<Finding>;
 
 /// Never returns: the end of process 1 would be a kernel panic.
 pub fn init() -> ! {
-    if let Err(error) = machine::set_up() {
-        say(&format!("vm-check set-up FAILED {}", on_one_line(&error)));
+    let mut checks = 0;
+    let mut check = |name: &str, line: &str| {
+        checks += 1;
+        say(&format!("vm-check {name} {}", line.replace(['\n', '\r'], " | ")));
+    };
+    match machine::set_up() {
+        Ok(()) => {
+            say(&format!("vm-kernel {}", machine::release()));
+            for profile in machine::wanted() {
+                if let Err(error) = run::all_of(profile, &mut check) {
+                    check(&format!("{}::set-up", profile.name), &format!("FAILED {error:#}"));
+                }
+            }
+        }
+        Err(error) => check("set-up", &format!("FAILED {error:#}")),
     }
-    say(&format!("vm-kernel {}", machine::release()));
-    let mut traced = Traced::default();
-    for (name, check) in checks::ALL {
-        let line = match check(&mut traced) {
-            Ok(Finding::Ok(detail)) => format!("ok {detail}"),
-            Ok(Finding::Skipped(reason)) => format!("skipped {reason}"),
-            Err(error) => format!("FAILED {}", on_one_line(&error)),
-        };
-        say(&format!("vm-check {name} {line}"));
-    }
-    say(&format!("vm-end {}", checks::ALL.len()));
+    say(&format!("vm-end {checks}"));
     let error = machine::power_off();
     panic!("cannot power off: {error}");
 }
@@ -52,8 +56,4 @@ pub fn init() -> ! {
 fn say(line: &str) {
     // With the console gone there is nobody to tell, and the missing line is a failure outside.
     let _: io::Result<()> = writeln!(io::stdout(), "{line}");
-}
-
-fn on_one_line(error: &anyhow::Error) -> String {
-    format!("{error:#}").split('\n').map(str::trim).collect::<Vec<_>>().join(" | ")
 }

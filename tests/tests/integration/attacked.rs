@@ -9,8 +9,9 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use tracer::{
     policy::Ruling,
-    record::{self, schema::CommandCgroup},
+    record::{self, Integrity, schema::CommandCgroup},
 };
+use tracer_tests::vm;
 
 use crate::{
     Test,
@@ -27,6 +28,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("flood", flood),
     ("moving_address", moving_address),
     ("time_namespace", time_namespace),
+    ("clock_set", clock_set),
 ];
 
 const LONGEST: Duration = Duration::from_secs(30);
@@ -82,7 +84,7 @@ fn detach_all(cgroup: u64) -> Result<usize> {
 }
 
 fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + LONGEST;
+    let deadline = Instant::now() + vm::patience(LONGEST);
     while !done() {
         ensure!(Instant::now() < deadline, "waited in vain for {what}");
         std::thread::sleep(Duration::from_millis(2));
@@ -192,13 +194,17 @@ fn small_disk(scratch: &Scratch) -> Result<()> {
         let output =
             run.option("-o").option(&recording).option("--on-error").option(what).output()?;
         output.exits(125)?.says("could not be written to its end")?.says("No space left")?;
+        output.says("says that it was cut short (exit code 11)")?;
         ensure!(ended.exists() == runs_on, "{what}: the command ran on: {}", ended.exists());
         if !runs_on {
             output.says("the command gets SIGTERM")?;
         }
         let recording = recording.to_string_lossy();
         let verified = scratch.tracer(&["verify", &recording]).output()?;
-        verified.exits(11)?.prints("integrity: NO")?.prints("inconclusive")?;
+        verified
+            .exits(11)?
+            .prints("integrity: NO: the recording was cut short")?
+            .prints("inconclusive")?;
         let report = scratch.tracer(&["report", &recording]).output()?;
         report.exits(11)?.prints("/bin/true")?;
     }
@@ -220,6 +226,8 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     let path = recording.to_string_lossy().into_owned();
     let verify = || scratch.tracer(&["verify", &path]).output();
     verify()?.exits(0)?;
+    let later = scratch.tracer(&["verify", &part(2).to_string_lossy()]).output()?;
+    later.exits(125)?.says("is a later part of a recording")?.says(&format!("{path},"))?;
     fs::rename(part(2), scratch.file("aside"))?;
     verify()?.exits(11)?.prints("the digest does not fit")?;
     fs::rename(scratch.file("aside"), part(2))?;
@@ -358,5 +366,112 @@ fn time_namespace(scratch: &Scratch) -> Result<()> {
             .and_then(|run| run.because(&["it opened", "bin/aws"]))
             .with_context(|| format!("an offset of {offset} s"))?;
     }
+    Ok(())
+}
+
+/// Unix time minus the time since the machine was started, in nanoseconds. Put back when dropped.
+struct Clock(i64);
+
+const SECOND_NS: i64 = 1_000_000_000;
+
+impl Clock {
+    fn new() -> Result<Clock> {
+        Ok(Clock(Clock::read(libc::CLOCK_REALTIME)? - Clock::read(libc::CLOCK_BOOTTIME)?))
+    }
+
+    fn read(clock: libc::clockid_t) -> Result<i64> {
+        let mut time = libc::timespec { tv_sec: 0, tv_nsec: 0 };
+        // SAFETY: the timespec is writable.
+        ensure!(unsafe { libc::clock_gettime(clock, &raw mut time) } == 0, "no clock {clock}");
+        Ok(time.tv_sec * SECOND_NS + time.tv_nsec)
+    }
+
+    fn set(&self, seconds_later: i64) -> Result<()> {
+        let now = self.0 + Clock::read(libc::CLOCK_BOOTTIME)? + seconds_later * SECOND_NS;
+        let time = libc::timespec { tv_sec: now / SECOND_NS, tv_nsec: now % SECOND_NS };
+        // SAFETY: the timespec is readable.
+        let set = unsafe { libc::clock_settime(libc::CLOCK_REALTIME, &raw const time) };
+        ensure!(set == 0, "the clock cannot be set: {}", std::io::Error::last_os_error());
+        Ok(())
+    }
+}
+
+impl Drop for Clock {
+    fn drop(&mut self) {
+        if let Err(error) = self.set(0) {
+            eprintln!("the clock could not be put back: {error:#}");
+        }
+    }
+}
+
+/// Setting the clock changes neither order nor times, and hides no change of a file.
+fn clock_set(scratch: &Scratch) -> Result<()> {
+    const DAY_S: i64 = 86_400;
+    let clock = Clock::new()?;
+    for (round, seconds_later) in [DAY_S, -DAY_S].into_iter().enumerate() {
+        let (ready, go) = (format!("ready-{round}"), format!("go-{round}"));
+        let line = format!(
+            "/bin/true; touch {ready}; while [ ! -e {go} ]; do sleep 0.01; done; /bin/true; /bin/true"
+        );
+        let recording = scratch.file(format!("set-{round}.jsonl"));
+        let run =
+            scratch.run(["sh", "-c", &line]).policy("no-aws-cli").option("-o").option(&recording);
+        let mut tracer = run.spawn()?;
+        until("the command", || scratch.file(&ready).exists())?;
+        clock.set(seconds_later)?;
+        scratch.write(&go, "")?;
+        let status = wait_for(&mut tracer)?;
+        clock.set(0)?;
+        ensure!(status.code() == Some(0), "{seconds_later} s: {status}");
+        let recorded = record::read(&recording)?;
+        ensure!(recorded.integrity == Integrity::Intact, "{:?}", recorded.integrity);
+        let end = recorded.end.context("no end")?;
+        let lasted_s = end.t_ns.saturating_sub(recorded.start.t_ns) / 1_000_000_000;
+        ensure!(end.t_ns > recorded.start.t_ns && lasted_s < 3600, "it lasted {lasted_s} s");
+        let verified = scratch.tracer(&["verify", &recording.to_string_lossy()]).output()?;
+        verified.exits(0)?.prints("integrity: every line")?;
+    }
+    changed_in_the_past(scratch, &clock)
+}
+
+/// A file that is changed after it was mapped, at a time that seems to be before.
+fn changed_in_the_past(scratch: &Scratch, clock: &Clock) -> Result<()> {
+    let aws = scratch.folder("bin")?.join("aws");
+    fs::copy(program(scratch, "stand-in")?, &aws)?;
+    let copy = scratch.file("copy");
+    fs::copy(&aws, &copy)?;
+    let load = program(scratch, "load")?;
+    let path =
+        format!("{}:{}", scratch.file("bin").display(), std::env::var("PATH").unwrap_or_default());
+    let line = format!(
+        "touch ready; while [ ! -e go ]; do sleep 0.01; done; {} {}; touch mapped; \
+         while [ ! -e end ]; do sleep 0.01; done",
+        load.display(),
+        copy.display()
+    );
+    let recording = scratch.file("past.jsonl");
+    let run = scratch.run(["sh", "-c", &line]).policy("no-aws-cli").env("PATH", path);
+    let mut tracer = run.option("-o").option(&recording).spawn()?;
+    until("the command", || scratch.file("ready").exists())?;
+    let pid = i32::try_from(tracer.id())?;
+    // Else it looks at the file before that is changed.
+    // SAFETY: no memory is involved; the child was not waited for.
+    ensure!(unsafe { libc::kill(pid, libc::SIGSTOP) } == 0);
+    scratch.write("go", "")?;
+    until("the mapping", || scratch.file("mapped").exists())?;
+    clock.set(-3600)?;
+    fs::write(&copy, vec![0; usize::try_from(fs::metadata(&copy)?.len())?])?;
+    scratch.write("end", "")?;
+    // SAFETY: as above.
+    ensure!(unsafe { libc::kill(pid, libc::SIGCONT) } == 0);
+    let status = wait_for(&mut tracer)?;
+    ensure!(status.code() == Some(11), "{status}");
+    let verdict =
+        record::read(&recording)?.end.and_then(|end| end.verdict).context("no verdict")?;
+    let reasons = &verdict.claims[0].reasons;
+    ensure!(
+        reasons.iter().any(|reason| reason.contains("it was changed when it was mapped, or since")),
+        "{reasons:#?}"
+    );
     Ok(())
 }

@@ -5,6 +5,7 @@ mod runc;
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
 };
 
@@ -28,11 +29,19 @@ use self::{
 use crate::{
     Test,
     attach::{Attached, until, v2_mount},
-    harness::Scratch,
+    harness::{Scratch, in_private_network},
+    tls::Stay,
 };
 
-pub(crate) const TESTS: &[Test] =
-    &[("pod", pod), ("by_id", by_id), ("node", node), ("manifests_are_valid", manifests_are_valid)];
+pub(crate) const TESTS: &[Test] = &[
+    ("pod", pod),
+    ("sidecar_verdicts", sidecar_verdicts),
+    ("started_by_tracer", started_by_tracer),
+    ("by_id", by_id),
+    ("http_of_node", http_of_node),
+    ("node", node),
+    ("manifests_are_valid", manifests_are_valid),
+];
 
 /// A loop of the shell until the test says go.
 const WAIT: &str = "while [ ! -e /work/go ]; do sleep 0.05; done";
@@ -76,6 +85,34 @@ fn by_id(scratch: &Scratch) -> Result<()> {
         "the host was joined"
     );
     Ok(())
+}
+
+/// Calls of a Node whose file is where only its container sees it.
+fn http_of_node(scratch: &Scratch) -> Result<()> {
+    in_private_network(|_| {
+        let stay = Stay::start(scratch)?;
+        let runc = Runc::new(scratch, debian_tool("runc")?);
+        let mut bundle = runc.bundle("node")?;
+        let work = bundle.root().join("work");
+        fs::create_dir_all(&work)?;
+        let script = "cd \"$1\" && cp --parents $0 $(ldd $0 | grep -o '/[^ ]*') .";
+        let mut shell = std::process::Command::new("/bin/sh");
+        let made = shell.args(["-c", script]).arg(&stay.node).arg(bundle.root()).output()?;
+        ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+        fs::copy(&stay.script, work.join("stay.mjs"))?;
+        fs::copy(&stay.certificate, work.join("certificate.pem"))?;
+        let node = stay.node.to_string_lossy();
+        bundle.arguments(&[&node, "stay.mjs", "ask", &stay.port, "certificate.pem"]);
+        bundle.spec["process"]["cwd"] = json!("/work");
+        bundle.spec["root"]["readonly"] = json!(false);
+        bundle.namespace("network", None);
+        let id = format!("{:08x}{}", std::process::id(), "0".repeat(56));
+        bundle.spec["linux"]["cgroupsPath"] = json!(format!("/docker/{id}"));
+        let container = runc.run(&id, bundle)?;
+        container.pid()?;
+        stay.joined(scratch, &["--container", &id[..12]], &work)
+            .with_context(|| format!("the container said: {}", container.log()))
+    })
 }
 
 /// The content of an executed file was read, although no path of tracer's own leads to it.
@@ -168,6 +205,121 @@ fn pod(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+/// With claims over connections, a sidecar proves and refutes what happened after its arming.
+fn sidecar_verdicts(scratch: &Scratch) -> Result<()> {
+    let Some(v2) = v2_mount()? else { return skip("the v2 cgroups are not mounted") };
+    let manifest = Manifest::read("sidecar.yaml")?;
+    let [pod] = &manifest.documents[..] else { bail!("one pod") };
+    let runc = Runc::new(scratch, debian_tool("runc")?);
+    let number = std::process::id();
+    let uid = format!("0f2b1c1e-9d2e-4a7c-8f53-{number:012x}");
+    let slice = format!("kubepods/burstable/pod{uid}");
+    let cgroups = PodCgroup::new(v2.join(&slice))?;
+    let mut agent = runc.bundle("agent")?;
+    shell_root(scratch, &agent.root())?;
+    copy_with_libraries("/bin/bash", &agent.root())?;
+    agent.arguments(&["/bin/sh", "-c", "while :; do sleep 1; done"]);
+    let agent = cgroups.run(&runc, &format!("agent-{number}"), agent, &slice)?;
+    let namespaces = agent.pid()?;
+
+    for (at, (kind, ruling, code)) in [
+        ("connects-only-to", Ruling::Inconclusive, 11),
+        ("never-connects-to", Ruling::Violated, 10),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let recordings = scratch.folder(format!("recordings-{at}"))?;
+        let policy = format!(
+            "name = 'local'\nsurvivors = 'allow'\n[[claim]]\nkind = '{kind}'\nendpoints = ['127.0.0.0/8']\n"
+        );
+        fs::write(recordings.join("policy.toml"), policy)?;
+        let mut container = pod["spec"]["initContainers"][0].clone();
+        for word in container["args"].as_array_mut().context("args")? {
+            if *word == json!("--policy=no-telemetry") {
+                *word = json!("--policy=/recordings/policy.toml");
+            }
+        }
+        let deployed =
+            Deployed { pod: &pod["spec"], container: &container, uid: &uid, empty: &recordings };
+        let sidecar = deployed.bundle(&runc, &format!("sidecar-{at}"), Some(namespaces))?;
+        let sidecar = cgroups.run(&runc, &format!("tracer-{number}-{at}"), sidecar, &slice)?;
+        let recording = recordings.join("session.jsonl");
+        let has =
+            |text: &str| fs::read_to_string(&recording).is_ok_and(|lines| lines.contains(text));
+        until("the sidecar's snapshot", || has("\"type\":\"snapshot\"").then_some(()))
+            .with_context(|| format!("the sidecar said: {}", sidecar.log()))?;
+        // Nobody listens there.
+        runc.enter(&agent, &["/bin/bash", "-c", "(: > /dev/tcp/127.0.0.1/9) 2>/dev/null; :"])?;
+        until("the connection", || has("\"type\":\"connect-result\"").then_some(()))?;
+        sidecar.signal("TERM")?;
+        let ended = sidecar.code()?;
+        let story = Story::of(record::read(&recording)?);
+        let verdict = policy::judge(&story, &story.start.policies).context("no verdict")?;
+        ensure!(verdict.overall == ruling && ended == code, "{ended}: {verdict:#?}");
+        ensure!(agent.is_running(), "the agent ended with tracer");
+    }
+    Ok(())
+}
+
+/// An agent that tracer starts in the agent's own container, for a verdict that is proven.
+fn started_by_tracer(scratch: &Scratch) -> Result<()> {
+    const LOCAL: &str =
+        "name = 'local'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.0/8']\n";
+    if v2_mount()?.is_none() {
+        return skip("the v2 cgroups are not mounted");
+    }
+    let manifest = Manifest::read("started-by-tracer.yaml")?;
+    let [pod] = &manifest.documents[..] else { bail!("one pod") };
+    let runc = Runc::new(scratch, debian_tool("runc")?);
+    for (what, ruling, code) in [("uname", Ruling::Proven, 0), ("aws", Ruling::Violated, 10)] {
+        let recordings = scratch.folder(format!("recordings-{what}"))?;
+        // As a kubelet makes one.
+        fs::set_permissions(&recordings, fs::Permissions::from_mode(0o777))?;
+        let mut container = pod["spec"]["containers"][0].clone();
+        fs::write(recordings.join("local.toml"), LOCAL)?;
+        let words = container["command"].as_array_mut().context("command")?;
+        ensure!(words.pop() == Some(json!("--")), "{words:?}");
+        words.extend([json!("--policy=/recordings/local.toml"), json!("--")]);
+        let line = format!(
+            "/usr/bin/{what}; id=$(/usr/bin/id); (: > /dev/tcp/127.0.0.1/9) 2>/dev/null; :"
+        );
+        container["args"] = json!(["/bin/bash", "-c", line]);
+        let deployed =
+            Deployed { pod: &pod["spec"], container: &container, uid: "", empty: &recordings };
+        let mut bundle = deployed.bundle(&runc, what, None)?;
+        shell_root(scratch, &bundle.root())?;
+        copy_with_libraries("/bin/bash", &bundle.root())?;
+        copy_with_libraries("/usr/bin/id", &bundle.root())?;
+        // Not one of those that run.
+        fs::copy(bundle.root().join("bin/true"), bundle.root().join("usr/bin/aws"))?;
+        let id = format!("started-{what}-{}", std::process::id());
+        bundle.spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
+        let container = runc.run(&id, bundle)?;
+        let ended = container.code()?;
+        let said = container.log();
+        ensure!(ended == code, "{ended}: {said}");
+        let story = Story::of(record::read(&recordings.join("session.jsonl"))?);
+        ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
+        let verdict = policy::judge(&story, &story.start.policies).context("no verdict")?;
+        ensure!(verdict.overall == ruling, "{verdict:#?}");
+        ensure!(story.connections.len() == 1, "{:?}", story.connections);
+        let shell = story.execs_in_order().next().context("no exec")?;
+        let user = shell.credentials.as_ref().map(|credentials| credentials.euid);
+        ensure!(user == Some(1000), "the agent ran as {user:?}");
+    }
+    Ok(())
+}
+
+fn copy_with_libraries(program: &str, root: &Path) -> Result<()> {
+    let script = "set -e; cd \"$1\"; cp --parents $0 $(ldd $0 | grep -o '/[^ ]*') .; \
+                  test -e bin/bash || cp $0 bin";
+    let mut shell = std::process::Command::new("/bin/sh");
+    let made = shell.args(["-c", script, program]).arg(root).output()?;
+    ensure!(made.status.success(), "{}", String::from_utf8_lossy(&made.stderr));
+    Ok(())
+}
+
 fn reasons(verdict: &policy::Verdict) -> impl Iterator<Item = &String> {
     verdict.claims.iter().flat_map(|claim| &claim.reasons)
 }
@@ -232,7 +384,7 @@ fn node(scratch: &Scratch) -> Result<()> {
 
 /// By the schema of Kubernetes; and a misspelled field is none.
 fn manifests_are_valid(scratch: &Scratch) -> Result<()> {
-    for name in ["sidecar.yaml", "daemonset.yaml"] {
+    for name in ["sidecar.yaml", "daemonset.yaml", "started-by-tracer.yaml"] {
         let documents = Manifest::read(name)?.documents;
         ensure!(!documents.is_empty(), "{name} is empty");
     }

@@ -8,11 +8,14 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tracer::record::schema::{CommandCgroup, DatagramVia, FirstBytes};
+use tracer::{
+    policy::Ruling,
+    record::schema::{CommandCgroup, DatagramVia, FirstBytes},
+};
 
 use crate::{
     Test,
-    harness::{Run, Scratch, in_private_network, program},
+    harness::{Run, Scratch, in_private_network, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -26,6 +29,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("without_cgroups", without_cgroups),
     ("host_in_pieces", host_in_pieces),
     ("lost_payloads", lost_payloads),
+    ("routes_of_their_own", routes_of_their_own),
 ];
 
 fn datagrams(scratch: &Scratch, listen: &str, dial: &str, extra: &[&str]) -> Result<Run> {
@@ -124,7 +128,7 @@ fn survivors_move_out(scratch: &Scratch) -> Result<()> {
 }
 
 /// A shell's words for the folder of its own cgroup.
-const HERE: &str = "here=$(grep ' - cgroup2 ' /proc/self/mountinfo | head -n 1 | cut -d' ' -f5)\
+pub(crate) const HERE: &str = "here=$(grep ' - cgroup2 ' /proc/self/mountinfo | head -n 1 | cut -d' ' -f5)\
                     $(grep ^0:: /proc/self/cgroup | cut -d: -f3)";
 
 fn leaving_the_cgroup(scratch: &Scratch) -> Result<()> {
@@ -205,5 +209,41 @@ fn lost_payloads(scratch: &Scratch) -> Result<()> {
     let counted = run.counted("payload")?;
     ensure!(counted.lost > 0 && counted.produced == counted.read + counted.lost, "{counted:?}");
     ensure!(counted.produced >= 40, "{counted:?}");
+    Ok(())
+}
+
+/// Where packets go otherwise than their sockets say, no claim over addresses is proven.
+fn routes_of_their_own(scratch: &Scratch) -> Result<()> {
+    const NOT_SUPPORTED: i32 = 77;
+    let policy = scratch.write(
+        "elsewhere.toml",
+        "name = 'elsewhere'\n[[claim]]\nkind = 'never-connects-to'\nendpoints = ['10.0.0.0/8']\n\
+         [[claim]]\nkind = 'never-runs'\nprograms = ['aws']\n",
+    )?;
+    let dial_udp = program(scratch, "dial-udp")?;
+    let straight = [dial_udp.as_os_str(), "sendto".as_ref(), "::1".as_ref(), "443".as_ref()];
+    let run = in_private_network(|_| scratch.run(straight).policy(&policy).record())?;
+    run.exits(0)?.proven()?;
+    let dial = program(scratch, "dial-routed")?;
+    for version in ["4", "6"] {
+        let command = [dial.as_os_str(), version.as_ref()];
+        let run = in_private_network(|_| scratch.run(command).policy(&policy).record())?;
+        if run.output.code() == NOT_SUPPORTED {
+            return skip(format!("this kernel has no source routes of IPv{version}"));
+        }
+        run.rules(Ruling::Inconclusive)?.because(&["no-routes: 1 packets left with options"])?;
+        let verdict = run.verdict.as_ref().context("no verdict")?;
+        let programs = verdict.claims.iter().find(|claim| claim.claim.contains("never runs"));
+        let ruling = programs.context("no such claim")?.ruling;
+        ensure!(ruling == Ruling::Proven, "IPv{version}: {ruling:?}");
+    }
+    let multipath = program(scratch, "dial")?;
+    let arguments = ["127.0.0.1", "9", "1", "0", "0", "262"].map(std::ffi::OsStr::new);
+    let command: Vec<_> = [multipath.as_os_str()].into_iter().chain(arguments).collect();
+    let run = in_private_network(|_| scratch.run(command).policy(&policy).record())?;
+    if run.output.code() == NOT_SUPPORTED {
+        return skip("this kernel has no MPTCP");
+    }
+    run.rules(Ruling::Inconclusive)?.because(&["dial (pid", "Multipath TCP"])?;
     Ok(())
 }

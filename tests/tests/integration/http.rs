@@ -16,7 +16,7 @@ use tracer_tests::lab::{Lab, Request};
 
 use crate::{
     Test,
-    harness::{Run, Scratch, fixtures, on_path, repeats, skip},
+    harness::{Run, Scratch, fixtures, in_private_network, on_path, repeats, same_lines, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -27,6 +27,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("node_that_comes_later", node_that_comes_later),
     ("lost_pieces", lost_pieces),
     ("odd_conversations", odd_conversations),
+    ("without_tls", without_tls),
     ("secrets", secrets),
     ("without_the_option", without_the_option),
 ];
@@ -372,13 +373,38 @@ fn odd_conversations(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+fn without_tls(scratch: &Scratch) -> Result<()> {
+    on_path("node")?;
+    same_as_printed(scratch, "http/odd-starts.mjs", "1.1", 4)?;
+    // Whoever speaks first.
+    same_as_printed(scratch, "http/h2c.mjs", "2", 6)
+}
+
+/// All of it without TLS, and whole.
+fn same_as_printed(scratch: &Scratch, script: &str, version: &str, count: usize) -> Result<()> {
+    let script = fixtures().join(script);
+    let command = [OsString::from("node"), script.into()];
+    let run = in_private_network(|_| scratch.run(command).option("--http").record())?;
+    run.exits(0)?;
+    let line = |call: &Call| {
+        ensure!(call.outcome == CallOutcome::Complete && call.http_version == version, "{call:#?}");
+        ensure!(call.plaintext && call.connection.is_some(), "{call:#?}");
+        let status = call.status.context("no status")?;
+        Ok(format!("{} {} {status} {}", call.method, call.url, call.response_bytes))
+    };
+    let lines = run.story.calls.iter().map(line).collect::<Result<Vec<String>>>()?;
+    let asked = String::from_utf8_lossy(&run.output.stdout);
+    ensure!(lines.len() == count && run.story.call_gaps.is_empty(), "{:#?}", run.story.call_gaps);
+    same_lines(&asked, &lines)
+}
+
 fn secrets(scratch: &Scratch) -> Result<()> {
     let script = clients()?.join("secrets.mjs");
     let command = [OsString::from("node"), script.into()];
     let (run, requests) = recorded(scratch, &command, &["--http-fields"])?;
     let planted = String::from_utf8(run.output.stdout.clone())?;
     let planted: Vec<&str> = planted.lines().collect();
-    ensure!(planted.len() == 20, "{} secrets", planted.len());
+    ensure!(planted.len() == 29, "{} secrets", planted.len());
     ensure!(requests.len() >= 8 && run.story.calls.len() == requests.len(), "{requests:#?}");
     let mut texts = vec![("the recording".to_owned(), fs::read_to_string(&run.recording)?)];
     texts.push(("what tracer said".into(), run.output.stderr.clone()));

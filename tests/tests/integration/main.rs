@@ -25,10 +25,12 @@ mod long;
 mod loss;
 mod maps;
 mod names;
+mod namespaces;
 mod node;
 mod opentelemetry;
 mod ordinary;
 mod outside;
+mod pids;
 mod policies;
 mod power;
 mod readme;
@@ -36,6 +38,7 @@ mod recording;
 mod report;
 mod resolve;
 mod screen;
+mod sensors;
 mod session;
 mod swarm;
 mod terminal;
@@ -51,14 +54,15 @@ use std::{
 
 use harness::{Scratch, Skip};
 use libtest_mimic::{Arguments, Completion, Failed, Trial};
+use tracer_tests::vm;
 
 /// A test: its name and what it does.
 type Test = (&'static str, fn(&Scratch) -> anyhow::Result<()>);
 
 fn main() -> ExitCode {
     let mut arguments = Arguments::from_args();
-    // The long ones come first, one on each of two threads.
-    arguments.test_threads.get_or_insert(2);
+    // The long ones come first. Tests wait for the kernel a good part of their time.
+    arguments.test_threads.get_or_insert(3);
     let why_none = why_none();
     let modules: &[(&str, &[Test])] = &[
         ("thousand", thousand::TESTS),
@@ -76,6 +80,7 @@ fn main() -> ExitCode {
         ("opentelemetry", opentelemetry::TESTS),
         ("long", long::TESTS),
         ("connect", connect::TESTS),
+        ("namespaces", namespaces::TESTS),
         ("datagrams", datagrams::TESTS),
         ("loss", loss::TESTS),
         ("recording", recording::TESTS),
@@ -87,6 +92,8 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
+        ("pids", pids::TESTS),
+        ("sensors", sensors::TESTS),
         ("policies", policies::TESTS),
         ("maps", maps::TESTS),
         ("resolve", resolve::TESTS),
@@ -119,7 +126,8 @@ fn main() -> ExitCode {
         let name = row.name.replace(' ', "_");
         trial(format!("hidden::{name}"), Box::new(move || hidden::check(row)))
     });
-    let trials = functions.chain(rows).chain(hidden).collect();
+    let trials = functions.chain(rows).chain(hidden);
+    let trials = trials.filter(|trial| vm::is_selected(trial.name())).collect();
     libtest_mimic::run(&arguments, trials).exit_code()
 }
 
@@ -159,6 +167,7 @@ fn run(
                 // counts as passed, and this one is counted as ignored. On standard error, where
                 // no other test's result can stand in the same line.
                 eprintln!("  skipped: {name}: {reason}");
+                vm::report::skipped(name, &reason);
                 Ok(Completion::ignored_with(reason))
             }
             Err(error) => {

@@ -2,11 +2,16 @@
 //! that tracer sends to.
 
 use std::{
+    collections::BTreeSet,
     fs,
-    io::{BufRead as _, BufReader, Read as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -15,12 +20,17 @@ use serde_json::{Value, json};
 use tracer::record::{self, Integrity};
 use tracer_tests::{evasions::tools, fixtures, skip};
 
-use crate::{Test, attach::until, harness::Scratch};
+use crate::{
+    Test,
+    attach::until,
+    harness::{Scratch, child_of},
+};
 
 pub(crate) const TESTS: &[Test] = &[
     ("through_a_collector", through_a_collector),
     ("of_a_recording", of_a_recording),
     ("collector_is_away", collector_is_away),
+    ("killed_sender", killed_sender),
     ("wrong_endpoints", wrong_endpoints),
 ];
 
@@ -100,6 +110,56 @@ fn collector(scratch: &Scratch, to: u16) -> Result<(Server, u16)> {
     let server = Server(child);
     until("the collector", || TcpStream::connect(("127.0.0.1", http)).ok())?;
     Ok((server, http))
+}
+
+/// What takes everything, on loopback.
+#[derive(Clone, Debug)]
+pub(crate) struct Sink {
+    pub(crate) endpoint: String,
+    requests: Arc<AtomicUsize>,
+}
+
+impl Sink {
+    pub(crate) fn start() -> Result<Sink> {
+        let listener = TcpListener::bind(("127.0.0.1", 0))?;
+        let endpoint = format!("http://{}", listener.local_addr()?);
+        let sink = Sink { endpoint, requests: Arc::default() };
+        let taking = sink.clone();
+        std::thread::spawn(move || {
+            for stream in listener.incoming().flatten() {
+                let _ = taking.take(stream);
+            }
+        });
+        Ok(sink)
+    }
+
+    fn take(&self, mut stream: TcpStream) -> Result<()> {
+        let mut reader = BufReader::new(stream.try_clone()?);
+        let mut length = 0;
+        let mut line = String::new();
+        while reader.read_line(&mut line)? > 0 {
+            let header = line.trim().to_ascii_lowercase();
+            if let Some(value) = header.strip_prefix("content-length: ") {
+                length = value.parse()?;
+            }
+            if header.is_empty() {
+                reader.read_exact(&mut vec![0; length])?;
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\n{}")?;
+                self.requests.fetch_add(1, Ordering::Relaxed);
+            }
+            line.clear();
+        }
+        Ok(())
+    }
+
+    fn requests(&self) -> usize {
+        self.requests.load(Ordering::Relaxed)
+    }
+}
+
+/// The process that sends what a tracer has to say.
+pub(crate) fn sender_of(tracer: u32) -> Result<u32> {
+    child_of(tracer, "tracer-sender").context("no process that sends")
 }
 
 fn decoded(text: &str) -> Result<Vec<Value>> {
@@ -223,10 +283,26 @@ fn of_a_recording(scratch: &Scratch) -> Result<()> {
         }
         let no_response = call["attributes"].get("http.response.status_code").is_none();
         ensure!(
-            !no_response || call["body"].as_str().is_some_and(|body| body.ends_with("no response")),
+            !no_response
+                || call["body"].as_str().is_some_and(|body| body.contains(": no response")),
             "{call:#}"
         );
     }
+    let outcomes = with_event(&logs, "tracer.call").map(|call| {
+        call["attributes"]["tracer.call.outcome"].as_str().unwrap_or("none").to_owned()
+    });
+    let outcomes: BTreeSet<String> = outcomes.collect();
+    let all = ["aborted", "complete", "partial", "upgraded"];
+    ensure!(outcomes.iter().eq(all.iter()), "{outcomes:?}");
+    // Absence is said.
+    let gap = with_event(&logs, "tracer.call_gap").next().context("no gap")?;
+    ensure!(gap["attributes"]["tracer.call_gap.plaintext"] == json!(false), "{gap:#}");
+    let libraries: Vec<&Value> = with_event(&logs, "tracer.tls_library").collect();
+    let readings: Vec<&Value> = libraries
+        .iter()
+        .map(|library| &library["attributes"]["tracer.tls_library.reading"])
+        .collect();
+    ensure!(readings == ["from", "unreadable", "failed"], "{libraries:#?}");
     let violated = export("violated")?;
     let verdict = with_event(&violated, "tracer.verdict").next().context("no verdict")?;
     ensure!(verdict["severity_text"] == json!("ERROR"), "{verdict}");
@@ -249,6 +325,43 @@ fn collector_is_away(scratch: &Scratch) -> Result<()> {
     ensure!(began.elapsed() < Duration::from_secs(60), "it took {:?}", began.elapsed());
     let send = scratch.tracer(&["report", "--otlp-endpoint", &endpoint]).option(&run.recording);
     send.output()?.exits(125)?.says("2 of 2 log records did not get to")?;
+    Ok(())
+}
+
+/// When the process that sends is gone, that is said at once, what is missing is counted, and nothing else changes.
+fn killed_sender(scratch: &Scratch) -> Result<()> {
+    let sink = Sink::start()?;
+    let (recording, said) = (scratch.file("killed.jsonl"), scratch.file("said"));
+    let script = "/bin/true; while [ ! -e go ]; do /bin/sleep 0.1; done; /bin/uname; exit 3";
+    let tracer =
+        scratch.run(["/bin/sh", "-c", script]).option("-q").option("-o").option(&recording);
+    let tracer = tracer.option("--otlp-endpoint").option(&sink.endpoint);
+    let log = fs::File::create(&said)?;
+    let tracer = tracer.set(|command| {
+        command.stdout(Stdio::null()).stderr(log);
+    });
+    let mut tracer = tracer.spawn_on_own_streams()?;
+    until("a request", || (sink.requests() > 0).then_some(()))?;
+    let sender = rustix::process::Pid::from_raw(i32::try_from(sender_of(tracer.id())?)?);
+    rustix::process::kill_process(sender.context("a pid")?, rustix::process::Signal::KILL)?;
+    let says =
+        |what: &str| fs::read_to_string(&said).is_ok_and(|said| said.contains(what)).then_some(());
+    until("tracer to say it", || {
+        says("the process that sends them was killed by signal 9. Tracing goes on")
+    })?;
+    scratch.write("go", "")?;
+    ensure!(crate::harness::wait_for(&mut tracer)?.code() == Some(3), "another exit code");
+    let text = fs::read_to_string(&said)?;
+    let counted = text.lines().find(|line| line.contains(" log records did not get to "));
+    let mut words = counted.with_context(|| text.clone())?.split_whitespace().skip(1);
+    let (missing, made) = (words.next(), words.nth(1));
+    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u64>().ok());
+    let (missing, made) = (number(missing).context("missing")?, number(made).context("made")?);
+    ensure!(0 < missing && missing < made, "{missing} of {made}: {text}");
+    let recorded = record::read(&recording)?;
+    let execs = recorded.events.iter().filter(|event| event.name() == "exec").count() as u64;
+    ensure!(recorded.integrity == Integrity::Intact, "{:?}", recorded.integrity);
+    ensure!(made == execs, "{made} log records of {execs} execs");
     Ok(())
 }
 

@@ -2,10 +2,11 @@
 
 use std::{
     io::Read as _,
+    net::UdpSocket,
     os::{
         fd::OwnedFd,
         linux::net::SocketAddrExt as _,
-        unix::net::{SocketAddr, UnixListener, UnixStream},
+        unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
     },
     process::{Child, Command, Stdio},
     thread,
@@ -16,7 +17,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    harness::{Scratch, program},
+    harness::{Scratch, in_private_network, program},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -25,6 +26,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("allowed_by_name", allowed_by_name),
     ("service_of_the_tree", service_of_the_tree),
     ("inherited_socket", inherited_socket),
+    ("empty_messages", empty_messages),
     ("debugger", debugger),
     ("own_child", own_child),
 ];
@@ -146,6 +148,35 @@ fn inherited_socket(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+/// They say that there is something, and can carry descriptors.
+fn empty_messages(scratch: &Scratch) -> Result<()> {
+    let script = "
+import os, socket
+rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, b'\\1\\0\\0\\0')
+mine = socket.socket(fileno=0)
+mine.sendmsg([b''], [rights] if mine.family == socket.AF_UNIX else [])
+";
+    let sent = |stdin: OwnedFd| {
+        let run = scratch.run(["/usr/bin/python3", "-c", script]).policy("no-aws-cli");
+        let stdin = Stdio::from(stdin);
+        let run = run.set(|command| {
+            command.stdin(stdin);
+        });
+        let run = run.record()?;
+        run.exits(0)?;
+        Ok::<_, anyhow::Error>((run.story.local_sends.len(), run.story.foreign_sends.len()))
+    };
+    let (_ours, theirs) = UnixDatagram::pair()?;
+    ensure!(sent(theirs.into())? == (1, 0), "over a unix socket");
+    in_private_network(|_| {
+        let receiver = UdpSocket::bind("127.0.0.1:0")?;
+        let socket = UdpSocket::bind("127.0.0.1:0")?;
+        socket.connect(receiver.local_addr()?)?;
+        ensure!(sent(socket.into())? == (0, 1), "over UDP");
+        Ok(())
+    })
+}
+
 /// A process of this test that somebody may take control of.
 struct Victim(Child);
 
@@ -159,12 +190,20 @@ impl Drop for Victim {
 
 fn debugger(scratch: &Scratch) -> Result<()> {
     let grab = program(scratch, "grab")?.into_os_string();
-    for how in ["seize", "descriptor"] {
+    // Whatever else is to be watched.
+    let plain = scratch.write(
+        "plain.toml",
+        "name = 'plain'\n[[claim]]\nkind = 'never-runs'\nprograms = ['aws']\n",
+    )?;
+    let built_in = std::path::PathBuf::from("no-aws-cli");
+    for (how, policy) in
+        [("seize", &built_in), ("descriptor", &built_in), ("seize", &plain), ("descriptor", &plain)]
+    {
         let victim = Victim(Command::new("sleep").arg("60").stdin(Stdio::null()).spawn()?);
         let pid = victim.0.id().to_string();
         let run = scratch
             .run([grab.clone(), how.into(), pid.clone().into()])
-            .policy("no-aws-cli")
+            .policy(policy)
             .option("--exit-code=command")
             .record()?;
         run.exits(0).with_context(|| how)?;

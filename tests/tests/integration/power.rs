@@ -1,5 +1,8 @@
 //! What tracer may do: with as little as is documented it works, and soon it has nothing.
 
+mod doctor;
+mod service;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -13,22 +16,31 @@ use std::{
 use anyhow::{Context as _, Result, ensure};
 use rustix::thread::CapabilitySet;
 use serde_json::Value;
+use tracer::{
+    record::{self, Integrity},
+    session::Story,
+};
 use tracer_tests::cgroup::Cgroup;
 
 use crate::{
     Test,
-    harness::{NOBODY, Scratch, Tracer, on_path, wait_for},
+    attach::{Attached, Workload},
+    harness::{NOBODY, Scratch, Tracer, child_of, on_path, wait_for},
+    opentelemetry::{Sink, sender_of},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("exact_capabilities", exact_capabilities),
     ("each_missing_capability_is_named", each_missing_capability_is_named),
+    ("each_of_the_sidecars_is_named", each_of_the_sidecars_is_named),
+    ("the_daemonsets_are_enough", the_daemonsets_are_enough),
     ("everything_is_given_up", everything_is_given_up),
     ("attached_it_gives_up_everything_too", attached_it_gives_up_everything_too),
     ("the_command_has_the_callers_rights", the_command_has_the_callers_rights),
     ("a_killed_broker", a_killed_broker),
-    ("doctor_as_json", doctor_as_json),
-    ("unit_of_systemd", unit_of_systemd),
+    ("what_outlives_tracer", what_outlives_tracer),
+    ("doctor_as_json", doctor::as_json),
+    ("unit_of_systemd", service::unit_of_systemd),
 ];
 
 const LONGEST: Duration = Duration::from_secs(30);
@@ -124,13 +136,19 @@ fn exact_capabilities(scratch: &Scratch) -> Result<()> {
     run.exits(0)?;
     ensure!(run.story.execs == 1, "{} execs", run.story.execs);
 
-    let verdict = of(&["always", "with a policy"])?;
+    let verdict = of(&["always", "with a policy", "to run with a policy"])?;
     for set in [verdict, verdict - split] {
         let run = scratch.run(["sh", "-c", "/bin/true; /bin/true"]).policy("no-aws-cli");
         limited(run, set, &cgroup)?.record()?.proven()?;
     }
 
-    let caller = of(&["always", "with a policy", "behind sudo", "behind sudo, and to attach"])?;
+    let caller = of(&[
+        "always",
+        "with a policy",
+        "to run with a policy",
+        "behind sudo",
+        "behind sudo, and to attach",
+    ])?;
     // A file that its user alone may read, of a process that lives long enough to be looked at.
     scratch.give_to(NOBODY)?;
     let line = "cp /bin/sleep gone; chmod 700 gone; ./gone 0.5 & sleep 0.2; rm gone; wait";
@@ -149,6 +167,7 @@ fn each_missing_capability_is_named(scratch: &Scratch) -> Result<()> {
     let cgroup = Cgroup::new("tracer-test-power")?;
     let all = set(needs.iter().map(|need| &*need.name))?;
     let ran = scratch.file("ran");
+    scratch.give_to(NOBODY)?;
     for need in needs.iter().filter(|need| !need.needed.starts_with("where")) {
         let without = all - set([&*need.name])?;
         let without = if ["CAP_BPF", "CAP_PERFMON"].contains(&&*need.name) {
@@ -157,8 +176,20 @@ fn each_missing_capability_is_named(scratch: &Scratch) -> Result<()> {
             without
         };
         let run = as_nobody(scratch.run(["touch".as_ref(), ran.as_os_str()]).policy("no-aws-cli"));
+        let recording = scratch.file(format!("without-{}.jsonl", need.name));
+        let run = run.option("--output").option(&recording);
         let output = limited(run, without, &cgroup)?.output()?;
+        ensure!(need.essential != recording.exists(), "{}: an empty file is left", need.name);
         output.says(&need.name).with_context(|| need.name.clone())?;
+        if need.essential && need.needed == "always" {
+            let doctor = limited(scratch.tracer(&["doctor", "--json"]), without, &cgroup)?;
+            let doctor: Value = serde_json::from_slice(&doctor.output()?.stdout)?;
+            ensure!(
+                doctor["usable"] == false,
+                "the doctor says that it works without {}",
+                need.name
+            );
+        }
         if need.essential {
             output.exits(125)?.says("Nothing was started")?;
             ensure!(!ran.exists(), "{}: the command ran", need.name);
@@ -167,6 +198,90 @@ fn each_missing_capability_is_named(scratch: &Scratch) -> Result<()> {
         }
         let _ = fs::remove_file(&ran);
     }
+    Ok(())
+}
+
+/// Items of a list of a manifest, by the line before the first.
+fn listed(manifest: &str, before: &str) -> Result<Vec<String>> {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/kubernetes");
+    let text = fs::read_to_string(folder.join(manifest))?;
+    let (_, list) =
+        text.split_once(before).with_context(|| format!("no {before} in {manifest}"))?;
+    let one = |line: &str| Some(line.trim().strip_prefix("- ")?.split(' ').next()?.to_owned());
+    let items: Vec<String> = list.lines().map_while(one).collect();
+    ensure!(items.len() > 2, "{items:?}");
+    Ok(items)
+}
+
+/// With those that the manifest of the daemonset has, and no others, everybody's processes are read.
+fn the_daemonsets_are_enough(scratch: &Scratch) -> Result<()> {
+    let names = listed("daemonset.yaml", "add:\n")?;
+    let capabilities = set(names.iter().map(String::as_str))?;
+    let words = listed("daemonset.yaml", "args:\n")?;
+    let words: Vec<&str> = words.iter().map(String::as_str).collect();
+    ensure!(words.contains(&"--output=-"), "{words:?}");
+    let cgroup = Cgroup::new("tracer-test-power")?;
+    // Another user's, with a socket.
+    let script = "import os, socket, time\n\
+         os.setgroups([]); os.setresgid(65534, 65534, 65534); os.setresuid(65534, 65534, 65534)\n\
+         listener = socket.create_server(('127.0.0.1', 0)); time.sleep(100)";
+    let mut python = Command::new("/usr/bin/python3");
+    let nobodys = Workload::start(scratch, python.args(["-c", script]))?;
+    let pid: u32 = nobodys.pid().parse()?;
+    until("its socket", || {
+        fs::read_dir(format!("/proc/{pid}/fd")).is_ok_and(|open| open.count() > 3)
+    })?;
+    let tracer = scratch.tracer(&words).set(|command| {
+        command.args(["--duration", "1s"]);
+    });
+    let output = limited(tracer, capabilities, &cgroup)?.output()?;
+    output.exits(0)?;
+    ensure!(output.stderr.is_empty(), "{}", output.stderr);
+    let lines = String::from_utf8_lossy(&output.stdout).into_owned();
+    let story = Story::of(record::read(&scratch.write("host.jsonl", &lines)?)?);
+    ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
+    let doubts = &story.snapshot.as_ref().context("no snapshot")?.doubts;
+    ensure!(doubts.is_empty(), "{doubts:?}");
+    ensure!(story.found_sockets.iter().any(|socket| socket.process.pid == pid), "its socket");
+    // Files are watched for policies, and it has none.
+    for sensor in story.start.sensors.iter().filter(|sensor| sensor.sensor != "files") {
+        ensure!(sensor.missing.is_none(), "{sensor:?}");
+    }
+    // None is there without need.
+    let attach = |with: CapabilitySet| -> Result<_> {
+        let tracer = scratch.tracer(&["attach", "--host", "--duration", "1s", "--quiet"]);
+        limited(tracer, with, &cgroup)?.output()
+    };
+    for name in &names {
+        let without = attach(capabilities - set([name.as_str()])?)?;
+        without.says(&format!("CAP_{name}")).with_context(|| name.clone())?;
+    }
+    Ok(())
+}
+
+/// Of the capabilities in the sidecar's manifest none can be left out without a word.
+fn each_of_the_sidecars_is_named(scratch: &Scratch) -> Result<()> {
+    let names = listed("sidecar.yaml", "add:\n")?;
+    let all = set(names.iter().map(String::as_str))?;
+    let cgroup = Cgroup::new("tracer-test-power")?;
+    let sleeper = Workload::shell(scratch, "sleep 100; :")?;
+    let pid = sleeper.pid();
+    let attach = |with: CapabilitySet| -> Result<_> {
+        let tracer = scratch.tracer(&["attach", "--pid", &pid, "--duration", "1s", "--quiet"]);
+        let tracer = tracer.policy("no-telemetry").option("--from-arming");
+        limited(tracer, with, &cgroup)?.output()
+    };
+    let whole = attach(all)?;
+    for name in &names {
+        ensure!(!whole.stderr.contains(&format!("without CAP_{name} ")), "{}", whole.stderr);
+        let mut without = all - set([name.as_str()])?;
+        if ["BPF", "PERFMON"].contains(&name.as_str()) {
+            // The larger one has these.
+            without -= CapabilitySet::SYS_ADMIN;
+        }
+        attach(without)?.says(&format!("CAP_{name}")).with_context(|| name.clone())?;
+    }
+    whole.exits(11)?;
     Ok(())
 }
 
@@ -205,7 +320,24 @@ fn check_given_up(pid: u32) -> Result<()> {
     let threads = threads(pid)?;
     let names: Vec<&String> = threads.iter().filter_map(|thread| thread.get("Name")).collect();
     ensure!(names.iter().any(|name| *name == "hasher"), "{names:?}");
-    for thread in &threads {
+    check_powerless(&threads)
+}
+
+/// The process that sends log records can do as little, and has nothing open that leads anywhere else.
+fn check_sender(tracer: u32) -> Result<()> {
+    let sender = sender_of(tracer)?;
+    check_powerless(&threads(sender)?)?;
+    for open in fs::read_dir(format!("/proc/{sender}/fd"))? {
+        let leads_to = fs::read_link(open?.path())?;
+        let to = leads_to.to_string_lossy();
+        ensure!(to == "/dev/null" || to.starts_with("socket:"), "{to}");
+    }
+    Ok(())
+}
+
+fn check_powerless(threads: &[BTreeMap<String, String>]) -> Result<()> {
+    ensure!(!threads.is_empty(), "no threads");
+    for thread in threads {
         let field = |name: &str| thread.get(name).map_or("none", String::as_str);
         for set in ["CapEff", "CapPrm", "CapInh", "CapBnd", "CapAmb"] {
             let has = u64::from_str_radix(field(set), 16)?;
@@ -219,12 +351,20 @@ fn check_given_up(pid: u32) -> Result<()> {
 
 /// Once the command runs, no thread of tracer can do anything that any process could not.
 fn everything_is_given_up(scratch: &Scratch) -> Result<()> {
-    for option in [None, Some("--http")] {
-        let recording = scratch.file(format!("session{}.jsonl", option.unwrap_or_default()));
+    let sink = Sink::start()?;
+    for (number, options) in
+        [&[][..], &["--http"], &["--otlp-endpoint", &sink.endpoint]].into_iter().enumerate()
+    {
+        let recording = scratch.file(format!("session-{number}.jsonl"));
         let tracer = scratch.run(["sh", "-c", WAIT]).policy("no-aws-cli");
-        let tracer = option.into_iter().fold(tracer, Tracer::option);
+        let tracer = options.iter().fold(tracer, Tracer::option);
         let mut tracer = started(tracer, &recording, "exec")?;
-        let checked = check_given_up(tracer.id());
+        // A thread that has just begun still has the name of the one that made it.
+        let mut checked = until("tracer to give it up", || check_given_up(tracer.id()).is_ok())
+            .and_then(|()| check_given_up(tracer.id()));
+        if options.contains(&"--otlp-endpoint") {
+            checked = checked.and_then(|()| check_sender(tracer.id()));
+        }
         scratch.write("go", "")?;
         ensure!(wait_for(&mut tracer)?.code() == Some(0), "the run was not proven");
         checked?;
@@ -237,11 +377,14 @@ fn attached_it_gives_up_everything_too(scratch: &Scratch) -> Result<()> {
     let mut sleeper = Command::new("sh").args(["-c", WAIT]).current_dir(scratch.path()).spawn()?;
     let recording = scratch.file("attached.jsonl");
     let pid = sleeper.id().to_string();
+    let sink = Sink::start()?;
     let tracer = scratch.tracer(&["attach", "--pid", &pid]).policy("no-aws-cli");
+    let tracer = tracer.option("--otlp-endpoint").option(&sink.endpoint);
     let mut tracer = started(tracer, &recording, "snapshot")?;
     // It is given up after that line.
     until("tracer to give it up", || check_given_up(tracer.id()).is_ok())
         .and_then(|()| check_given_up(tracer.id()))
+        .and_then(|()| check_sender(tracer.id()))
         .inspect_err(|_| drop(sleeper.kill()))?;
     scratch.write("go", "")?;
     ensure!(wait_for(&mut tracer)?.code() == Some(11), "nothing can be proven of what ran before");
@@ -314,16 +457,12 @@ fn the_command_has_the_callers_rights(scratch: &Scratch) -> Result<()> {
 
 /// The process that keeps tracer's rights.
 fn broker_of(tracer: u32) -> Option<u32> {
-    let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).ok()?;
-    let is_broker = |pid: &u32| {
-        fs::read_to_string(format!("/proc/{pid}/comm"))
-            .is_ok_and(|name| name.trim() == "tracer-broker")
-    };
-    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(is_broker)
+    child_of(tracer, "tracer-broker")
 }
 
 /// Whenever the broker is killed, tracer ends with an error and the recording is not complete.
 fn a_killed_broker(scratch: &Scratch) -> Result<()> {
+    let mut left: Vec<PathBuf> = Vec::new();
     for round in 0..5u64 {
         let recording = scratch.file(format!("killed-{round}.jsonl"));
         let tracer =
@@ -337,118 +476,64 @@ fn a_killed_broker(scratch: &Scratch) -> Result<()> {
         let status = wait_for(&mut tracer)?;
         ensure!(status.code() == Some(125), "{status}");
         scratch.sweep();
-        tracer_tests::cgroup::remove_of(tracer.id());
+        left.push(tracer_tests::cgroup::root().join(format!("tracer-{}-0", tracer.id())));
         let verified = scratch.tracer(&["verify", &recording.to_string_lossy()]).output()?;
         verified.exits(11)?.prints("integrity: NO")?;
     }
+    // One that goes on: its cgroup is empty between the canaries.
+    let sleeper = Workload::shell(scratch, "sleep 100; :")?;
+    let attached = Attached::to(scratch, &["--pid", &sleeper.pid()], &[])?;
+    let in_use = tracer_tests::cgroup::root().join(format!("tracer-{}-0", attached.pid()));
+    ensure!(in_use.exists(), "{} is not there", in_use.display());
+    // Whoever was killed a moment ago may still be in one of the others.
+    until("the next tracer to remove what those left", || {
+        let ran = scratch.run(["/bin/true"]).output();
+        ran.is_ok() && !left.iter().any(|cgroup| cgroup.exists())
+    })?;
+    ensure!(in_use.exists(), "it removed that of a tracer that runs");
+    attached.stop()?;
+    ensure!(!in_use.exists(), "{} was left", in_use.display());
     Ok(())
 }
 
-/// Both are the same findings, and the schema describes them.
-fn doctor_as_json(scratch: &Scratch) -> Result<()> {
-    let json = doctor(scratch)?;
-    let output = scratch.tracer(&["doctor"]).output()?;
-    output.exits(0)?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    ensure!(json["schema"] == 1 && json["usable"] == true, "{json}");
-    let line = |name: &str| {
-        let found =
-            text.lines().find(|line| line.get(..22).is_some_and(|field| field.trim() == name));
-        found.with_context(|| format!("no line `{name}` in\n{text}"))
+/// The broker may be there for a moment longer, with what it closes and nothing that anybody waits for.
+fn what_outlives_tracer(scratch: &Scratch) -> Result<()> {
+    let recording = scratch.file("outlived.jsonl");
+    let (reader, writer) = io::pipe()?;
+    // As a shell hands a lock on to what it starts.
+    // SAFETY: no memory is involved, and 9 is nothing of the child's yet.
+    let hand_on = move || match unsafe { libc::dup2(writer.as_raw_fd(), 9) } {
+        9 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
     };
-    let list = |name: &str| json[name].as_array().with_context(|| name.to_owned());
-    let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
-    for found in list("capabilities")? {
-        let line = line(&word(&found["name"]))?;
-        ensure!(line.contains("held") == (found["held"] == true), "{line}");
-        ensure!(line.contains(&word(&found["to"])), "{line}");
-    }
-    ensure!(list("sensors")?.len() > 10);
-    for found in list("sensors")? {
-        let line = line(&format!("sensor {}", word(&found["sensor"])))?;
-        ensure!(line.contains("NO:") != found["missing"].is_null(), "{line}");
-        ensure!(line.contains(&word(&found["hook"])), "{line}");
-    }
-    for (field, name) in [
-        ("type_information", "type information"),
-        ("exec_witness", "exec witness"),
-        ("cgroup", "cgroup of the command"),
-    ] {
-        let (line, found) = (line(name)?, &json[field]);
-        ensure!(line.contains("NO:") != (found["ok"] == true), "{line}");
-    }
-    for (program, count) in json["verified_instructions"].as_object().context("no programs")? {
-        ensure!(
-            line("verified instructions")?.contains(&format!("{program} {count}")),
-            "{program}"
-        );
-    }
-    let landlock = json["sandbox"]["landlock"].as_u64();
-    let says = landlock.map_or("no Landlock".to_owned(), |version| format!("Landlock {version}"));
-    ensure!(line("sandbox of tracer")?.contains(&says), "{text}");
-
-    let schema = scratch.tracer(&["schema", "doctor"]).output()?;
-    schema.exits(0)?;
-    let schema: Value = serde_json::from_slice(&schema.stdout)?;
-    let described = schema["properties"].as_object().context("no properties")?;
-    let fields: Vec<&String> = json.as_object().context("no object")?.keys().collect();
-    ensure!(fields.len() == described.len(), "{fields:?}");
-    ensure!(fields.iter().all(|field| described.contains_key(*field)), "{fields:?}");
-    Ok(())
+    let tracer = scratch.run(["sleep", "0.3"]).policy("no-aws-cli");
+    let tracer = tracer.set(|command| {
+        // SAFETY: the closure makes one system call.
+        unsafe { command.pre_exec(hand_on) };
+    });
+    let mut tracer = started(tracer, &recording, "start")?;
+    let broker = broker_of(tracer.id()).context("no broker")?;
+    let held = || -> Vec<String> {
+        let entries = fs::read_dir(format!("/proc/{broker}/fd")).into_iter().flatten();
+        let entries = entries.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok());
+        entries.map(|target| target.display().to_string()).collect()
+    };
+    ensure!(held().iter().any(|target| target.starts_with("pipe:")), "{:?}", held());
+    ensure!(wait_for(&mut tracer)?.success());
+    ensure!(!cgroup_of(&recording)?.exists(), "the command's cgroup is there still");
+    // Nobody writes into it any more, or this goes on for ever.
+    io::copy(&mut &reader, &mut io::sink())?;
+    let is_slow = |target: &String| {
+        ["anon_inode:[perf_event]", "anon_inode:[fanotify]"].contains(&target.as_str())
+    };
+    until("broker with nothing but what is slow to close", || held().iter().all(is_slow))?;
+    until("end of the broker", || held().is_empty())
 }
 
-fn unit() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tracer-host.service")
-}
-
-/// The service has the capabilities that it names and no others, and works with them.
-fn unit_of_systemd(scratch: &Scratch) -> Result<()> {
-    let unit = unit();
-    let text = fs::read_to_string(&unit).with_context(|| unit.display().to_string())?;
-    let setting = |name: &str| {
-        let found = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
-        found.with_context(|| format!("the unit has no {name}"))
-    };
-    let bounding = set(setting("CapabilityBoundingSet")?.split_whitespace())?;
-    let needs = needs(&doctor(scratch)?)?;
-    let wanted = ["always", "with a policy", "behind sudo, and to attach"];
-    let wanted = needs.iter().filter(|need| wanted.contains(&&*need.needed));
-    ensure!(bounding == set(wanted.map(|need| &*need.name))?, "{bounding:?}");
-
-    // As the unit starts it, but for a second and in a folder of the test's.
-    let line = setting("ExecStart")?;
-    let (_, line) = line.split_once("exec ").context("no exec in the unit's command")?;
-    let line = line.trim_end_matches('\'').replace("/usr/local/bin/tracer", "\"$TRACER\"");
-    let line = line.replace("$$", "$").replace("%%", "%").replace("24h", "1s");
-    let cgroup = Cgroup::new("tracer-test-power")?;
-    let mut command = Command::new("sh");
-    command.args(["-c", &format!("exec {line}")]);
-    command.env("TRACER", crate::harness::tracer_program());
-    command.env("LOGS_DIRECTORY", scratch.path()).current_dir(scratch.path());
-    command.env_remove("SUDO_UID").env_remove("SUDO_GID");
-    limit(&mut command, bounding, &cgroup)?;
-    let output = command.output()?;
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    ensure!(output.status.code() == Some(0), "{}: {said}", output.status);
-    let entries = fs::read_dir(scratch.path())?.flatten().map(|entry| entry.path());
-    let recordings: Vec<PathBuf> =
-        entries.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl")).collect();
-    let [recording] = &recordings[..] else {
-        anyhow::bail!("{recordings:?}: {said}");
-    };
-    let verified = scratch.tracer(&["verify", &recording.to_string_lossy()]).output()?;
-    verified.prints("integrity: every line")?;
-
-    match on_path("systemd-analyze") {
-        Ok(analyze) => {
-            // It wants to find the program.
-            let text = text.replace("/usr/local/bin/tracer", "/bin/true");
-            let copy = scratch.write("tracer-host.service", &text)?;
-            let checked = Command::new(analyze).arg("verify").arg(&copy).output()?;
-            let said = String::from_utf8_lossy(&checked.stderr).into_owned();
-            ensure!(checked.status.success() && said.trim().is_empty(), "{said}");
-        }
-        Err(_) => eprintln!("  the unit was not checked by systemd-analyze, which is not there"),
-    }
-    Ok(())
+/// Of the command.
+fn cgroup_of(recording: &Path) -> Result<PathBuf> {
+    let text = fs::read_to_string(recording)?;
+    let start: Value = serde_json::from_str(text.lines().next().unwrap_or_default())?;
+    let path = start["cgroup"]["own"]["path"].as_str();
+    Ok(path.with_context(|| format!("no cgroup of its own: {}", start["cgroup"]))?.into())
 }

@@ -1,14 +1,61 @@
 //! The README's example is what tracer prints, but for what differs from run to run.
 
-use anyhow::{Context as _, Result, ensure};
+use std::process::Command;
+
+use anyhow::{Context as _, Result, bail, ensure};
+use tracer_tests::debian_tool;
 
 use crate::{
     Test,
-    harness::{Scratch, fixtures},
+    harness::{Scratch, fixtures, in_private_network},
     session::session,
+    tls::certificate,
 };
 
-pub(crate) const TESTS: &[Test] = &[("example", example)];
+pub(crate) const TESTS: &[Test] = &[("example", example), ("calls", calls)];
+
+/// What the README's lines for calls print, of a session whose calls are recorded at both ends.
+fn calls(scratch: &Scratch) -> Result<()> {
+    let jq = debian_tool("jq")?;
+    let readme = std::fs::read_to_string(fixtures().join("../../README.md"))?;
+    let (_, rest) = readme
+        .split_once("$ sudo tracer run --http -o session.jsonl -- node agent.mjs\n")
+        .context("no lines for calls")?;
+    let (block, _) = rest.split_once("```").context("the block does not end")?;
+    let lines: Vec<&str> =
+        block.lines().map(|line| line.strip_prefix("$ ").unwrap_or(line)).collect();
+    ensure!(lines.len() == 6 && lines.iter().all(|line| line.starts_with("jq ")), "{lines:#?}");
+    let run = in_private_network(|_| {
+        let [certificate, key] = certificate(scratch)?;
+        let script = fixtures().join("http/local.py");
+        let command = ["/usr/bin/python3".into(), script, "both".into(), certificate, key];
+        scratch.run(command).option("--http").record()
+    })?;
+    run.exits(0)?;
+    let asked = String::from_utf8(run.output.stdout.clone())?;
+    let calls = &run.story.calls;
+    let served = calls.iter().filter(|call| call.served).count();
+    ensure!(served > 0 && calls.len() == 2 * served, "{served} of {} calls", calls.len());
+    ensure!(asked.lines().count() == served, "{served} calls, not\n{asked}");
+    std::fs::copy(&run.recording, scratch.file("session.jsonl"))?;
+    let printed = |line: &str| -> Result<String> {
+        let line = format!("PATH='{}':$PATH; {line}", jq.parent().unwrap_or(&jq).display());
+        let output =
+            Command::new("/bin/sh").args(["-ec", &line]).current_dir(scratch.path()).output()?;
+        ensure!(output.status.success(), "{line}: {output:?}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    let printed = lines.iter().map(|line| printed(line)).collect::<Result<Vec<String>>>()?;
+    let [_, table, unique, _, gaps, _] = &printed[..] else { bail!("{printed:?}") };
+    let first = |line: &str| line.split(['\t', ' ']).take(2).collect::<Vec<_>>().join(" ");
+    let (of_client, of_jq): (Vec<_>, Vec<_>) =
+        (asked.lines().map(first).collect(), table.lines().map(first).collect());
+    ensure!(of_client == of_jq, "{of_client:#?} {of_jq:#?}");
+    let counted = unique.lines().all(|line| line.trim_start().starts_with("1 "));
+    ensure!(counted && unique.lines().count() == served, "{unique}");
+    ensure!(gaps.is_empty() == run.story.call_gaps.is_empty(), "{gaps}");
+    Ok(())
+}
 
 fn example(scratch: &Scratch) -> Result<()> {
     let readme = std::fs::read_to_string(fixtures().join("../../README.md"))?;

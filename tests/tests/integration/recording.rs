@@ -57,7 +57,7 @@ fn check_refused(scratch: &Scratch, output: &Path, says: &str) -> Result<()> {
     let ran = scratch.file("ran");
     let result =
         scratch.run(["touch".as_ref(), ran.as_os_str()]).option("-o").option(output).output()?;
-    result.exits(125)?.says(says)?.says("was not started")?;
+    result.exits(125)?.says(says)?.says("nothing was started")?;
     ensure!(!ran.exists(), "the command ran");
     Ok(())
 }
@@ -140,6 +140,13 @@ fn caller_gains_no_rights(scratch: &Scratch) -> Result<()> {
         .output()?;
     output.exits(125)?.says("Permission denied")?;
     ensure!(!scratch.file("r.jsonl").exists(), "the file was made");
+    // Nor read: what is no policy is shown.
+    let secret = scratch.write("secret", "root:hash of a password")?;
+    fs::set_permissions(&secret, fs::Permissions::from_mode(0o600))?;
+    let output = scratch.run(["true"]).policy(&secret).env("SUDO_UID", NOBODY.to_string());
+    let output = output.env("SUDO_GID", NOBODY.to_string()).output()?;
+    output.exits(2)?.says("Permission denied")?;
+    ensure!(!output.stderr.contains("hash"), "the file was shown");
     Ok(())
 }
 
@@ -322,11 +329,11 @@ fn signing_fails_early(scratch: &Scratch) -> Result<()> {
         let run = scratch.run(["touch".as_ref(), ran.as_os_str()]).option("--sign").option(key);
         run.option("-o").option(output).output()
     };
-    run(key("spki.pem"), "r.jsonl")?.exits(125)?.says("public key")?.says("was not started")?;
+    run(key("spki.pem"), "r.jsonl")?.exits(125)?.says("public key")?.says("nothing was started")?;
     run(key("missing"), "r.jsonl")?.exits(125)?.says("cannot read the key")?;
-    run(key("pkcs8.pem"), "-")?.exits(125)?.says("was not started")?;
+    run(key("pkcs8.pem"), "-")?.exits(125)?.says("nothing was started")?;
     scratch.write("s.jsonl.intoto.json", "precious")?;
-    run(key("pkcs8.pem"), "s.jsonl")?.exits(125)?.says("--force")?.says("was not started")?;
+    run(key("pkcs8.pem"), "s.jsonl")?.exits(125)?.says("--force")?.says("nothing was started")?;
     ensure!(!ran.exists(), "the command ran");
     Ok(())
 }

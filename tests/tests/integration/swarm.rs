@@ -4,7 +4,9 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read as _,
-    net::IpAddr,
+    net::{IpAddr, TcpListener, TcpStream},
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -15,7 +17,10 @@ use crate::{
     harness::{Network, Peer, Run, Scratch, in_private_network, program, repeats},
 };
 
-pub(crate) const TESTS: &[Test] = &[("connections_of_many_processes", many_processes)];
+pub(crate) const TESTS: &[Test] = &[
+    ("connections_of_many_processes", many_processes),
+    ("interrupted_by_softirqs", interrupted_by_softirqs),
+];
 
 /// Each process connects twice.
 const PROCESSES: u64 = 50_000;
@@ -36,7 +41,55 @@ impl Member {
 
 fn many_processes(scratch: &Scratch) -> Result<()> {
     // `TRACER_TEST_REPEAT=1000` is the usual number.
-    let processes = PROCESSES * repeats(1000)? / 1000 / 4 * 4;
+    each_its_own(scratch, PROCESSES * repeats(1000)? / 1000 / 4 * 4)
+}
+
+/// Where the two ends of connections are on two processors, softirqs interrupt the probes of sock states many times
+/// a second, and the kernel then skips those.
+fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
+    const CONNECTIONS: u64 = 20_000;
+    /// What Rust's listeners ask for.
+    const BACKLOG: usize = 128;
+    let policy = scratch.write(
+        "local.toml",
+        "name = 'local'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.0/8']\n",
+    )?;
+    let dial = program(scratch, "dial")?;
+    let over = AtomicBool::new(false);
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let at = listener.local_addr()?;
+    let (port, count) = (at.port().to_string(), CONNECTIONS.to_string());
+    let command = [dial.as_os_str(), "127.0.0.1".as_ref(), port.as_ref(), count.as_ref()];
+    let command = command.into_iter().chain(["0".as_ref(), "0".as_ref()]);
+    let run = thread::scope(|scope| {
+        scope.spawn(|| {
+            while !over.load(Ordering::Relaxed) {
+                drop(listener.accept());
+            }
+        });
+        let run = scratch.run(command).policy(&policy).option("--quiet").record();
+        over.store(true, Ordering::Relaxed);
+        // For the accept that waits.
+        drop(TcpStream::connect(at));
+        run
+    })?;
+    run.exits(0)?.proven()?;
+    for kind in ["connect", "connect-result", "close"] {
+        let counted = run.counted(kind)?;
+        ensure!(counted.lost == 0, "{kind}: {counted:?}");
+    }
+    let connections = &run.story.connections;
+    let established = connections.iter().filter(|connection| connection.is_established()).count();
+    ensure!(established as u64 == CONNECTIONS, "{established} of {CONNECTIONS} are established");
+    // The last ones may still wait to be accepted when tracing ends.
+    let early = connections.len() - BACKLOG;
+    let open = connections[..early].iter().filter(|connection| connection.close.is_none()).count();
+    ensure!(open == 0, "{open} of the first {early} connections have no end");
+    eprintln!("  {CONNECTIONS} connections, of each its outcome and its end");
+    Ok(())
+}
+
+fn each_its_own(scratch: &Scratch, processes: u64) -> Result<()> {
     let file = scratch.file("members");
     let run = in_private_network(|network| traced(scratch, network, &file, processes))?;
     run.exits(0)?.all_seen()?;

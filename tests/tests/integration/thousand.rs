@@ -10,8 +10,9 @@ use crate::{
 pub(crate) const TESTS: &[Test] =
     &[("runs_of_true", runs_of_true), ("runs_of_an_exec_chain", runs_of_an_exec_chain)];
 
-/// Without failed execs: where their sensor is one of system calls, each run takes twice as long.
+/// Without failed execs and debuggers: where their sensors are of system calls, each run takes twice as long.
 const POLICY: &str = "name = 'no-aws'
+allow-hand-offs = ['debugger']
 [[claim]]
 kind = 'never-runs'
 programs = ['aws']

@@ -50,6 +50,9 @@ faults! {
     Identity = 4, "identity";
     /// A socket's destination could not be remembered: it was not reported.
     FlowInsert = 5, "flow-insert";
+    /// A packet left with options of IPv4 or extension headers of IPv6, which can send it elsewhere than its
+    /// socket says: where it went is unknown.
+    PacketRoute = 6, "packet-route";
 }
 
 /// Number of fault counters.

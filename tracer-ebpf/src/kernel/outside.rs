@@ -3,6 +3,8 @@
 use aya_ebpf::{macros::map, maps::HashMap};
 use tracer_ebpf::abi::SOCKET_NAME_BYTES;
 
+use super::field::{self, KernelPtr};
+
 /// A process of the tree and the one it reached.
 #[derive(Clone, Copy)]
 #[repr(C)]
@@ -16,6 +18,14 @@ pub(crate) struct Contact {
 
 #[map]
 static CONTACTS: HashMap<Contact, u32> = HashMap::with_max_entries(16_384, 0);
+
+/// Whether a send that had this result sent something. A message without bytes is one, which can carry
+/// descriptors; over a stream there is none.
+#[inline(always)]
+pub(crate) fn was_sent(sock: KernelPtr, result: i32) -> bool {
+    const SOCK_STREAM: u16 = 1;
+    result > 0 || result == 0 && sock.read::<u16>(&field::SOCK_TYPE) != Some(SOCK_STREAM)
+}
 
 /// Whether this contact is new. When the map is full every contact is: better said twice than
 /// never.

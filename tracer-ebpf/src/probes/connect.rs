@@ -39,9 +39,10 @@ pub(super) struct Opened {
     pub(super) tid: u32,
     /// What was sent and what was received, as far as packets show it.
     pub(super) streams: [Stream; 2],
-    /// Not 0: what is sent begins as a request of HTTP without TLS does.
+    /// Whether what is sent begins as a request of HTTP without TLS does.
     pub(super) plain: u32,
-    pub(super) padding: u32,
+    /// Not zero once the result was told.
+    told: u32,
 }
 
 /// One direction of a connection.
@@ -57,6 +58,11 @@ pub(super) struct Stream {
 pub(super) const STARTED: u32 = 1;
 pub(super) const PASSED: u32 = 2;
 
+/// Of [`Opened::plain`]: nothing was sent yet; it does; it does not.
+pub(super) const UNDECIDED: u32 = 0;
+pub(super) const PLAIN: u32 = 1;
+pub(super) const NOT_PLAIN: u32 = 2;
+
 /// The connection of a sock that a tracked process opened. Packets of one connection are handled one
 /// after the other but for rare races, which at worst show a piece twice.
 #[inline(always)]
@@ -67,31 +73,36 @@ pub(super) fn of_sock(address: u64) -> Option<&'static mut Opened> {
     Some(unsafe { &mut *opened })
 }
 
-/// Who connected where. Apart from [`sock_state`] because the kernel skips a program that is
-/// already running on the CPU: a softirq that interrupts this one can only bring transitions that
-/// it would ignore.
+/// Who connected where, and what became of it.
+///
+/// The kernel skips a program that is already running on the CPU, and a softirq can interrupt either
+/// of these two. A softirq begins no connection, so none is missed; and what becomes of one is told
+/// by the first of the two that runs, because only one of them can be the one that is interrupted.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn connect(ctx: RawTracePointContext) -> i32 {
     let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
     if old == TCP_CLOSE && new == TCP_SYN_SENT {
         on_connect(&ctx, KernelPtr(ctx.arg(0)));
+    } else {
+        on_transition(KernelPtr(ctx.arg(0)), old, new);
     }
     0
 }
 
-/// What became of it.
+/// What became of it, in case that [`connect`] was skipped.
 #[raw_tracepoint(tracepoint = "inet_sock_set_state")]
 fn sock_state(ctx: RawTracePointContext) -> i32 {
-    let (old, new): (u32, u32) = (ctx.arg(1), ctx.arg(2));
-    if old == TCP_CLOSE {
-        return 0;
-    }
-    if old == TCP_SYN_SENT {
-        on_result(KernelPtr(ctx.arg(0)), new);
-    } else if new == TCP_CLOSE {
-        on_close(KernelPtr(ctx.arg(0)));
-    }
+    on_transition(KernelPtr(ctx.arg(0)), ctx.arg(1), ctx.arg(2));
     0
+}
+
+#[inline(always)]
+fn on_transition(sock: KernelPtr, old: u32, new: u32) {
+    if old == TCP_SYN_SENT {
+        on_result(sock, new);
+    } else if new == TCP_CLOSE && old != TCP_CLOSE {
+        on_close(sock);
+    }
 }
 
 #[inline(always)]
@@ -109,8 +120,8 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
         tgid: process.tgid,
         tid: process.tid,
         streams: Default::default(),
-        plain: 0,
-        padding: 0,
+        plain: UNDECIDED,
+        told: 0,
     };
     if SOCKETS.insert(sock.0, opened, 0).is_err() {
         emit::fault(Fault::SocketInsert);
@@ -128,12 +139,6 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
     });
 }
 
-#[inline(always)]
-fn opened(sock: KernelPtr) -> Option<Opened> {
-    // SAFETY: copied at once; the entry belongs to this sock, which is alive in its own hook.
-    unsafe { SOCKETS.get(sock.0) }.copied()
-}
-
 impl Opened {
     #[inline(always)]
     fn fill_header(&self, header: &mut Header, kind: Kind) {
@@ -143,7 +148,13 @@ impl Opened {
 
 #[inline(always)]
 fn on_result(sock: KernelPtr, new: u32) {
-    let Some(opened) = opened(sock) else { return };
+    let Some(entry) = of_sock(sock.0) else { return };
+    let opened = *entry;
+    if opened.told != 0 {
+        return;
+    }
+    // The kernel holds the sock's lock, so nothing else tells of it meanwhile.
+    entry.told = 1;
     if new == TCP_CLOSE {
         // Nobody else removes the entry of a live sock: the result cannot matter.
         let _ = SOCKETS.remove(sock.0);
@@ -170,7 +181,7 @@ fn on_result(sock: KernelPtr, new: u32) {
 
 #[inline(always)]
 fn on_close(sock: KernelPtr) {
-    let Some(opened) = opened(sock) else { return };
+    let Some(opened) = of_sock(sock.0).copied() else { return };
     let _ = SOCKETS.remove(sock.0);
     emit::record(Kind::Close, |close: &mut Close| {
         opened.fill_header(&mut close.header, Kind::Close);

@@ -57,7 +57,7 @@ fn on_sendmsg(ctx: &FExitContext, sent: i32) -> i32 {
 
 #[inline(always)]
 fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
-    if sent <= 0 {
+    if !outside::was_sent(sock, sent) {
         return None;
     }
     let process = tree::current(ctx)?;

@@ -52,7 +52,7 @@ fn on_sendmsg(ctx: &impl EbpfContext, socket: KernelPtr, sent: i32) -> i32 {
 
 #[inline(always)]
 fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
-    if sent <= 0 {
+    if !outside::was_sent(sock, sent) {
         return 0;
     }
     let Some(process) = tree::current(ctx) else { return 0 };

@@ -1,4 +1,5 @@
-//! Sockets whose traffic is not followed: everything but TCP, UDP, unix and netlink sockets.
+//! Sockets whose traffic is not followed: everything but TCP, UDP, unix and netlink sockets, and those of Multipath
+//! TCP, which the kernel connects to further addresses that the other side names.
 
 use aya_ebpf::{
     macros::{cgroup_sock, fexit, map, raw_tracepoint},
@@ -19,7 +20,6 @@ const AF_NETLINK: u16 = 16;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const IPPROTO_UDP_LITE: u16 = 136;
-const IPPROTO_MPTCP: u16 = 262;
 const SOCK_RAW: u16 = 3;
 
 /// What was already said of a process.
@@ -96,7 +96,7 @@ fn on_socket(process: &Tracked, family: u16, socket_type: u16, protocol: u16) {
         AF_UNIX | AF_NETLINK => true,
         AF_INET | AF_INET6 => {
             socket_type != SOCK_RAW
-                && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_UDP_LITE | IPPROTO_MPTCP)
+                && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_UDP_LITE)
         }
         _ => false,
     };

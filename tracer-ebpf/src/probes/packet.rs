@@ -10,10 +10,10 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::{SkBuffContext, sk_buff::SkBuff},
 };
-use tracer_ebpf::abi::{Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
+use tracer_ebpf::abi::{Fault, Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
 
 use super::{
-    connect::{PASSED, STARTED},
+    connect::{NOT_PLAIN, PASSED, PLAIN, STARTED, UNDECIDED},
     tls,
 };
 use crate::kernel::{emit, flow, scratch, tree::Member};
@@ -21,6 +21,13 @@ use crate::kernel::{emit, flow, scratch, tree::Member};
 const IPPROTO_TCP: u8 = 6;
 const IPPROTO_UDP: u8 = 17;
 const IPPROTO_UDP_LITE: u8 = 136;
+/// Headers that can come between that of IPv6 and the transport's, with a routing header behind them.
+const IPV6_HOP_BY_HOP: u8 = 0;
+const IPV6_ROUTING: u8 = 43;
+const IPV6_FRAGMENT: u8 = 44;
+const IPV6_DESTINATION: u8 = 60;
+/// The header of IPv4 without options.
+const IPV4_BYTES: u32 = 20;
 const UDP_HEADER_BYTES: u32 = 8;
 const TCP_SYN: u8 = 2;
 const DNS_PORT: u16 = 53;
@@ -64,6 +71,8 @@ struct Network {
     /// Where the transport layer's header begins.
     bytes: u32,
     protocol: u8,
+    /// Whether it may have a route of its own: the address in the header is that of the next hop only.
+    may_be_routed: bool,
 }
 
 impl Network {
@@ -76,13 +85,18 @@ impl Network {
                 let at = if direction == Direction::Out { 4 } else { 3 };
                 let protocol = header[2].to_ne_bytes()[1];
                 let bytes = u32::from(first & 0xf) * 4;
-                Some(Network { remote: flow::mapped(header[at]), bytes, protocol })
+                let may_be_routed = bytes > IPV4_BYTES;
+                Some(Network { remote: flow::mapped(header[at]), bytes, protocol, may_be_routed })
             }
             6 => {
                 let start = if direction == Direction::Out { 24 } else { 8 };
                 let remote: [u32; 4] = skb.load(start).ok()?;
                 let protocol: u8 = skb.load(6).ok()?;
-                Some(Network { remote, bytes: 40, protocol })
+                let may_be_routed = matches!(
+                    protocol,
+                    IPV6_HOP_BY_HOP | IPV6_ROUTING | IPV6_FRAGMENT | IPV6_DESTINATION
+                );
+                Some(Network { remote, bytes: 40, protocol, may_be_routed })
             }
             _ => None,
         }
@@ -92,6 +106,9 @@ impl Network {
 #[inline(always)]
 fn on_packet(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     let network = Network::of(&ctx.skb, direction)?;
+    if direction == Direction::Out && network.may_be_routed {
+        emit::fault(Fault::PacketRoute);
+    }
     let ports: [u16; 2] = ctx.skb.load(network.bytes as usize).ok()?;
     let port = u16::from_be(if direction == Direction::Out { ports[1] } else { ports[0] });
     match network.protocol {
@@ -156,13 +173,16 @@ fn on_segment(
     let offset = sequence.wrapping_sub(stream.start);
     if tls::is_watched() && direction == Direction::Out && offset == 0 {
         let first: u8 = ctx.skb.load(at as usize).ok()?;
-        opened.plain = u32::from(first.is_ascii_uppercase());
+        // A method, which some write small, or an empty line before it. A hello of TLS begins with 22.
+        let plain = first.is_ascii_alphabetic() || first == b'\r' || first == b'\n';
+        opened.plain = if plain { PLAIN } else { NOT_PLAIN };
     }
     let limit = if port == DNS_PORT {
         DNS_STREAM_BYTES
-    } else if opened.plain != 0 {
+    } else if opened.plain == PLAIN {
         PLAIN_BYTES
-    } else if direction == Direction::Out {
+    } else if direction == Direction::Out || opened.plain == UNDECIDED {
+        // A server of HTTP/2 may speak before its client does.
         OPENING_BYTES
     } else {
         0

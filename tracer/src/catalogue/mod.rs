@@ -89,6 +89,9 @@ pub struct HandOffPoint {
     /// TCP ports; none but for ports.
     #[serde(default)]
     pub ports: Vec<u16>,
+    /// That the kernel cannot watch it here is no reason to doubt anything.
+    #[serde(default)]
+    pub optional: bool,
     /// Who does what with the work: the rest of a sentence that starts with the name.
     pub why: String,
 }

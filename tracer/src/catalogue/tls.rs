@@ -12,6 +12,9 @@ pub struct TlsUnreadable {
     pub section: Option<String>,
     pub symbol: Option<String>,
     pub text: Option<String>,
+    /// It does not fit a file that needs a library whose name begins with one of these.
+    #[serde(default)]
+    pub unless_needs: Vec<String>,
 }
 
 /// Where a certain file has its functions.
@@ -41,7 +44,10 @@ impl TlsFunctions {
 }
 
 pub(super) fn check_unreadable(library: &TlsUnreadable) -> Result<(), String> {
-    let TlsUnreadable { name, section, symbol, text } = library;
+    let TlsUnreadable { name, section, symbol, text, unless_needs } = library;
+    if unless_needs.iter().any(String::is_empty) {
+        return Err("`unless-needs` must have names".into());
+    }
     let given = [section, symbol, text].into_iter().flatten();
     if name.is_empty() || given.clone().count() == 0 || given.clone().any(String::is_empty) {
         return Err("`name` and one of `section`, `symbol` and `text` must be there".into());

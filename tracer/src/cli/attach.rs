@@ -13,12 +13,14 @@ Examples:
   sudo tracer attach --container 3f2a --policy no-telemetry --duration 10m -o session.jsonl
   sudo tracer attach --cgroup /sys/fs/cgroup/system.slice/agent.service --from-arming -p mine.toml
   sudo tracer attach --pod 0f2b1c1e-9d2e-4a7c-8f52-3a1f6a1c0d11 -q -o session.jsonl
+  sudo tracer attach --pid 4711 --http --duration 1m -o calls.jsonl
   sudo tracer attach --host --duration 24h -q -o host.jsonl --rotate 100M
 
 Tracing ends when everything that was joined has ended, when the time is over, or with SIGINT, SIGTERM, \
-SIGHUP or SIGQUIT; the recording gets its last line each time. What was joined goes on.
+SIGHUP (unless it is ignored, as behind nohup) or SIGQUIT; the recording gets its last line each time. What was joined goes on.
 
-What ran before tracer came is unknown, so no claim is proven, unless --from-arming limits the claims. \
+What ran before tracer came is unknown, and so is whose some sockets are: claims are violated or \
+inconclusive, never proven; for a proof, have `tracer run` start the command. --from-arming limits them to what happens from then on. \
 Claims over programs are inconclusive even then: nothing counts execs independently, and what is mapped as \
 code is not watched.
 
@@ -42,7 +44,8 @@ pub struct Attach {
     /// Write the recording here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace what is in the output file
+    /// Replace what is in the output file. With --rotate, also remove the files of an earlier recording beside
+    /// it: FILE.1, FILE.2 and so on
     #[arg(long, requires = "output")]
     pub force: bool,
     #[command(flatten)]
@@ -51,6 +54,16 @@ pub struct Attach {
     /// says what); a policy with `attempts = true` does so by itself
     #[arg(long)]
     pub attempts: bool,
+    /// Record calls by HTTP, also inside TLS (OpenSSL of Node, python, curl and others), which makes
+    /// each call of SSL_read and SSL_write slower in other processes too (`tracer doctor` says how).
+    /// Of connections that are open already, calls of HTTP/1 inside TLS are recorded from the next one on that begins,
+    /// and others are not; of URLs and headers, what may be a secret is not recorded
+    #[arg(long)]
+    pub http: bool,
+    /// Record the model and the version of the API that requests of AI services name, too. They stand
+    /// in bodies, of which nothing else is recorded
+    #[arg(long, requires = "http")]
+    pub http_fields: bool,
     /// No summary
     #[arg(short, long)]
     pub quiet: bool,

@@ -31,7 +31,8 @@ pub struct Compare {
     #[arg(short, long, value_enum, default_value_t = CompareFormat::Text, value_name = "FORMAT")]
     pub format: CompareFormat,
     /// Where verdicts come from. Computing one takes memory that grows with the processes of its
-    /// recording; nothing else here grows with what a recording holds
+    /// recording, unless all its claims are that programs never run; nothing else here grows with what
+    /// a recording holds
     #[arg(long, value_enum, default_value_t = Verdicts::Computed, value_name = "HOW")]
     pub verdicts: Verdicts,
     /// Write it here (mode 0600); `-` is standard output

@@ -106,7 +106,8 @@ pub struct Run {
     /// Write the recording here (mode 0600); `-` is standard output
     #[arg(short, long, value_name = "FILE")]
     pub output: Option<PathBuf>,
-    /// Replace what is in the output file
+    /// Replace what is in the output file. With --rotate, also remove the files of an earlier recording beside
+    /// it: FILE.1, FILE.2 and so on
     #[arg(long, requires = "output")]
     pub force: bool,
     #[command(flatten)]
@@ -130,7 +131,8 @@ pub struct Run {
     #[arg(long)]
     pub resolver: bool,
     /// Record calls by HTTP, also inside TLS (OpenSSL of Node, python, curl and others), which makes
-    /// each call of SSL_read and SSL_write slower in other processes too (`tracer doctor` says how)
+    /// each call of SSL_read and SSL_write slower in other processes too (`tracer doctor` says how, and
+    /// which calls are not seen). Of URLs and headers, what may be a secret is not recorded
     #[arg(long)]
     pub http: bool,
     /// Record the model and the version of the API that requests of AI services name, too. They stand

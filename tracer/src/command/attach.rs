@@ -11,25 +11,33 @@ use tracer::{
     run::{self, CallingUser, Join, Settings, Target},
 };
 
-use crate::{load_names, on_error, open_output, probe_options, ruling_code, start_broker};
+use crate::{
+    Unused, complain, load_for, on_error, open_output, probe_options, ruling_code, start_broker,
+    start_sender,
+};
 
 pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
-    let (policies, catalogue) = match load_names(&arguments.policies, &arguments.catalogue.files) {
+    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
+    let names = load_for(user.as_ref(), &arguments.policies, &arguments.catalogue.files);
+    let (policies, catalogue) = match names {
         Ok(loaded) => loaded,
         Err(error) => {
-            eprintln!("tracer: {error}");
+            complain(&error.to_string());
             return Ok(exit::USAGE);
         }
     };
-    let user = CallingUser::from_environment().map_err(anyhow::Error::msg)?;
     let probes = probe::Options {
         attempts: arguments.attempts || policies.iter().any(policy::Policy::counts_attempts),
         resolver: policies.iter().any(policy::Policy::judges_names),
+        http: arguments.http,
         hand_offs: !policies.is_empty(),
+        debuggers: policies.iter().any(policy::Policy::forbids_debuggers),
         ..probe_options(&arguments.debug)
     };
     let existing = Existing::forced(arguments.force);
     let broker = start_broker(&[], user.as_ref(), arguments.output.as_deref(), existing)?;
+    let sender = arguments.writing.otlp_endpoint.map(start_sender).transpose()?;
+    let unused = Unused::of(arguments.output.as_deref(), user.as_ref());
     let output = arguments
         .output
         .as_deref()
@@ -43,9 +51,9 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         output,
         part_bytes: arguments.writing.rotate,
         on_error: on_error(arguments.writing.on_error),
-        collector: arguments.writing.otlp_endpoint,
+        sender,
         probes,
-        http_fields: false,
+        http_fields: arguments.http_fields,
         linger: std::time::Duration::ZERO,
         summary: !arguments.quiet,
         progress: false,
@@ -61,7 +69,7 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         .context("cannot start the event loop")?;
     let finished = runtime.block_on(run::attach(settings, join));
     broker.finish();
-    let finished = finished?;
+    let finished = finished.inspect_err(|_| unused.remove())?;
     if !arguments.quiet {
         let detail = if arguments.verbose { Detail::Full } else { Detail::Summary };
         let paint = Paint::for_stream(&io::stderr());

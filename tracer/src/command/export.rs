@@ -48,8 +48,9 @@ fn code(whole: bool) -> u8 {
 
 fn send(recording: &Path, collector: Collector) -> anyhow::Result<u8> {
     let start = Reader::open(recording, false)?.start().clone();
-    let mut sender =
-        Sender::start(collector, &Logs::new(&start)).context("cannot start a thread")?;
+    let process = crate::start_sender(collector)?;
+    let mut sender = Sender::new(Box::new(process), &Logs::new(&start));
+    sender.start().context("cannot start a thread")?;
     let whole = each(recording, |_, log| sender.send_patiently(log))?;
     let delivery = sender.finish();
     eprintln!("tracer: {delivery}");

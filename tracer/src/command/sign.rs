@@ -68,7 +68,7 @@ impl Signing {
         existing: Existing,
         user: Option<&CallingUser>,
     ) -> anyhow::Result<Signing> {
-        const NOT_STARTED: &str = "the command was not started";
+        const NOT_STARTED: &str = "nothing was started";
         anyhow::ensure!(
             recording != Path::new("-"),
             "a recording on standard output cannot be signed: the statement is written beside a \

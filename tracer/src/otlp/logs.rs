@@ -5,7 +5,7 @@
 //! because it comes in another ring.
 
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque},
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
     sync::Arc,
 };
 
@@ -14,13 +14,13 @@ use super::{
     message::{AnyValue, LogRecord, LogsData, Resource, ResourceLogs, Scope, ScopeLogs, Severity},
 };
 use crate::{
-    model::{Bytes, Endpoint, ProcessKey},
+    model::{Bytes, Endpoint, FileId, ProcessKey},
     policy::{ClaimVerdict, Ruling, Verdict},
     record::{
         Record,
         schema::{
-            AttachedTo, Call, CallOutcome, Close, Connect, ConnectResult, Datagram, End, Exec,
-            FirstBytes, HandOff, Opening, Outcome, Start,
+            AttachedTo, Close, Connect, ConnectResult, Datagram, End, Exec, FirstBytes, HandOff,
+            Opening, Outcome, Start,
         },
     },
     report::clean,
@@ -41,13 +41,13 @@ struct Program {
 
 /// A connection that has not ended.
 #[derive(Debug)]
-struct Open {
+pub(super) struct Open {
     process: ProcessKey,
     attempted_ns: u64,
-    destination: Option<Endpoint>,
+    pub(super) destination: Option<Endpoint>,
     connect_ns: Option<u64>,
     /// What the process said it was connecting to.
-    name: Option<String>,
+    pub(super) name: Option<String>,
     /// What is known of it beside this.
     more: Attributes,
     severity: Severity,
@@ -63,10 +63,12 @@ pub struct Logs {
     resource: Resource,
     version: String,
     programs: HashMap<ProcessKey, Program>,
-    open: BTreeMap<u64, Open>,
+    pub(super) open: BTreeMap<u64, Open>,
     /// Those of them that have ended, and when.
     ended: VecDeque<(u64, Ended)>,
     latest_ns: u64,
+    /// Libraries that cannot be read and of which that was said: once is enough for what is only mapped.
+    pub(super) unreadable: HashSet<FileId>,
 }
 
 /// What has ended.
@@ -86,6 +88,7 @@ impl Logs {
             open: BTreeMap::new(),
             ended: VecDeque::new(),
             latest_ns: 0,
+            unreadable: HashSet::new(),
         }
     }
 
@@ -171,6 +174,8 @@ impl Logs {
             }
             Record::Datagram(datagram) => Some(self.datagram(datagram)),
             Record::Call(call) => Some(self.call(call)),
+            Record::CallGap(gap) => Some(self.call_gap(gap)),
+            Record::TlsLibrary(library) => self.tls_library(library),
             Record::HandOff(hand_off) => Some(self.hand_off(hand_off)),
             Record::Start(_)
             | Record::Content(_)
@@ -185,8 +190,6 @@ impl Logs {
             | Record::CgroupMove(_)
             | Record::Dns(_)
             | Record::Resolved(_)
-            | Record::TlsLibrary(_)
-            | Record::CallGap(_)
             | Record::CredentialFile(_)
             | Record::Snapshot(_)
             | Record::FoundSocket(_)
@@ -212,7 +215,7 @@ impl Logs {
         logs
     }
 
-    fn log(
+    pub(super) fn log(
         &self,
         t_ns: u64,
         event_name: &'static str,
@@ -233,7 +236,7 @@ impl Logs {
         }
     }
 
-    fn process(&self, key: ProcessKey) -> Attributes {
+    pub(super) fn process(&self, key: ProcessKey) -> Attributes {
         let mut attributes = Attributes::default();
         attributes.number("process.pid", key.pid);
         let Some(program) = self.programs.get(&key) else { return attributes };
@@ -250,7 +253,7 @@ impl Logs {
     }
 
     /// The program of a process, for sentences.
-    fn name(attributes: &Attributes) -> &str {
+    pub(super) fn name(attributes: &Attributes) -> &str {
         let name = attributes.0.iter().find(|pair| pair.key == "process.executable.name");
         match name.map(|pair| &pair.value) {
             Some(AnyValue::String(name)) => name,
@@ -382,66 +385,6 @@ impl Logs {
         self.log(datagram.t_ns, "tracer.datagram", Severity::Info, body, attributes)
     }
 
-    fn call(&self, call: &Call) -> LogRecord {
-        let mut attributes = self.process(call.process);
-        let status = call.status.map_or("no response".to_owned(), |status| status.to_string());
-        let body = format!("{} {}: {status}", call.method, call.url);
-        attributes
-            .text("http.request.method", &*call.method)
-            .text("url.full", &*call.url)
-            .text("network.protocol.name", "http")
-            .text("network.protocol.version", &*call.http_version)
-            .number("http.request.body.size", call.request_bytes)
-            .number("http.response.body.size", call.response_bytes)
-            .text("tracer.call.role", if call.served { "server" } else { "client" })
-            .flag("tracer.call.has_authorization", call.has_authorization)
-            .flag("tracer.call.has_aws_sig", call.has_aws_sig);
-        if let Some((scheme, rest)) = call.url.split_once("://") {
-            let authority = rest.split(['/', '?', '#']).next().unwrap_or(rest);
-            let (host, port) = host_and_port(authority, scheme);
-            attributes.text("url.scheme", scheme).text("server.address", host);
-            if let Some(port) = port {
-                attributes.number("server.port", port);
-            }
-        }
-        if let Some(status) = call.status {
-            attributes.number("http.response.status_code", status);
-        }
-        for (name, value) in &call.request_headers {
-            attributes.texts(&format!("http.request.header.{name}"), std::slice::from_ref(value));
-        }
-        for (name, value) in &call.response_headers {
-            attributes.texts(&format!("http.response.header.{name}"), std::slice::from_ref(value));
-        }
-        if let Some(id) = &call.request_id {
-            attributes.text("tracer.call.request_id", &**id);
-        }
-        for (key, ms) in
-            [("tracer.call.ttfb_ms", call.ttfb_ms), ("tracer.call.total_ms", call.total_ms)]
-        {
-            if let Some(ms) = ms {
-                attributes.double(key, ms);
-            }
-        }
-        if let Some(model) = &call.model {
-            attributes.text("gen_ai.request.model", &**model);
-        }
-        let failed = call.status.is_some_and(|status| status >= 400);
-        let error = match &call.outcome {
-            CallOutcome::Aborted { .. } => Some("aborted".to_owned()),
-            // The conventions: the status code as text, where it is one of an error.
-            _ if failed => Some(status),
-            CallOutcome::Complete | CallOutcome::Upgraded { .. } | CallOutcome::Partial { .. } => {
-                None
-            }
-        };
-        let severity = if error.is_some() { Severity::Warn } else { Severity::Info };
-        if let Some(error) = error {
-            attributes.text("error.type", error);
-        }
-        self.log(call.t_ns, "tracer.call", severity, body, attributes)
-    }
-
     fn hand_off(&self, hand_off: &HandOff) -> LogRecord {
         let mut attributes =
             hand_off.process.map_or_else(Attributes::default, |key| self.process(key));
@@ -479,22 +422,8 @@ fn severity(ruling: Ruling) -> Severity {
     }
 }
 
-fn milliseconds(ns: u64) -> f64 {
+pub(super) fn milliseconds(ns: u64) -> f64 {
     ns as f64 / 1e6
-}
-
-/// Of the authority of a URL.
-fn host_and_port<'a>(authority: &'a str, scheme: &str) -> (&'a str, Option<u16>) {
-    let usual = match scheme {
-        "https" | "wss" => Some(443),
-        "http" | "ws" => Some(80),
-        _ => None,
-    };
-    // The colons of an IPv6 address are in brackets.
-    match authority.rsplit_once(':') {
-        Some((host, port)) if !port.ends_with(']') => (host, port.parse().ok()),
-        Some(_) | None => (authority, usual),
-    }
 }
 
 fn resource(start: &Start) -> Resource {

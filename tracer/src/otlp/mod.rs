@@ -1,7 +1,7 @@
 //! Log records for OpenTelemetry collectors.
 //!
 //! ```text
-//! record::Record ─► Logs ─► LogRecord ─┬─► Sender ─► POST to a collector, while tracing runs
+//! record::Record ─► Logs ─► LogRecord ─┬─► Sender ─► run::SenderProcess: POST to a collector, while tracing runs
 //!                                      └─► lines of OTLP/JSON, of a recording
 //! ```
 //!
@@ -10,12 +10,17 @@
 //! docs/opentelemetry.md has the table of attributes.
 
 mod attributes;
+mod calls;
+mod collector;
+mod http;
 mod logs;
 mod message;
 mod send;
 #[cfg(test)]
 mod tests;
 
+pub use collector::{Collector, CollectorError};
+pub use http::{Answer, Client, TIMEOUT};
 pub use logs::Logs;
 pub use message::{LogRecord, LogsData};
-pub use send::{Collector, CollectorError, Delivery, Sender};
+pub use send::{Delivery, Post, Sender};

@@ -1,12 +1,11 @@
-//! Sends log records to a collector by OTLP over HTTP, from a thread of its own.
+//! Log records on their way to a collector: a queue, and a thread that makes requests of what is in it.
 //!
 //! Nothing waits for the collector: where it is slow or away, records wait in a queue of [`QUEUED`], and when
 //! that is full the newest are given up and counted. A batch is tried for [`TRIES_FOR`], as the OTLP
 //! specification says ("OTLP/HTTP Response"): again after 429, 502, 503, 504 and when there was no answer,
-//! and not again after anything else.
+//! and not again after anything else. The requests themselves are made elsewhere ([`Post`]).
 
 use std::{
-    str::FromStr,
     sync::{
         Arc,
         atomic::{AtomicU64, Ordering},
@@ -16,17 +15,13 @@ use std::{
     time::{Duration, Instant},
 };
 
-use serde::Deserialize;
-
-use super::{LogRecord, Logs, message::LogsData};
+use super::{Answer, LogRecord, Logs, message::LogsData};
 
 /// Records that wait.
 const QUEUED: usize = 8192;
 /// Records of a request, at most, and how long the first of them waits for others.
 const BATCH: usize = 512;
 const BATCH_WAIT: Duration = Duration::from_secs(1);
-/// Of one request.
-const TIMEOUT: Duration = Duration::from_secs(5);
 /// Of one batch, with pauses.
 const TRIES_FOR: Duration = Duration::from_secs(30);
 const FIRST_PAUSE: Duration = Duration::from_millis(250);
@@ -34,55 +29,13 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(5);
 /// When tracing has ended, of all that is left.
 const LAST_TRIES_FOR: Duration = Duration::from_secs(5);
 
-/// Where log records go.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Collector {
-    url: String,
-}
+/// Makes requests.
+pub trait Post: std::fmt::Debug + Send {
+    /// To whom, for messages.
+    fn url(&self) -> String;
 
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CollectorError {
-    #[error(
-        "the collector must be reached by http. For TLS and authentication send to a collector on this machine or \
-         in this cluster, which passes it on"
-    )]
-    Tls,
-    #[error(
-        "it must be the address of an OpenTelemetry collector's OTLP/HTTP receiver, such as http://127.0.0.1:4318"
-    )]
-    NoUrl,
-}
-
-impl FromStr for Collector {
-    type Err = CollectorError;
-
-    /// A base, to which `/v1/logs` is added, or the whole address (OTLP exporter specification, "Endpoint
-    /// URLs for OTLP/HTTP").
-    fn from_str(text: &str) -> Result<Collector, CollectorError> {
-        let (scheme, rest) = text.split_once("://").ok_or(CollectorError::NoUrl)?;
-        match scheme.to_ascii_lowercase().as_str() {
-            "http" => {}
-            "https" => return Err(CollectorError::Tls),
-            _ => return Err(CollectorError::NoUrl),
-        }
-        const LOGS: &str = "/v1/logs";
-        let base = text.trim_end_matches('/');
-        let url = if base.ends_with(LOGS) { base.to_owned() } else { format!("{base}{LOGS}") };
-        let parsed = ureq::http::Uri::from_str(&url).map_err(|_| CollectorError::NoUrl)?;
-        if rest.starts_with('/')
-            || parsed.host().is_none_or(str::is_empty)
-            || url.contains(['?', '#', '@'])
-        {
-            return Err(CollectorError::NoUrl);
-        }
-        Ok(Collector { url })
-    }
-}
-
-impl std::fmt::Display for Collector {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(&self.url)
-    }
+    /// Waits for the answer.
+    fn post(&mut self, body: &[u8]) -> Answer;
 }
 
 /// What became of log records.
@@ -117,102 +70,129 @@ impl std::fmt::Display for Delivery {
 /// Hands log records to the thread that sends them.
 #[derive(Debug)]
 pub struct Sender {
-    collector: Collector,
-    queue: SyncSender<LogRecord>,
-    thread: JoinHandle<(u64, Option<String>)>,
+    url: String,
     made: u64,
     /// When the thread has to end, in milliseconds since it began; 0 for not yet.
     ends_at: Arc<AtomicU64>,
     began: Instant,
+    way: Way,
+}
+
+#[derive(Debug)]
+enum Way {
+    /// There is no thread yet: what was made so far, which is not limited.
+    Gathering(Vec<LogRecord>, Box<Batches>),
+    Sending(SyncSender<LogRecord>, JoinHandle<Outcome>),
+    Failed(String),
+}
+
+#[derive(Debug)]
+struct Outcome {
+    delivered: u64,
+    problem: Option<String>,
 }
 
 impl Sender {
-    pub fn start(collector: Collector, logs: &Logs) -> std::io::Result<Sender> {
-        let (queue, waiting) = sync_channel(QUEUED);
-        let ends_at = Arc::new(AtomicU64::new(0));
-        let began = Instant::now();
-        let mut post = Post {
-            agent: agent(),
-            url: collector.url.clone(),
+    /// Nothing is sent before [`Sender::start`].
+    pub fn new(post: Box<dyn Post>, logs: &Logs) -> Sender {
+        let (url, ends_at, began) = (post.url(), Arc::new(AtomicU64::new(0)), Instant::now());
+        let batches = Batches {
+            post,
             message: logs.message(Vec::new()),
             ends_at: Arc::clone(&ends_at),
             began,
             delivered: 0,
             problem: None,
+            complained: false,
         };
+        let way = Way::Gathering(Vec::new(), Box::new(batches));
+        Sender { url, made: 0, ends_at, began, way }
+    }
+
+    /// Starts the thread, unless there is one.
+    pub fn start(&mut self) -> std::io::Result<()> {
+        let none = Way::Failed("there is no thread that sends them".into());
+        let (gathered, mut batches) = match std::mem::replace(&mut self.way, none) {
+            Way::Gathering(gathered, batches) => (gathered, batches),
+            other @ (Way::Sending(..) | Way::Failed(_)) => {
+                self.way = other;
+                return Ok(());
+            }
+        };
+        let (queue, waiting) = sync_channel(QUEUED);
         let work = move || {
-            post.all(&waiting);
-            (post.delivered, post.problem)
+            batches.all(gathered, &waiting);
+            Outcome { delivered: batches.delivered, problem: batches.problem }
         };
         let thread = std::thread::Builder::new().name("otlp".into()).spawn(work)?;
-        Ok(Sender { collector, queue, thread, made: 0, ends_at, began })
+        self.way = Way::Sending(queue, thread);
+        Ok(())
     }
 
     /// Never waits.
     pub fn send(&mut self, log: LogRecord) {
         self.made += 1;
-        // What finds no room is missing among the delivered ones.
-        let _ = self.queue.try_send(log);
+        match &mut self.way {
+            Way::Gathering(gathered, _) => gathered.push(log),
+            // What finds no room is missing among the delivered ones.
+            Way::Sending(queue, _) => drop(queue.try_send(log)),
+            Way::Failed(_) => {}
+        }
     }
 
     /// As [`Sender::send`], but waits for room: for recordings, which are there anyway.
     pub fn send_patiently(&mut self, log: LogRecord) {
-        self.made += 1;
-        let _ = self.queue.send(log);
+        if let Way::Sending(queue, _) = &self.way {
+            self.made += 1;
+            let _ = queue.send(log);
+        } else {
+            self.send(log);
+        }
     }
 
     /// Waits for what is under way, for some seconds at most when the collector does not take it.
-    pub fn finish(self) -> Delivery {
-        let Sender { collector, queue, thread, made, ends_at, began } = self;
-        let end = began.elapsed() + LAST_TRIES_FOR;
-        ends_at.store(u64::try_from(end.as_millis()).unwrap_or(u64::MAX), Ordering::Relaxed);
-        drop(queue);
-        let (delivered, problem) = thread
-            .join()
-            .unwrap_or_else(|_| (0, Some("the thread that sends has panicked".into())));
-        Delivery { url: collector.url, made, delivered, problem }
+    pub fn finish(mut self) -> Delivery {
+        let started = self.start();
+        let end = self.began.elapsed() + LAST_TRIES_FOR;
+        let end_ms = u64::try_from(end.as_millis()).unwrap_or(u64::MAX);
+        self.ends_at.store(end_ms, Ordering::Relaxed);
+        let lost = |problem: String| Outcome { delivered: 0, problem: Some(problem) };
+        let outcome = match self.way {
+            Way::Sending(queue, thread) => {
+                drop(queue);
+                thread.join().unwrap_or_else(|_| lost("the thread that sends has panicked".into()))
+            }
+            Way::Failed(why) => lost(started.err().map_or(why, |error| error.to_string())),
+            Way::Gathering(..) => lost("nothing was sent".into()),
+        };
+        let Outcome { delivered, problem } = outcome;
+        Delivery { url: self.url, made: self.made, delivered, problem }
     }
 }
 
-fn agent() -> ureq::Agent {
-    let config = ureq::Agent::config_builder()
-        .timeout_global(Some(TIMEOUT))
-        .http_status_as_error(false)
-        // Where it goes is what was asked for, whatever the environment says.
-        .proxy(None)
-        .max_redirects(0)
-        .user_agent("tracer");
-    config.build().into()
-}
-
 /// The thread's side.
-struct Post {
-    agent: ureq::Agent,
-    url: String,
+#[derive(Debug)]
+struct Batches {
+    post: Box<dyn Post>,
     message: LogsData,
     ends_at: Arc<AtomicU64>,
     began: Instant,
     delivered: u64,
     problem: Option<String>,
+    /// It was said that not everything is delivered.
+    complained: bool,
 }
 
-/// What one request came to.
-enum Answer {
-    /// So many were refused, and why.
-    Taken {
-        refused: u64,
-        why: String,
-    },
-    /// Sending it again is of no use.
-    Refused(String),
-    Again {
-        why: String,
-        after: Option<Duration>,
-    },
-}
-
-impl Post {
-    fn all(&mut self, waiting: &Receiver<LogRecord>) {
+impl Batches {
+    fn all(&mut self, gathered: Vec<LogRecord>, waiting: &Receiver<LogRecord>) {
+        let mut gathered = gathered.into_iter();
+        loop {
+            let batch: Vec<LogRecord> = gathered.by_ref().take(BATCH).collect();
+            if batch.is_empty() {
+                break;
+            }
+            self.batch(batch);
+        }
         while let Ok(first) = waiting.recv() {
             let mut batch = vec![first];
             let full_by = Instant::now() + BATCH_WAIT;
@@ -237,15 +217,35 @@ impl Post {
 
     fn batch(&mut self, logs: Vec<LogRecord>) {
         let count = logs.len() as u64;
+        let before = self.delivered;
         self.message.resource_logs[0].scope_logs[0].log_records = logs;
-        let body = match serde_json::to_vec(&self.message) {
-            Ok(body) => body,
-            Err(error) => return self.problem = Some(error.to_string()),
-        };
+        match serde_json::to_vec(&self.message) {
+            Ok(body) => self.deliver(&body, count),
+            Err(error) => self.problem = Some(error.to_string()),
+        }
+        if self.delivered < before + count {
+            self.complain();
+        }
+    }
+
+    /// Once, and while tracing runs: when it has ended, all is said together.
+    fn complain(&mut self) {
+        if self.ends_at.load(Ordering::Relaxed) == 0
+            && !std::mem::replace(&mut self.complained, true)
+        {
+            let (url, why) = (self.post.url(), self.problem.as_deref().unwrap_or("unknown"));
+            eprintln!(
+                "tracer: log records do not get to {url}: {why}. Tracing goes on; how many are missing there is said \
+                 at its end"
+            );
+        }
+    }
+
+    fn deliver(&mut self, body: &[u8], count: u64) {
         let begun = Instant::now();
         let mut pause = FIRST_PAUSE;
         loop {
-            let (why, after) = match self.once(&body) {
+            let (why, after) = match self.post.post(body) {
                 Answer::Taken { refused, why } => {
                     self.delivered += count.saturating_sub(refused);
                     if refused > 0 {
@@ -272,58 +272,5 @@ impl Post {
             }
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
-    }
-
-    fn once(&self, body: &[u8]) -> Answer {
-        let request = self.agent.post(&self.url).header("content-type", "application/json");
-        let mut response = match request.send(body) {
-            Ok(response) => response,
-            Err(error) => return Answer::Again { why: error.to_string(), after: None },
-        };
-        let status = response.status().as_u16();
-        let after = response.headers().get("retry-after").and_then(|value| value.to_str().ok());
-        let after = after.and_then(|text| text.parse().ok()).map(Duration::from_secs);
-        /// Of an answer, which is a line.
-        const ANSWER_BYTES: u64 = 64 << 10;
-        let said = response.body_mut().with_config().limit(ANSWER_BYTES).read_to_string();
-        let said = said.unwrap_or_default();
-        match status {
-            200..=299 => taken(&said),
-            429 | 502 | 503 | 504 => Answer::Again { why: format!("it answered {status}"), after },
-            _ => {
-                let said: String = said.chars().filter(|c| !c.is_control()).take(200).collect();
-                Answer::Refused(format!("it answered {status} {said}").trim_end().to_owned())
-            }
-        }
-    }
-}
-
-/// `ExportLogsServiceResponse`.
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct Response {
-    partial_success: Option<PartialSuccess>,
-}
-
-#[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", default)]
-struct PartialSuccess {
-    /// A string in protobuf's mapping, a number with some.
-    rejected_log_records: serde_json::Value,
-    error_message: String,
-}
-
-fn taken(said: &str) -> Answer {
-    let response: Response = serde_json::from_str(said).unwrap_or_default();
-    let partial = response.partial_success.unwrap_or_default();
-    let rejected = &partial.rejected_log_records;
-    let text = rejected.as_str().and_then(|text| text.parse().ok());
-    let refused = text.or_else(|| rejected.as_u64()).unwrap_or(0);
-    Answer::Taken { refused, why: format!("it refused some: {}", partial.error_message) }
-}
-
-impl std::fmt::Debug for Post {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Post").field("url", &self.url).finish_non_exhaustive()
     }
 }

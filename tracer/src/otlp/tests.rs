@@ -9,7 +9,7 @@ use std::{
 
 use serde_json::Value;
 
-use super::{Collector, CollectorError, Delivery, LogRecord, Logs, Sender};
+use super::{Answer, Client, Collector, CollectorError, Delivery, LogRecord, Logs, Post, Sender};
 use crate::{
     policy::{load, test_start},
     record::{
@@ -65,9 +65,24 @@ fn server(answers: &'static [&'static str]) -> (Collector, JoinHandle<Vec<Value>
     (collector, thread)
 }
 
+/// Without a process of its own.
+#[derive(Debug)]
+struct Here(Client, Collector);
+
+impl Post for Here {
+    fn url(&self) -> String {
+        self.1.to_string()
+    }
+
+    fn post(&mut self, body: &[u8]) -> Answer {
+        self.0.post(body)
+    }
+}
+
 fn deliver(collector: Collector) -> Delivery {
     let mut logs = Logs::new(&start());
-    let mut sender = Sender::start(collector, &logs).unwrap();
+    let here = Here(Client::new(&collector), collector);
+    let mut sender = Sender::new(Box::new(here), &logs);
     sender.send(some_log(&mut logs));
     sender.finish()
 }
@@ -138,6 +153,15 @@ fn addresses_of_collectors() {
     check("http://collector:4318/", Ok("http://collector:4318/v1/logs"));
     check("http://[::1]:4318/v1/logs", Ok("http://[::1]:4318/v1/logs"));
     check("http://gateway/otlp", Ok("http://gateway/otlp/v1/logs"));
+    for (text, named, port) in [
+        ("http://collector", true, 80),
+        ("http://localhost:4318", true, 4318),
+        ("http://127.0.0.1:9", false, 9),
+        ("http://[::1]:4318/v1/logs", false, 4318),
+    ] {
+        let collector: Collector = text.parse().unwrap();
+        assert_eq!((collector.has_name(), collector.port()), (named, port), "{text}");
+    }
     check("https://collector:4318", Err(CollectorError::Tls));
     for wrong in
         ["collector:4318", "ftp://x", "http://", "http:///v1/logs", "http://a@b", "http://x?y", ""]

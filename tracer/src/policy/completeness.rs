@@ -1,14 +1,18 @@
 //! The completeness statement: what a `proven` rests on, line by line.
 
+mod counts;
+mod sensors;
+
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use tracer_ebpf::abi::{Fault, Kind};
 
+use self::{
+    counts::{exec_counts, ledger, witness},
+    sensors::{canaries, checks, files, maps, outside, sockets},
+};
 use crate::{
-    record::{
-        self, Integrity,
-        schema::{End, MapsWatched, Witness},
-    },
+    record::{self, Integrity, schema::End},
     session::Story,
 };
 
@@ -123,6 +127,7 @@ pub fn completeness(story: &Story, survivors_allowed: bool) -> Vec<Requirement> 
     let kinds = kinds.filter(|kind| concern(**kind) != Concern::Calls || watches_tls);
     lines.extend(kinds.map(|kind| nothing_lost(*kind, story, end)));
     lines.push(no_faults(story, end));
+    lines.push(no_routes(end));
     lines.extend([Concern::Programs, Concern::Connections].map(|concern| no_skips(concern, end)));
     lines.push(witness(story, end));
     lines.extend(exec_counts(story));
@@ -248,6 +253,7 @@ pub(super) fn resolver_is_whole(story: &Story) -> bool {
 fn no_faults(story: &Story, end: &End) -> Requirement {
     let mut failures: Vec<String> = Fault::ALL
         .iter()
+        .filter(|fault| **fault != Fault::PacketRoute)
         .filter_map(|fault| {
             Some((fault, end.faults.get(fault.name()).filter(|count| **count > 0)?))
         })
@@ -267,6 +273,17 @@ fn no_faults(story: &Story, end: &End) -> Requirement {
     )
 }
 
+/// Packets that may have gone elsewhere than their sockets say.
+fn no_routes(end: &End) -> Requirement {
+    let count = end.faults.get(Fault::PacketRoute.name()).copied().unwrap_or_default();
+    Requirement::new(
+        "no-routes",
+        Concern::Connections,
+        (count > 0).then(|| format!("{count} {}", meaning(Fault::PacketRoute))),
+        "no packet left with a route of its own".into(),
+    )
+}
+
 fn meaning(fault: Fault) -> &'static str {
     match fault {
         Fault::TreeInsert => {
@@ -276,6 +293,10 @@ fn meaning(fault: Fault) -> &'static str {
         Fault::LedgerInsert => "an executed file is not in the ledger",
         Fault::Scratch => "an exec could not be put together and was not emitted",
         Fault::FlowInsert => "where datagrams went could not be remembered and was not reported",
+        Fault::PacketRoute => {
+            "packets left with options of IPv4 or extension headers of IPv6, which can send them elsewhere than \
+             where their sockets are connected to"
+        }
         Fault::Identity => "a new process could not be told from a thread",
     }
 }
@@ -311,270 +332,6 @@ fn probe_concern(probe: &str) -> Concern {
         probe if probe.starts_with("attempt_") => Concern::Programs,
         _ => Concern::Both,
     }
-}
-
-fn witness(story: &Story, end: &End) -> Requirement {
-    let recorded = story.execs;
-    let expected = story.witnessed_execs;
-    let (failure, good) = match &end.witness {
-        Witness::Absent(why) => {
-            (Some(format!("there is no independent count of execs: {why}")), String::new())
-        }
-        Witness::NotAsked => (
-            Some(
-                "the inherited counter of execs was not opened, because no policy asked for a verdict"
-                    .into(),
-            ),
-            String::new(),
-        ),
-        Witness::Counted(counted) if *counted != expected => (
-            Some(format!(
-                "the kernel's own counter saw {counted} execs, the recording has {expected} that it could see"
-            )),
-            String::new(),
-        ),
-        Witness::Counted(counted) if expected < recorded => (
-            Some(format!(
-                "the kernel's own counter agrees on {counted} execs but could not see the other {}: \
-                 a setuid or unreadable program drops inherited counters",
-                recorded - expected
-            )),
-            String::new(),
-        ),
-        Witness::Counted(counted) => {
-            (None, format!("the kernel's own inherited counter saw {counted} execs, as recorded"))
-        }
-    };
-    Requirement::new("witness", Concern::Programs, failure, good)
-}
-
-/// The kernel numbers the images of a process; the number at its exit says how often it executed
-/// something, whatever the exec probe saw.
-fn exec_counts(story: &Story) -> Option<Requirement> {
-    if !record::version(story.start.schema).tells_endpoints {
-        return None;
-    }
-    const NAMED: usize = 5;
-    let mut wrong: Vec<String> = story
-        .miscounted
-        .iter()
-        .take(NAMED)
-        .map(|(process, counted, recorded)| {
-            format!("{} by {}, recorded {recorded}", execs(*counted), story.label(*process))
-        })
-        .collect();
-    if let Some(more) = story.miscounted.len().checked_sub(NAMED).filter(|more| *more > 0) {
-        wrong.push(format!("and {more} more"));
-    }
-    let known = story.processes.values().filter(|process| process.exit.is_some()).count() as u64;
-    let exited = known + story.forgotten.processes;
-    let failure = if !wrong.is_empty() {
-        Some(format!("the kernel's own numbers of images differ: {}", wrong.join(", ")))
-    } else if story.counted_processes != exited {
-        Some(format!(
-            "the kernel's own number of images was read of {} of {exited} processes",
-            story.counted_processes
-        ))
-    } else {
-        None
-    };
-    let good = format!(
-        "the kernel's own numbers of images agree with the recording in {exited} processes"
-    );
-    Some(Requirement::new("exec-counts", Concern::Programs, failure, good))
-}
-
-fn execs(count: u64) -> String {
-    if count == 1 { "1 exec".into() } else { format!("{count} execs") }
-}
-
-/// What the tree told or did to processes outside of it was watched.
-fn outside(story: &Story) -> Option<Requirement> {
-    let start = &story.start;
-    if !record::version(start.schema).watches_outside {
-        return None;
-    }
-    let sensor = |name: &str| start.sensors.iter().find(|sensor| sensor.sensor == name);
-    let missing = |name: &str| match sensor(name) {
-        None => Some("it was not attached".to_owned()),
-        Some(sensor) => sensor.missing.clone(),
-    };
-    // A way that costs the whole machine is taken only together with watching failed execs.
-    let intrusions = missing("intrusions");
-    let asked = sensor("attempts").is_some();
-    let failures: Vec<String> = [
-        missing("local-sends")
-            .map(|why| format!("what was sent over unix sockets is unknown: {why}")),
-        intrusions.clone().filter(|_| asked).map(|why| {
-            format!("whether processes outside the tree were taken control of is unknown: {why}")
-        }),
-    ]
-    .into_iter()
-    .flatten()
-    .collect();
-    let good = match intrusions {
-        None => {
-            "what was sent over unix sockets, and debugging of other processes, was watched".into()
-        }
-        Some(why) => format!(
-            "what was sent over unix sockets was watched; debugging of processes outside the tree was \
-             not: {why}"
-        ),
-    };
-    let failure = (!failures.is_empty()).then(|| failures.join("; "));
-    Some(Requirement::new("outside", Concern::Both, failure, good))
-}
-
-/// Sensors without which a contact could go unnoticed, beside those that tracer cannot work without.
-const SOCKETS: [(&str, &str); 5] = [
-    ("datagrams", "where sockets without connections send to"),
-    ("cgroup-moves", "whether a process left the command's cgroup"),
-    ("odd-sockets", "whether there were raw or SCTP sockets"),
-    ("other-sockets", "whether there were packet or vsock sockets"),
-    ("foreign-sends", "whether sockets that were made elsewhere were used"),
-];
-
-/// Ways to contact somebody other than TCP were watched. No line for a recording from before there
-/// were sensors for that.
-fn sockets(story: &Story) -> Option<Requirement> {
-    let start = &story.start;
-    if !record::version(start.schema).tells_endpoints {
-        return None;
-    }
-    let missing = |name: &str| match start.sensors.iter().find(|sensor| sensor.sensor == name) {
-        None => Some("it was not attached".to_owned()),
-        Some(sensor) => sensor.missing.clone(),
-    };
-    let failures: Vec<String> = SOCKETS
-        .iter()
-        .filter_map(|(name, what)| Some(format!("{what} is unknown: {}", missing(name)?)))
-        .collect();
-    Some(Requirement::new(
-        "sockets",
-        Concern::Connections,
-        (!failures.is_empty()).then(|| failures.join("; ")),
-        "sockets other than TCP's were watched".into(),
-    ))
-}
-
-fn canaries(concern_of_line: Concern, end: &End) -> Requirement {
-    use crate::record::schema::CanaryPhase;
-    let kinds: &[Kind] = match concern_of_line {
-        Concern::Connections => &[Kind::Connect, Kind::ConnectResult],
-        Concern::Programs | Concern::Both | Concern::Names | Concern::Calls => {
-            &[Kind::Root, Kind::Fork, Kind::Exec, Kind::Exit]
-        }
-    };
-    let name = match concern_of_line {
-        Concern::Connections => "canaries-connections",
-        Concern::Programs | Concern::Both | Concern::Names | Concern::Calls => "canaries-programs",
-    };
-    let check = |phase: CanaryPhase, when: &str| {
-        let Some(canary) = end.canaries.iter().find(|canary| canary.phase == phase) else {
-            return Some(format!("no canary ran at the {when}"));
-        };
-        if let Some(failed) = &canary.failed {
-            return Some(format!("the canary at the {when} failed: {failed}"));
-        }
-        // What every canary does, and what this one did because a sensor was there to see it.
-        let concerned = |kind: &&Kind| {
-            kinds.contains(kind)
-                || (concern(**kind).includes(concern_of_line)
-                    && canary.seen.contains_key(kind.name()))
-        };
-        let missing: Vec<&str> = Kind::ALL
-            .iter()
-            .filter(concerned)
-            .map(|kind| kind.name())
-            .filter(|kind| canary.seen.get(*kind) != Some(&true))
-            .collect();
-        (!missing.is_empty()).then(|| {
-            format!(
-                "the canary at the {when} was not seen by: {} (the probe does not fire)",
-                missing.join(", ")
-            )
-        })
-    };
-    let failures: Vec<String> =
-        [check(CanaryPhase::Start, "start"), check(CanaryPhase::End, "end")]
-            .into_iter()
-            .flatten()
-            .collect();
-    Requirement::new(
-        name,
-        concern_of_line,
-        (!failures.is_empty()).then(|| failures.join("; ")),
-        "the canaries at the start and at the end were seen".into(),
-    )
-}
-
-/// Every file the kernel counted as executed is in the recording as often as it was counted.
-fn ledger(story: &Story, end: &End) -> Requirement {
-    let missing: Vec<String> = end
-        .ledger
-        .iter()
-        .filter_map(|row| {
-            let recorded = story.execs_of(row.file);
-            (recorded != row.execs).then(|| {
-                format!(
-                    "file {} inode {} was executed {} times and recorded {} times",
-                    row.file.device, row.file.inode, row.execs, recorded
-                )
-            })
-        })
-        .collect();
-    let counted: u64 = end.ledger.iter().map(|row| row.execs).sum();
-    let failure = if !missing.is_empty() {
-        Some(missing.join("; "))
-    } else if counted != story.execs {
-        Some(format!("the kernel's ledger has {counted} execs, the recording {}", story.execs))
-    } else {
-        None
-    };
-    let good = format!(
-        "{counted} execs of {} files in the kernel's ledger, all recorded",
-        end.ledger.len()
-    );
-    Requirement::new("ledger", Concern::Programs, failure, good)
-}
-
-/// Nobody detached a probe. No line for a recording from before that was looked at.
-fn checks(end: &End) -> Option<Requirement> {
-    let checks = end.checks.as_ref()?;
-    let good = format!("the probes were attached at each of {} checks", checks.made);
-    Some(Requirement::new("attached", Concern::Both, checks.failure.clone(), good))
-}
-
-/// The rings of executable mappings are bounded. No line for a recording without that stream.
-fn maps(end: &End) -> Option<Requirement> {
-    let failure = match end.maps.as_ref()? {
-        MapsWatched::Lost(0) => None,
-        MapsWatched::Lost(lost) => Some(format!("{lost} records of executable mappings were lost")),
-        MapsWatched::Absent(why) => Some(format!("what processes map as code is unknown: {why}")),
-    };
-    let good = "no record of an executable mapping was lost".into();
-    Some(Requirement::new("maps", Concern::Programs, failure, good))
-}
-
-/// The kernel's queue of file events is bounded. No line for a recording without such a watch.
-fn files(story: &Story, end: &End) -> Option<Requirement> {
-    let watch = story.start.files.as_ref()?;
-    let failure = match &end.files {
-        None => Some("the recording does not say what the watch of files counted".into()),
-        Some(events) if events.overflows > 0 => Some(format!(
-            "the kernel's queue of opened files was full {} times, and what came meanwhile is \
-             unknown",
-            events.overflows
-        )),
-        Some(events) if events.lost > 0 => {
-            Some(format!("{} opened files could not be told apart or kept", events.lost))
-        }
-        Some(_) => None,
-    };
-    let read = end.files.as_ref().map_or(0, |events| events.read);
-    let good = format!("{} files and folders watched, {read} events read, none lost", watch.marks);
-    // Folders where others pick up work are among them.
-    Some(Requirement::new("files", Concern::Both, failure, good))
 }
 
 fn drained(story: &Story, end: &End, survivors_allowed: bool) -> Requirement {

@@ -14,7 +14,7 @@ use super::{
 use crate::{
     catalogue::{Catalogue, Endpoints, Fit, Target},
     model::ProcessKey,
-    record::{self, schema::SocketProtocol},
+    record,
     session::Story,
 };
 
@@ -76,6 +76,9 @@ enum Finding {
 /// What keeps connections from being seen, process by process.
 fn unseen(story: &Story) -> impl Iterator<Item = String> {
     let odd = story.odd_sockets.iter().map(|socket| {
+        if socket.is_multipath() {
+            return multipath(story, socket.process);
+        }
         format!(
             "{}: it has a socket of family {}, type {}, protocol {}, and what goes over it is not seen",
             story.label(socket.process),
@@ -84,19 +87,24 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
             socket.protocol
         )
     });
-    let moves = story.cgroup_moves.iter().map(|moved| {
-        let to = moved.to_path.as_ref().map_or_else(String::new, |path| {
-            format!(" for {}", path.lossy())
-        });
+    let cgroup = story.watched_cgroup();
+    let moves = story.cgroup_moves.iter().map(move |moved| {
+        let to = moved
+            .to_path
+            .as_ref()
+            .map_or_else(String::new, |path| format!(" for {}", path.lossy()));
         format!(
-            "{}: it left the command's cgroup{to}, and what its sockets send from then on is not seen",
-            story.label(moved.process)
+            "{}: it left the {cgroup}{to}, and what its sockets send from then on is not seen",
+            story.label(moved.process),
         )
     });
-    let elsewhere = story.foreign_sends.iter().filter(|send| !send.is_stream()).map(|send| {
+    let elsewhere = story.foreign_sends.iter().filter(|send| !send.is_stream()).map(move |send| {
+        if send.is_multipath() {
+            return multipath(story, send.process);
+        }
         format!(
-            "{}: it sent datagrams over a socket that was made outside the command's cgroup, and each of \
-             them can go anywhere",
+            "{}: it sent datagrams over a socket that was made outside the {cgroup}, and each of them can go \
+             anywhere",
             story.label(send.process)
         )
     });
@@ -112,7 +120,7 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
             .to_owned()
     });
     let found = story.found_sockets.iter().filter(|socket| socket.leads_away()).map(|socket| {
-        let what = socket.protocol.map_or("a socket of an unknown kind", SocketProtocol::name);
+        let what = socket.words();
         let to = socket.remote.map_or_else(String::new, |remote| format!(" to {remote}"));
         format!(
             "{}: it had a socket open when it was found ({what}{to}), and what goes over that is not seen",
@@ -120,6 +128,14 @@ fn unseen(story: &Story) -> impl Iterator<Item = String> {
         )
     });
     odd.chain(moves).chain(elsewhere).chain(inherited).chain(old).chain(found)
+}
+
+fn multipath(story: &Story, process: ProcessKey) -> String {
+    format!(
+        "{}: it has a socket of Multipath TCP, which the kernel connects to further addresses that the other side \
+         names, and those connections are not seen",
+        story.label(process)
+    )
 }
 
 /// A claim's endpoints, read.

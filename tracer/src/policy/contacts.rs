@@ -206,7 +206,11 @@ impl Index {
         let foreign = story.foreign_sends.iter().map(|send| Contact {
             t_ns: send.t_ns,
             process: send.process,
-            means: "bytes over a socket that was made outside the command's cgroup",
+            means: if story.start.attached.is_some() {
+                "bytes over a socket that was made outside the cgroup that was joined"
+            } else {
+                "bytes over a socket that was made outside the command's cgroup"
+            },
             to: send.destination,
             naming: self.names.destination(send.destination, send.process, send.t_ns),
             spoken: true,

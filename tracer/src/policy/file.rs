@@ -6,7 +6,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Claim, ClaimKind};
-use crate::catalogue::Catalogue;
+use crate::catalogue::{Catalogue, DEBUGGED};
 
 /// A set of claims.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
@@ -39,6 +39,11 @@ impl Policy {
     /// Whether a claim needs failed execs to be seen.
     pub fn counts_attempts(&self) -> bool {
         self.claims.iter().any(|claim| claim.attempts)
+    }
+
+    /// Whether work may not be handed over by taking control of a process outside the tree.
+    pub fn forbids_debuggers(&self) -> bool {
+        !self.allow_hand_offs.iter().any(|name| name == DEBUGGED)
     }
 
     /// Whether a claim is decided by what names endpoints have.

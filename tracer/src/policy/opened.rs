@@ -100,6 +100,9 @@ fn words(story: &Story, program: &str, first: &Opened, count: usize) -> String {
     };
     if first.inherited {
         format!("{who}: it was started with {what}, open; what it did with it is not seen")
+    } else if first.to_execute && first.process.is_none() {
+        // An exec that followed may well be in the recording.
+        format!("{who}: it opened {what}, to execute it; which process that was is not known")
     } else if first.to_execute {
         format!("{who}: it opened {what}, to execute it, and no exec of it followed")
     } else {
@@ -177,6 +180,8 @@ mod tests {
         check(opens(opened(7, 6)), Ruling::Inconclusive, "not what was done with it");
         let nobody = Opened { process: None, ..opened(7, 6) };
         check(opens(nobody), Ruling::Inconclusive, "may be one of the tree's");
+        let executes = Opened { process: None, to_execute: true, ..opened(7, 6) };
+        check(opens(executes), Ruling::Inconclusive, "which process that was is not known");
         let failed = Opened { to_execute: true, ..opened(7, 6) };
         check(opens(failed), Ruling::Inconclusive, "no exec of it followed");
         let inherited = Opened { inherited: true, ..opened(7, 6) };

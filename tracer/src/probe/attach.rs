@@ -15,7 +15,7 @@ use aya::programs::{
 use tracer_ebpf::abi::Kind;
 
 use super::{
-    attached::{Attached, Breaker, Breakpoints},
+    attached::{Attached, Breakpoints, Deputy},
     error::{LoadError, chain, refused},
     guard::{self, Watched},
     kernel::{kernel_release, kills_at_uretprobes},
@@ -32,8 +32,13 @@ pub(super) enum Link {
     Bpf(FdLink),
     /// As slow to detach as a perf event.
     Slow(FdLink),
-    /// A perf event, or a link of several breakpoints: slow to detach, too.
-    Event(OwnedFd),
+    /// Breakpoints that somebody else made, or several in one: slow to detach, too.
+    Breakpoints(OwnedFd),
+    /// Closing the link detaches the program; closing the event, slow to close, only frees it.
+    Tracepoint {
+        link: OwnedFd,
+        event: OwnedFd,
+    },
 }
 
 impl Link {
@@ -84,7 +89,7 @@ impl Loaded {
             canary_kinds,
             sensors: states,
             tls_files,
-            breaker: None,
+            deputy: None,
         })
     }
 
@@ -101,7 +106,7 @@ impl Loaded {
                 .and_then(|()| self.attach_hook(hook));
             match attached {
                 Ok(links) => return Ok((hook, links)),
-                Err(error) => refusal = error,
+                Err(error) => refusal = refusal.and_then(error),
             }
         }
         Err(refusal)
@@ -128,9 +133,8 @@ impl Loaded {
 
     /// Whether a hook is not out of the question from the start.
     pub(super) fn may_use(&self, sensor: &Sensor, hook: &Hook) -> Result<(), LoadError> {
-        let ways = || hook.probes.iter().map(|probe| probe.attach.way());
         let forbidden = &self.options.debug.forbid;
-        if let Some(way) = ways().find(|way| forbidden.iter().any(|no| no == way)) {
+        if let Some(way) = hook.names().find(|name| forbidden.iter().any(|no| no == name)) {
             return Err(LoadError::Forbidden { way });
         }
         let on_functions =
@@ -166,10 +170,8 @@ impl Loaded {
                 }
                 Attach::SyscallTracepoint(name) => {
                     let fd = self.program::<TracePoint>(program)?.fd().map_err(error)?.as_fd();
-                    Link::Event(
-                        tracepoint::attach("syscalls", name, fd)
-                            .map_err(|error| refused(program, &error))?,
-                    )
+                    tracepoint::attach("syscalls", name, fd)
+                        .map_err(|error| refused(program, &error))?
                 }
                 Attach::LibraryCall(_) | Attach::LibraryReturn(_) => {
                     links.extend(self.attach_to_libraries(program)?);
@@ -219,15 +221,15 @@ impl Loaded {
     pub(super) fn break_at(
         &mut self,
         name: &'static str,
-        breaker: Option<&dyn Breaker>,
+        deputy: Option<&dyn Deputy>,
         file: &File,
         places: &Breakpoints<'_>,
     ) -> Result<Link, LoadError> {
         let program: &mut UProbe = self.program(name)?;
-        if let Some(breaker) = breaker {
+        if let Some(deputy) = deputy {
             let fd = program.fd().map_err(|error| refused(name, &error))?.as_fd();
-            let link = breaker.break_at(fd, file.as_fd(), places);
-            return link.map(Link::Event).map_err(|error| refused(name, &error));
+            let link = deputy.break_at(fd, file.as_fd(), places);
+            return link.map(Link::Breakpoints).map_err(|error| refused(name, &error));
         }
         let at = places.offsets.first().copied().unwrap_or_default();
         let point = UProbeAttachPoint { location: at.into(), cookie: Some(places.cookie) };
@@ -247,7 +249,7 @@ fn watch(links: &[Link]) -> Result<Vec<Watched>, String> {
     let watched = links.iter().filter_map(|link| match link {
         Link::Bpf(link) => Some(Watched::new(link)),
         // Nobody can take these away from who holds them.
-        Link::Slow(_) | Link::Event(_) => None,
+        Link::Slow(_) | Link::Breakpoints(_) | Link::Tracepoint { .. } => None,
     });
     watched
         .collect::<Result<_, _>>()

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
     sync::Arc,
 };
 
@@ -29,7 +29,7 @@ pub struct Attached {
     pub sensors: Vec<SensorState>,
     /// Files whose TLS library is watched.
     pub(super) tls_files: u32,
-    pub(super) breaker: Option<Arc<dyn Breaker>>,
+    pub(super) deputy: Option<Arc<dyn Deputy>>,
 }
 
 /// Places in a file.
@@ -45,8 +45,8 @@ pub struct Breakpoints<'a> {
     pub together: bool,
 }
 
-/// Who makes breakpoints for tracer when it may not do so itself any more.
-pub trait Breaker: std::fmt::Debug + Send + Sync {
+/// Who does for tracer what it may not do itself any more, or what takes long.
+pub trait Deputy: std::fmt::Debug + Send + Sync {
     /// Has a program run at places in a file, in every process that has it mapped, while what is returned is
     /// open.
     fn break_at(
@@ -55,6 +55,9 @@ pub trait Breaker: std::fmt::Debug + Send + Sync {
         file: BorrowedFd<'_>,
         places: &Breakpoints<'_>,
     ) -> io::Result<OwnedFd>;
+
+    /// Closes these when nobody waits for tracer any more.
+    fn close_later(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()>;
 }
 
 /// Counters of the kernel side, final.
@@ -92,22 +95,32 @@ impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
         self.watched = Ok(Vec::new());
-        // The kernel waits out a grace period for each tracepoint and breakpoint; those of several
-        // threads are one.
+        let mut tracepoints = Vec::new();
+        // The kernel waits out a grace period for each of these; those of several threads are one.
         std::thread::scope(|scope| {
             for link in self.links.drain(..) {
                 match link {
                     Link::Bpf(link) => drop(link),
                     Link::Slow(link) => drop(scope.spawn(move || drop(link))),
-                    Link::Event(event) => drop(scope.spawn(move || drop(event))),
+                    Link::Breakpoints(link) => drop(scope.spawn(move || drop(link))),
+                    Link::Tracepoint { link, event } => {
+                        scope.spawn(move || drop(link));
+                        tracepoints.push(event);
+                    }
                 }
             }
         });
+        // And of these one after the other, in whatever thread.
+        let tracepoints: Vec<_> = tracepoints.iter().map(OwnedFd::as_fd).collect();
+        if let Some(deputy) = &self.deputy {
+            // Otherwise they are closed here and now.
+            let _ = deputy.close_later(&tracepoints);
+        }
     }
 
-    /// From now on breakpoints are made by somebody else.
-    pub fn break_through(&mut self, breaker: Arc<dyn Breaker>) {
-        self.breaker = Some(breaker);
+    /// From now on breakpoints are made, and tracepoints closed, by somebody else.
+    pub fn rely_on(&mut self, deputy: Arc<dyn Deputy>) {
+        self.deputy = Some(deputy);
     }
 
     /// Whether every probe is attached still, as far as the kernel tells.
@@ -210,8 +223,12 @@ impl Attached {
         for name in &self.programs {
             let Some(fd) = self.loaded.program_fd(name)? else { continue };
             // How often the kernel skipped it because it was already running on that CPU (5.12+).
-            let misses = about_program(fd, "recursion_misses:");
-            skipped_runs.insert(*name, misses.unwrap_or(0));
+            let misses = about_program(fd, "recursion_misses:").ok_or_else(|| {
+                LoadError::Object(format!("the kernel does not say how often it skipped `{name}`"))
+            })?;
+            if !EACH_FOR_THE_OTHER.contains(name) || self.loaded.real_time {
+                skipped_runs.insert(*name, misses);
+            }
         }
         Ok(FinalCounters {
             stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
@@ -221,6 +238,11 @@ impl Attached {
         })
     }
 }
+
+/// Of these two only what comes in a softirq is skipped, and of that only by one of them: the other tells it. There
+/// is much of it on a machine whose network is busy. Of real-time kernels that is not believed: later ones may let
+/// tracepoints be preempted.
+const EACH_FOR_THE_OTHER: [&str; 2] = ["connect", "sock_state"];
 
 /// A number that the kernel tells of a program.
 fn about_program(program: BorrowedFd<'_>, name: &str) -> Option<u64> {

@@ -21,7 +21,7 @@ pub enum LoadError {
         minimum = super::sensors::MINIMUM_KERNEL
     )]
     Refused { program: &'static str, detail: String },
-    #[error("the command has no cgroup of its own: {0}")]
+    #[error("there is no cgroup to attach it to: {0}")]
     NoCgroup(String),
     #[error("it was not to be attached by {way}")]
     Forbidden { way: &'static str },
@@ -43,6 +43,19 @@ pub enum LoadError {
     Taxed { tax: &'static str },
     #[error("the probes could not be loaded: {0}. `tracer doctor` shows what this kernel allows")]
     Object(String),
+}
+
+impl LoadError {
+    /// What the kernel says of the next way to attach, when it has refused one: both count.
+    pub(super) fn and_then(self, next: LoadError) -> LoadError {
+        match (self, next) {
+            (
+                LoadError::Refused { program, detail },
+                LoadError::Refused { program: other, detail: also },
+            ) => LoadError::Refused { program, detail: format!("{detail}; and `{other}`: {also}") },
+            (_, next) => next,
+        }
+    }
 }
 
 pub(super) fn refused(

@@ -6,7 +6,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd},
 };
 
 use aya::{
@@ -15,30 +15,15 @@ use aya::{
     programs::links::FdLink,
 };
 
+use super::raw::{self, LinkEvent, Numbers};
+
 /// Written by the collector after the probes are attached.
 const WRITTEN_LATER: [&str; 5] =
     ["FORBIDDEN_FILES", "FORBIDDEN_NAMES", "VARIABLES", "TLS_PLACES", "TLS_SESSIONS"];
 
-/// The first fields of `union bpf_attr`, of commands that take one or two numbers.
-#[repr(C)]
-#[derive(Default)]
-struct Numbers {
-    first: u32,
-    second: u32,
-    third: u32,
-}
-
-fn bpf(command: libc::c_long, first: u32) -> io::Result<libc::c_long> {
-    let attr = Numbers { first, ..Numbers::default() };
-    // SAFETY: `attr` has the size that is given, and these commands read numbers from it only.
-    let result =
-        unsafe { libc::syscall(libc::SYS_bpf, command, &raw const attr, size_of::<Numbers>()) };
-    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
-}
-
 fn freeze(map: BorrowedFd<'_>) -> io::Result<()> {
-    const BPF_MAP_FREEZE: libc::c_long = 22;
-    bpf(BPF_MAP_FREEZE, map.as_raw_fd().cast_unsigned()).map(drop)
+    let attr = Numbers { first: map.as_raw_fd().cast_unsigned(), ..Numbers::default() };
+    raw::call(raw::MAP_FREEZE, &attr).map(drop)
 }
 
 /// Lets nobody write to a map any more but the programs.
@@ -69,34 +54,15 @@ pub(crate) fn link_to_event(
     event: BorrowedFd<'_>,
     cookie: u64,
 ) -> io::Result<OwnedFd> {
-    /// `struct { ... } link_create` of `union bpf_attr`, include/uapi/linux/bpf.h.
-    #[repr(C)]
-    struct LinkCreate {
-        program: u32,
-        target: u32,
-        attach_type: u32,
-        flags: u32,
-        cookie: u64,
-    }
-    const BPF_LINK_CREATE: libc::c_long = 28;
     const BPF_PERF_EVENT: u32 = 41;
-    let attr = LinkCreate {
+    let attr = LinkEvent {
         program: program.as_raw_fd().cast_unsigned(),
         target: event.as_raw_fd().cast_unsigned(),
         attach_type: BPF_PERF_EVENT,
         flags: 0,
         cookie,
     };
-    // SAFETY: `attr` has the layout that this command reads and the size that is given.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_LINK_CREATE, &raw const attr, size_of::<LinkCreate>())
-    };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just made this descriptor and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+    raw::open(raw::LINK_CREATE, &attr)
 }
 
 /// A link, to ask whether it is attached still.
@@ -107,12 +73,9 @@ impl Watched {
     /// Takes a descriptor of its own: that of the link is aya's, and nothing else shows what it is about.
     /// It keeps the program attached as the link does.
     pub(super) fn new(link: &FdLink) -> io::Result<Watched> {
-        const BPF_LINK_GET_FD_BY_ID: libc::c_long = 30;
         let id = link.info().map_err(io::Error::other)?.id();
-        let fd = bpf(BPF_LINK_GET_FD_BY_ID, id)?;
-        let fd = i32::try_from(fd).map_err(io::Error::other)?;
-        // SAFETY: the kernel just made this descriptor and nobody else has it.
-        Ok(Watched(unsafe { OwnedFd::from_raw_fd(fd) }))
+        let attr = Numbers { first: id, ..Numbers::default() };
+        raw::open(raw::LINK_GET_FD_BY_ID, &attr).map(Watched)
     }
 
     /// Whether the program is attached to a cgroup no more, although its link is there; `None` for

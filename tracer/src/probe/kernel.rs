@@ -1,9 +1,8 @@
 //! What the running kernel says of itself.
 
-use std::{
-    os::fd::{FromRawFd as _, OwnedFd},
-    path::Path,
-};
+use std::path::Path;
+
+use super::raw::{self, ProgramLoad};
 
 /// `uname -r`.
 pub fn kernel_release() -> String {
@@ -32,6 +31,11 @@ pub fn lockdown() -> Lockdown {
         .unwrap_or(Lockdown::Unknown)
 }
 
+/// Whether the kernel is one with PREEMPT_RT, which alone has the file.
+pub(super) fn is_real_time() -> bool {
+    Path::new("/sys/kernel/realtime").exists()
+}
+
 /// Whether the kernel kills processes for a uretprobe. From 6.11 on they come back to it by a system
 /// call that a seccomp filter, made when there was none of that number, refuses or punishes; later
 /// kernels do not ask the filter.
@@ -50,31 +54,6 @@ pub(super) fn kills_at_uretprobes(release: &str) -> bool {
 /// or locked down that way. Asked with a program of two instructions, because for a real one all of
 /// the kernel's types have to be read first.
 pub(super) fn refuses_function_probes() -> bool {
-    /// `struct { ... } prog_load` of `union bpf_attr`, include/uapi/linux/bpf.h.
-    #[repr(C)]
-    #[derive(Default)]
-    struct ProgramLoad {
-        kind: u32,
-        instruction_count: u32,
-        instructions: u64,
-        license: u64,
-        log: [u32; 2],
-        log_buffer: u64,
-        kernel_version: u32,
-        flags: u32,
-        name: [u8; 16],
-        interface: u32,
-        attach_type: u32,
-        types_fd: u32,
-        function_info_size: u32,
-        function_info: u64,
-        function_info_count: u32,
-        line_info_size: u32,
-        line_info: u64,
-        line_info_count: u32,
-        attach_type_id: u32,
-    }
-    const BPF_PROG_LOAD: libc::c_long = 5;
     const BPF_PROG_TYPE_TRACING: u32 = 26;
     const BPF_TRACE_FEXIT: u32 = 25;
     // r0 = 0; exit
@@ -90,18 +69,10 @@ pub(super) fn refuses_function_probes() -> bool {
         attach_type_id: NO_FUNCTION,
         ..ProgramLoad::default()
     };
-    // SAFETY: `attr` has the layout that this command reads, and its addresses outlive the call.
-    let fd = unsafe {
-        libc::syscall(libc::SYS_bpf, BPF_PROG_LOAD, &raw const attr, size_of::<ProgramLoad>())
-    };
-    if let Ok(fd) = i32::try_from(fd)
-        && fd >= 0
-    {
-        // SAFETY: the kernel just returned this descriptor and nobody else has it.
-        drop(unsafe { OwnedFd::from_raw_fd(fd) });
-        return false;
+    match raw::open(raw::PROG_LOAD, &attr) {
+        Ok(_) => false,
+        Err(error) => error.raw_os_error() == Some(libc::EPERM),
     }
-    std::io::Error::last_os_error().raw_os_error() == Some(libc::EPERM)
 }
 
 #[cfg(test)]

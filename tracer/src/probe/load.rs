@@ -23,7 +23,7 @@ use super::{
     enlist::{Enroller, Identifier},
     error::{LoadError, chain, load_error, refused},
     finder::Finder,
-    kernel::refuses_function_probes,
+    kernel::{is_real_time, refuses_function_probes},
     mappings,
     multi::Programs,
     options::Options,
@@ -33,6 +33,9 @@ use super::{
 
 /// The eBPF object that `cargo xtask build` made.
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
+
+/// Programs that the kernel takes longest to check.
+const LONGEST_FIRST: [&str; 4] = ["exec", "packet_out", "packet_in", "fork"];
 
 /// The command's cgroup, to which programs are attached.
 #[derive(Debug)]
@@ -68,6 +71,7 @@ pub struct Loaded {
     refusals: BTreeMap<&'static str, LoadError>,
     types: Types,
     pub(super) no_function_probes: bool,
+    pub(super) real_time: bool,
     /// Or why there is none.
     pub(super) cgroup: Result<CgroupTarget, String>,
     /// For TLS libraries, where the kernel has links of several breakpoints.
@@ -165,6 +169,7 @@ impl Loaded {
             refusals: BTreeMap::new(),
             types: Types { file: options.btf.clone(), read: OnceLock::new() },
             no_function_probes: refuses_function_probes(),
+            real_time: is_real_time(),
             cgroup,
             together: None,
             no_together: None,
@@ -211,13 +216,16 @@ impl Loaded {
     /// Several programs at a time: the kernel's verifier takes most of the time of a start.
     fn load_at_once(&mut self, wanted: &BTreeMap<&'static str, Attach>) {
         let Loaded { ebpf, types, refusals, .. } = self;
-        let jobs: Vec<_> = ebpf
+        let mut jobs: Vec<_> = ebpf
             .programs_mut()
             .filter_map(|(name, program)| {
                 let (name, attach) = wanted.get_key_value(name)?;
                 Some((*name, *attach, program))
             })
             .collect();
+        // Else the longest one may come last, and the other threads wait for it.
+        let place = |name| LONGEST_FIRST.iter().position(|long| *long == name);
+        jobs.sort_by_key(|(name, ..)| place(*name).unwrap_or(LONGEST_FIRST.len()));
         let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
         let (jobs, refused) = (Mutex::new(jobs.into_iter()), Mutex::new(refusals));
         thread::scope(|scope| {

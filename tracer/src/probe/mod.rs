@@ -18,11 +18,12 @@ mod mappings;
 mod multi;
 mod options;
 mod plain;
+mod raw;
 pub mod sensors;
 mod tls;
 mod tracepoint;
 
-pub use attached::{Attached, Breaker, Breakpoints, FinalCounters};
+pub use attached::{Attached, Breakpoints, Deputy, FinalCounters};
 pub use btf::{BtfError, Offsets};
 pub use enlist::{Enroller, Identifier, Opener};
 pub use error::LoadError;

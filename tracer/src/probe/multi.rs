@@ -9,17 +9,17 @@ use std::{
     collections::{BTreeMap, HashSet},
     ffi::{CStr, CString},
     io,
-    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd, RawFd},
+    os::fd::{AsFd as _, AsRawFd as _, BorrowedFd, OwnedFd, RawFd},
 };
 
 use aya::{Ebpf, maps::Map};
 use aya_obj::{Function, Object};
 
-use super::attached::Breakpoints;
+use super::{
+    attached::Breakpoints,
+    raw::{self, LinkPlaces, ProgramLoad, TypesLoad},
+};
 
-const BPF_PROG_LOAD: libc::c_long = 5;
-const BPF_BTF_LOAD: libc::c_long = 18;
-const BPF_LINK_CREATE: libc::c_long = 28;
 const BPF_PROG_TYPE_KPROBE: u32 = 2;
 const BPF_TRACE_UPROBE_MULTI: u32 = 48;
 const BPF_F_UPROBE_MULTI_RETURN: u32 = 1;
@@ -58,7 +58,22 @@ impl Programs {
             let loaded = load(name, function, &object.license, types.as_ref());
             Ok((*name, loaded.map_err(|error| format!("{name}: {error}"))?))
         };
-        Ok(Programs(names.iter().map(load).collect::<Result<_, String>>()?))
+        let programs = Programs(names.iter().map(load).collect::<Result<_, String>>()?);
+        programs.can_be_attached()?;
+        Ok(programs)
+    }
+
+    /// Kernels before 6.6 load these programs, since they do not look at what they are to be attached to, and
+    /// attach none. Those that can say EBADF of what is no regular file, before anything else is looked
+    /// at (bpf_uprobe_multi_link_attach, kernel/trace/bpf_trace.c).
+    fn can_be_attached(&self) -> Result<(), String> {
+        let Some(program) = self.0.values().next() else { return Ok(()) };
+        let nowhere = Breakpoints { offsets: &[0], cookie: 0, at_return: false, together: true };
+        match attach_at(program.as_fd(), c"/", &nowhere) {
+            Ok(_) => Err("the kernel attaches a program to a folder".into()),
+            Err(error) if error.raw_os_error() == Some(libc::EBADF) => Ok(()),
+            Err(error) => Err(format!("this kernel has no links of several places: {error}")),
+        }
     }
 
     pub(super) fn descriptor(&self, program: &str) -> Option<BorrowedFd<'_>> {
@@ -74,8 +89,16 @@ pub(crate) fn attach_together(
 ) -> io::Result<OwnedFd> {
     // The file itself, whatever becomes of its name.
     let path = CString::new(format!("/proc/self/fd/{}", file.as_raw_fd()))?;
+    attach_at(program, &path, places)
+}
+
+fn attach_at(
+    program: BorrowedFd<'_>,
+    path: &CStr,
+    places: &Breakpoints<'_>,
+) -> io::Result<OwnedFd> {
     let cookies = vec![places.cookie; places.offsets.len()];
-    let attr = LinkCreate {
+    let attr = LinkPlaces {
         program: program.as_raw_fd().cast_unsigned(),
         attach_type: BPF_TRACE_UPROBE_MULTI,
         path: path.as_ptr() as u64,
@@ -83,9 +106,9 @@ pub(crate) fn attach_together(
         cookies: cookies.as_ptr() as u64,
         count: u32::try_from(places.offsets.len()).map_err(io::Error::other)?,
         multi_flags: if places.at_return { BPF_F_UPROBE_MULTI_RETURN } else { 0 },
-        ..LinkCreate::default()
+        ..LinkPlaces::default()
     };
-    bpf(BPF_LINK_CREATE, &attr)
+    raw::open(raw::LINK_CREATE, &attr)
 }
 
 fn text(error: impl std::error::Error) -> String {
@@ -103,78 +126,12 @@ fn descriptor(ebpf: &Ebpf, name: &str) -> Result<RawFd, String> {
     Ok(data.fd().as_fd().as_raw_fd())
 }
 
-/// The first fields of `union bpf_attr`, of each command. [`bpf`] relies on their being plain.
-trait Attributes {}
-
-#[repr(C)]
-#[derive(Default)]
-struct ProgramLoad {
-    kind: u32,
-    instruction_count: u32,
-    instructions: u64,
-    license: u64,
-    log: [u32; 2],
-    log_buffer: u64,
-    kernel_version: u32,
-    flags: u32,
-    name: [u8; 16],
-    interface: u32,
-    attach_type: u32,
-    types_fd: u32,
-    function_info_size: u32,
-    function_info: u64,
-    function_info_count: u32,
-    line_info_size: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct TypesLoad {
-    types: u64,
-    log_buffer: u64,
-    size: u32,
-    log_size: u32,
-    log_level: u32,
-    padding: u32,
-}
-
-#[repr(C)]
-#[derive(Default)]
-struct LinkCreate {
-    program: u32,
-    target: u32,
-    attach_type: u32,
-    flags: u32,
-    path: u64,
-    offsets: u64,
-    reference_counters: u64,
-    cookies: u64,
-    count: u32,
-    multi_flags: u32,
-    process: u32,
-    padding: u32,
-}
-
-impl Attributes for ProgramLoad {}
-impl Attributes for TypesLoad {}
-impl Attributes for LinkCreate {}
-
-/// A command that makes a descriptor.
-fn bpf<A: Attributes>(command: libc::c_long, attr: &A) -> io::Result<OwnedFd> {
-    // SAFETY: `attr` has the layout that the command reads and the size that is given; what it points
-    // to is only read, and each caller keeps it until this returns.
-    let fd = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<A>()) };
-    if fd < 0 {
-        return Err(io::Error::last_os_error());
-    }
-    let fd = i32::try_from(fd).map_err(io::Error::other)?;
-    // SAFETY: the kernel just made this descriptor and nobody else has it.
-    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
-}
-
 fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
     let size = u32::try_from(types.len()).map_err(io::Error::other)?;
-    bpf(BPF_BTF_LOAD, &TypesLoad { types: types.as_ptr() as u64, size, ..TypesLoad::default() })
+    raw::open(
+        raw::BTF_LOAD,
+        &TypesLoad { types: types.as_ptr() as u64, size, ..TypesLoad::default() },
+    )
 }
 
 fn load(
@@ -202,5 +159,5 @@ fn load(
         attr.function_info_count = count(function.func_info.len())?;
         attr.function_info_size = count(function.func_info_rec_size)?;
     }
-    bpf(BPF_PROG_LOAD, &attr)
+    raw::open(raw::PROG_LOAD, &attr)
 }

@@ -50,6 +50,8 @@ pub struct Options {
     pub libraries: Vec<Library>,
     /// Watch what reaches processes outside the tree.
     pub hand_offs: bool,
+    /// Watch who is taken control of as a debugger does, whatever that costs other processes.
+    pub debuggers: bool,
     /// Kill what [`Attached::forbid`] names.
     pub enforce: bool,
     /// Processes that run already are to be found.
@@ -69,6 +71,7 @@ impl Default for Options {
             http: false,
             libraries: Vec::new(),
             hand_offs: false,
+            debuggers: false,
             enforce: false,
             find: false,
             follow_cgroup: false,

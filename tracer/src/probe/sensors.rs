@@ -45,8 +45,12 @@ impl Sensor {
 
     /// Whether a hook with a tax will do.
     pub(super) fn may_tax(&self, options: &Options) -> bool {
-        // It has no other hook: whoever asked for it asked for the tax.
-        matches!(self.wanted, Wanted::ForNames | Wanted::ForCalls) || options.attempts
+        match self.wanted {
+            // It has no other hook: whoever asked for it asked for the tax.
+            Wanted::ForNames | Wanted::ForCalls => true,
+            Wanted::ForHandOffs => options.debuggers,
+            Wanted::Always | Wanted::WithCgroup | Wanted::ForAttempts => options.attempts,
+        }
     }
 }
 
@@ -56,6 +60,8 @@ pub struct Hook {
     pub probes: &'static [Probe],
     /// First kernel it is known to work on.
     pub since: &'static str,
+    /// First kernel that does not have it any more; empty when there is none.
+    pub until: &'static str,
     /// What it cannot see, in one sentence; empty when nothing is known.
     pub cannot_see: &'static str,
     /// What it costs processes that are not traced; empty when that is nothing or next to nothing.
@@ -112,6 +118,11 @@ impl Attach {
 }
 
 impl Hook {
+    /// By which it can be forbidden: its ways and its programs.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        self.probes.iter().flat_map(|probe| [probe.attach.way(), probe.program])
+    }
+
     pub fn describe(&self) -> String {
         let mut places: Vec<&str> = self
             .probes
@@ -192,7 +203,10 @@ const fn tls_probes(together: bool) -> [Probe; 6] {
 const TLS_UNSEEN: &str = "other TLS libraries than OpenSSL (Go, rustls, GnuTLS, NSS, Java), and copies of it \
                           whose functions have no names (Bun); a library's calls between the moment it is \
                           mapped and the moment it is found, where that is not before the start; 32-bit \
-                          programs; QUIC; bytes that the kernel encrypts from a file";
+                          programs; QUIC; bytes that the kernel encrypts from a file; what is behind the \
+                          first 256 KiB of a single read or write, where it is not the inside of a body; without \
+                          TLS, calls over unix sockets and over connections that the tree did not open itself \
+                          (accepted, inherited, passed to it), and behind the first 64 KiB each way";
 /// One tracepoint of this group makes the kernel take the slow way into every system call.
 const SYSCALL_TAX: &str =
     "every system call of every process on this machine takes longer while tracing runs";
@@ -242,6 +256,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("fork", "sched_process_fork")],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "helpers the kernel itself starts (core_pattern, modprobe)",
             tax: "",
         }],
@@ -254,6 +269,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("exec", "sched_process_exec")],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "code that a program loads or interprets by itself",
             tax: "",
         }],
@@ -266,31 +282,24 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("exit", "sched_process_exit")],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "",
             tax: "",
         }],
     },
     Sensor {
         name: "connect",
-        purpose: "which TCP endpoints the tree called",
+        purpose: "which TCP endpoints the tree called, whether that succeeded, how long it took and how many bytes were moved",
         wanted: Wanted::Always,
-        canary: &[Kind::Connect],
+        canary: &[Kind::Connect, Kind::ConnectResult],
         hooks: &[Hook {
-            probes: &[raw("connect", "inet_sock_set_state")],
+            probes: &[
+                raw("connect", "inet_sock_set_state"),
+                raw("sock_state", "inet_sock_set_state"),
+            ],
             since: MINIMUM_KERNEL,
-            cannot_see: "connections that have no route; those accepted; those inherited or received from another process (see foreign-sends)",
-            tax: "",
-        }],
-    },
-    Sensor {
-        name: "connect-result",
-        purpose: "whether connections succeeded, how long they took and how many bytes they moved",
-        wanted: Wanted::Always,
-        canary: &[Kind::ConnectResult],
-        hooks: &[Hook {
-            probes: &[raw("sock_state", "inet_sock_set_state")],
-            since: MINIMUM_KERNEL,
-            cannot_see: "bytes of connections that are still open when tracing ends",
+            until: "",
+            cannot_see: "connections that have no route; those accepted; those inherited or received from another process (see foreign-sends); bytes of connections that are still open when tracing ends",
             tax: "",
         }],
     },
@@ -307,6 +316,7 @@ pub const SENSORS: &[Sensor] = &[
                 address("sendmsg6"),
             ],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "sockets that were made outside the command's cgroup: inherited, received from another process, or of a process that left it; answers to whoever sent first, when nothing is sent back; later processes that use the same socket and destination",
             tax: "",
         }],
@@ -319,6 +329,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[packet("packet_out", "egress"), packet("packet_in", "ingress")],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "sockets that were made outside the command's cgroup; IPv6 packets with extension headers; first bytes of connections that the tree accepts",
             tax: "",
         }],
@@ -331,6 +342,7 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[Hook {
             probes: &[raw("cgroup_move", "cgroup_attach_task")],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "",
             tax: "",
         }],
@@ -346,6 +358,7 @@ pub const SENSORS: &[Sensor] = &[
                 attach: Attach::CgroupSocket("sock_create"),
             }],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "what is sent over them; sockets that were made outside the command's cgroup",
             tax: "",
         }],
@@ -359,12 +372,14 @@ pub const SENSORS: &[Sensor] = &[
             Hook {
                 probes: &[exit_of("other_socket", "__sock_create")],
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: "what is sent over them",
                 tax: "",
             },
             Hook {
                 probes: &[raw("other_socket_send", "sock_send_length")],
                 since: "6.4",
+                until: "",
                 cannot_see: "what is sent over them; sockets that only receive, or that send through shared memory (packet rings, XDP)",
                 tax: "",
             },
@@ -377,14 +392,23 @@ pub const SENSORS: &[Sensor] = &[
         // It would need a socket of its parent's.
         canary: &[],
         hooks: &[
+            // Where processes can be preempted in the kernel, a program on a function that one process
+            // is in is skipped for the next one on that processor. In a tracepoint they cannot be.
             Hook {
-                // First the one that kernels since 6.5 do not have.
+                probes: &[raw("foreign_send", "sock_send_length")],
+                since: "6.4",
+                until: "",
+                cannot_see: FOREIGN_UNSEEN,
+                tax: "",
+            },
+            Hook {
                 probes: &[
                     exit_of("foreign_send_page", "inet_sendpage"),
                     exit_of("foreign_send_v4", "inet_sendmsg"),
                     exit_of("foreign_send_v6", "inet6_sendmsg"),
                 ],
                 since: MINIMUM_KERNEL,
+                until: "6.5",
                 cannot_see: FOREIGN_UNSEEN,
                 tax: "",
             },
@@ -394,12 +418,7 @@ pub const SENSORS: &[Sensor] = &[
                     exit_of("foreign_send_v6", "inet6_sendmsg"),
                 ],
                 since: "6.5",
-                cannot_see: FOREIGN_UNSEEN,
-                tax: "",
-            },
-            Hook {
-                probes: &[raw("foreign_send", "sock_send_length")],
-                since: "6.4",
+                until: "",
                 cannot_see: FOREIGN_UNSEEN,
                 tax: "",
             },
@@ -418,6 +437,7 @@ pub const SENSORS: &[Sensor] = &[
                 Probe { program: "resolve_return", attach: Attach::LibraryReturn("getaddrinfo") },
             ],
             since: MINIMUM_KERNEL,
+            until: "",
             cannot_see: "programs that resolve names by themselves, are linked statically, or have a C \
                          library of their own, as in a container; 32-bit programs; gethostbyname and \
                          other functions than getaddrinfo",
@@ -435,12 +455,14 @@ pub const SENSORS: &[Sensor] = &[
                 probes: &tls_probes(true),
                 // 6.6 has it, and 6.11 to 6.13 kill at uretprobes.
                 since: "6.6",
+                until: "",
                 cannot_see: TLS_UNSEEN,
                 tax: TLS_TAX,
             },
             Hook {
                 probes: &tls_probes(false),
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: TLS_UNSEEN,
                 tax: TLS_TAX,
             },
@@ -458,6 +480,7 @@ pub const SENSORS: &[Sensor] = &[
                     exit_of("attempt_execveat", "__x64_sys_execveat"),
                 ],
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: "failed execs of 32-bit callers and of io_uring",
                 tax: "",
             },
@@ -467,6 +490,7 @@ pub const SENSORS: &[Sensor] = &[
                     syscall("attempt_execveat_exit", "sys_exit_execveat"),
                 ],
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: "failed execs of 32-bit callers",
                 tax: SYSCALL_TAX,
             },
@@ -478,18 +502,21 @@ pub const SENSORS: &[Sensor] = &[
         wanted: Wanted::ForHandOffs,
         canary: &[Kind::LocalSend],
         hooks: &[
+            // First for the same reason as that of foreign-sends.
+            Hook {
+                probes: &[raw("local_send", "sock_send_length")],
+                since: "6.4",
+                until: "",
+                cannot_see: "datagrams that are sent without connecting first",
+                tax: "",
+            },
             Hook {
                 probes: &[
                     exit_of("local_send_stream", "unix_stream_sendmsg"),
                     exit_of("local_send_packet", "unix_dgram_sendmsg"),
                 ],
                 since: MINIMUM_KERNEL,
-                cannot_see: "datagrams that are sent without connecting first",
-                tax: "",
-            },
-            Hook {
-                probes: &[raw("local_send", "sock_send_length")],
-                since: "6.4",
+                until: "",
                 cannot_see: "datagrams that are sent without connecting first",
                 tax: "",
             },
@@ -505,6 +532,7 @@ pub const SENSORS: &[Sensor] = &[
             Hook {
                 probes: &[exit_of("debugger_access", "security_ptrace_access_check")],
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: "",
                 tax: "",
             },
@@ -515,6 +543,7 @@ pub const SENSORS: &[Sensor] = &[
                     syscall("take_descriptor_exit", "sys_exit_pidfd_getfd"),
                 ],
                 since: MINIMUM_KERNEL,
+                until: "",
                 cannot_see: "writes to /proc/PID/mem; 32-bit callers",
                 tax: SYSCALL_TAX,
             },

@@ -7,7 +7,7 @@ use tracer_ebpf::abi::{TLS_FILES_MAX, TlsKey, TlsPlaces, TlsSession};
 
 use super::{
     attach::Link,
-    attached::{Attached, Breaker, Breakpoints},
+    attached::{Attached, Breakpoints, Deputy},
     error::LoadError,
     load::Loaded,
     multi::{Programs, attach_together},
@@ -108,10 +108,10 @@ impl Attached {
         let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
         places.set(number, Plain(library.places), 0).map_err(object)?;
         self.tls_files += 1;
-        let breaker = self.breaker.as_deref();
+        let deputy = self.deputy.as_deref();
         let links = match &self.loaded.together {
-            Some(programs) => watch_together(programs, breaker, file, library, number)?,
-            None => watch_one_by_one(&mut self.loaded, breaker, file, library, number)?,
+            Some(programs) => watch_together(programs, deputy, file, library, number)?,
+            None => watch_one_by_one(&mut self.loaded, deputy, file, library, number)?,
         };
         self.links.extend(links);
         Ok(())
@@ -131,7 +131,7 @@ impl Attached {
 
 fn watch_together(
     programs: &Programs,
-    breaker: Option<&dyn Breaker>,
+    deputy: Option<&dyn Deputy>,
     file: &File,
     library: &TlsLibrary,
     number: u32,
@@ -149,11 +149,11 @@ fn watch_together(
         let descriptor = programs
             .descriptor(program)
             .ok_or_else(|| LoadError::Object(format!("the program {program} was not loaded")))?;
-        let link = match breaker {
-            Some(breaker) => breaker.break_at(descriptor, file.as_fd(), &places),
+        let link = match deputy {
+            Some(deputy) => deputy.break_at(descriptor, file.as_fd(), &places),
             None => attach_together(descriptor, file.as_fd(), &places),
         };
-        links.push(Link::Event(link.map_err(|error| refused(program, &error))?));
+        links.push(Link::Breakpoints(link.map_err(|error| refused(program, &error))?));
         Ok(())
     };
     // The call first: a return whose call was not seen says nothing.
@@ -170,27 +170,28 @@ fn refused(program: &'static str, error: &std::io::Error) -> LoadError {
 
 fn watch_one_by_one(
     loaded: &mut Loaded,
-    breaker: Option<&dyn Breaker>,
+    deputy: Option<&dyn Deputy>,
     file: &File,
     library: &TlsLibrary,
     number: u32,
 ) -> Result<Vec<Link>, LoadError> {
     let mut links = Vec::new();
-    for (function, at) in &library.functions {
-        let mut attach = |program, at_return| {
-            let places = Breakpoints {
-                offsets: std::slice::from_ref(at),
-                cookie: number.into(),
-                at_return,
-                together: false,
-            };
-            links.push(loaded.break_at(program, breaker, file, &places)?);
-            Ok::<_, LoadError>(())
+    let mut attach = |program, at: &u64, at_return| {
+        let places = Breakpoints {
+            offsets: std::slice::from_ref(at),
+            cookie: number.into(),
+            at_return,
+            together: false,
         };
-        attach(function.program(), false)?;
-        if function.returns() {
-            attach(RETURN, true)?;
-        }
+        links.push(loaded.break_at(program, deputy, file, &places)?);
+        Ok::<_, LoadError>(())
+    };
+    // All calls first: a call whose return was not seen is a gap, and one that was not seen at all would not be.
+    for (function, at) in &library.functions {
+        attach(function.program(), at, false)?;
+    }
+    for (_, at) in library.functions.iter().filter(|(function, _)| function.returns()) {
+        attach(RETURN, at, true)?;
     }
     Ok(links)
 }

@@ -1,26 +1,18 @@
 //! Attaching a program to a classic tracepoint.
 //!
-//! aya can do that too, but only where tracefs is mounted.
+//! aya can do that too, but only where tracefs is mounted, and with the perf event in one with the link.
 
 use std::{
     io,
-    os::fd::{AsRawFd as _, BorrowedFd, OwnedFd},
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
+use super::{attach::Link, guard::link_to_event};
 use crate::perf;
 
-/// Runs `program` at the tracepoint, whoever comes there, until the descriptor is closed.
-pub(super) fn attach(group: &str, name: &str, program: BorrowedFd<'_>) -> io::Result<OwnedFd> {
-    const PERF_EVENT_IOC_ENABLE: libc::Ioctl = 0x2400;
-    const PERF_EVENT_IOC_SET_BPF: libc::Ioctl = 0x4004_2408;
+/// Runs `program` at the tracepoint, whoever comes there, until the link is closed.
+pub(super) fn attach(group: &str, name: &str, program: BorrowedFd<'_>) -> io::Result<Link> {
     let event = perf::open_tracepoint_of_all(perf::tracepoint_id(group, name)?)?;
-    for (request, argument) in
-        [(PERF_EVENT_IOC_SET_BPF, program.as_raw_fd()), (PERF_EVENT_IOC_ENABLE, 0)]
-    {
-        // SAFETY: both requests take a plain number: a descriptor, which is open, and nothing.
-        if unsafe { libc::ioctl(event.as_raw_fd(), request, argument) } != 0 {
-            return Err(io::Error::last_os_error());
-        }
-    }
-    Ok(event)
+    let link = link_to_event(program, event.as_fd(), 0)?;
+    Ok(Link::Tracepoint { link, event })
 }

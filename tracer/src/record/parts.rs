@@ -25,6 +25,13 @@ pub fn part(path: &Path, number: u32) -> PathBuf {
     name.into()
 }
 
+/// The first file of the recording that this one would be a later file of, by its name.
+pub(super) fn first_of(path: &Path) -> Option<PathBuf> {
+    let (first, number) = path.to_str()?.rsplit_once('.')?;
+    let is_number = !number.starts_with(['0', '+']) && number.parse::<u32>().is_ok();
+    (is_number && !first.is_empty()).then(|| first.into())
+}
+
 /// Numbers of the files that are there beside the first, in order.
 fn numbers(path: &Path) -> io::Result<Vec<u32>> {
     let folder = match path.parent() {

@@ -29,6 +29,12 @@ pub enum ReadError {
          give a file that `tracer run -o` wrote"
     )]
     NotARecording { path: String, detail: String },
+    #[error(
+        "{path} is a later part of a recording in several files (it begins with a line of type `{kind}`); \
+         give the first one, {first}{}, and tracer reads all of them",
+        if *is_there { "" } else { ", which is not there any more" }
+    )]
+    LaterPart { path: String, kind: String, first: String, is_there: bool },
     #[error("{path} is empty: give a file that `tracer run -o` wrote")]
     Empty { path: String },
     #[error(
@@ -110,7 +116,10 @@ pub struct Reader {
 struct AnyStart {
     #[serde(rename = "type")]
     kind: String,
-    schema: u32,
+    /// Of a start record.
+    schema: Option<u32>,
+    /// Of each line.
+    chain: Option<String>,
 }
 
 /// Reads all of a file, or of standard input for `-`.
@@ -212,7 +221,13 @@ impl Reader {
     }
 
     fn stop(&mut self, error: &LineError) {
-        self.integrity = Integrity::Broken { line: self.lines, reason: error.to_string() };
+        // What a tracer that is killed while it writes leaves, as a full disk does.
+        let is_cut = self.end.is_none() && matches!(error, LineError::Unfinished);
+        self.integrity = if is_cut {
+            Integrity::CutShort
+        } else {
+            Integrity::Broken { line: self.lines, reason: error.to_string() }
+        };
         self.over = true;
     }
 
@@ -239,15 +254,28 @@ fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {
     let any: AnyStart =
         serde_json::from_slice(line).map_err(|error| not_a_recording(error.to_string()))?;
     if any.kind != "start" {
+        if any.chain.is_some()
+            && let Some(first) = parts::first_of(Path::new(name))
+        {
+            let (is_there, first) = (first.exists(), first.display().to_string());
+            return Err(ReadError::LaterPart {
+                path: name.into(),
+                kind: any.kind,
+                first,
+                is_there,
+            });
+        }
         let detail =
             format!("its type is `{}`; of a recording in several files, name the first", any.kind);
         return Err(not_a_recording(detail));
     }
-    if any.schema == 0 {
-        return Err(not_a_recording("there is no schema 0".into()));
-    }
-    if any.schema > SCHEMA {
-        return Err(ReadError::NewerSchema { path: name.into(), found: any.schema });
+    match any.schema {
+        None => return Err(not_a_recording("it does not say which schema it has".into())),
+        Some(0) => return Err(not_a_recording("there is no schema 0".into())),
+        Some(found) if found > SCHEMA => {
+            return Err(ReadError::NewerSchema { path: name.into(), found });
+        }
+        Some(_) => {}
     }
     match versions::parse(line) {
         Ok(Record::Start(start)) => Ok(*start),

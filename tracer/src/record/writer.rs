@@ -4,8 +4,10 @@ use std::io::{self, BufWriter, Write};
 
 use super::{chain::Chain, schema::Record};
 
-/// A recording being written. Each batch of lines reaches the file before the next is drained, so
-/// a tracer that is killed leaves a recording that lacks its end and says so.
+/// Lines for about as many events as there are between two flushes under load.
+const BUFFER_BYTES: usize = 64 << 10;
+
+/// A recording being written. A tracer that is killed leaves a recording that lacks its end and says so.
 pub struct Writer {
     sink: BufWriter<Box<dyn Write + Send>>,
     chain: Chain,
@@ -20,7 +22,11 @@ impl std::fmt::Debug for Writer {
 
 impl Writer {
     pub fn new(sink: Box<dyn Write + Send>) -> Writer {
-        Writer { sink: BufWriter::new(sink), chain: Chain::new(), line: Vec::with_capacity(1024) }
+        Writer {
+            sink: BufWriter::with_capacity(BUFFER_BYTES, sink),
+            chain: Chain::new(),
+            line: Vec::with_capacity(1024),
+        }
     }
 
     pub fn write(&mut self, record: &Record) -> io::Result<()> {

@@ -132,6 +132,27 @@ fn lines(columns: &[Column], used: &[usize], widths: &[usize], row: &[String]) -
         .collect()
 }
 
+/// The text, or its beginning and its end with an ellipsis between them, no wider than `width`.
+pub(super) fn shortened(text: &str, width: usize) -> String {
+    const ELLIPSIS: &str = "\u{2026}";
+    if text.width() <= width {
+        return text.to_owned();
+    }
+    let room = width.saturating_sub(ELLIPSIS.width());
+    let end_room = room / 3;
+    let begin: String = fitting_in(text.chars(), room - end_room).collect();
+    let end: Vec<char> = fitting_in(text.chars().rev(), end_room).collect();
+    [begin, ELLIPSIS.to_owned(), end.into_iter().rev().collect()].concat()
+}
+
+/// The first characters that have room.
+fn fitting_in(text: impl Iterator<Item = char>, mut room: usize) -> impl Iterator<Item = char> {
+    text.map_while(move |character| {
+        room = room.checked_sub(character.width().unwrap_or(0))?;
+        Some(character)
+    })
+}
+
 /// Pieces no wider than `width`, cut at spaces where there are some.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut pieces = vec![String::new()];
@@ -201,6 +222,17 @@ mod tests {
         let lines = |width| sentence("  ok ", 5, "one two three four", Paint::OFF.at_width(width));
         assert_eq!(lines(None), ["  ok one two three four"]);
         assert_eq!(lines(Some(19)), ["  ok one two three", "     four"]);
+    }
+
+    #[test]
+    fn long_texts_keep_their_ends() {
+        assert_eq!(shortened("0123456789", 10), "0123456789");
+        assert_eq!(shortened("0123456789", 7), "0123\u{2026}89");
+        // Of twice the width.
+        assert_eq!(shortened(&"\u{8868}".repeat(5), 7), "\u{8868}\u{8868}\u{2026}\u{8868}");
+        for width in 0..12 {
+            assert!(shortened("0123456789", width).width() <= width.max(1));
+        }
     }
 
     #[test]

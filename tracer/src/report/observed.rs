@@ -1,7 +1,10 @@
 //! What a recording has besides programs and connections: one kind after the other, in rows that
 //! every format shows alike. A new kind of record needs an entry here and nowhere else.
 
-use std::net::SocketAddr;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    net::SocketAddr,
+};
 
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -11,11 +14,11 @@ use super::{
     words::{destination, duration},
 };
 use crate::{
-    model::ProcessKey,
+    model::{FileId, ProcessKey},
     record::schema::{
         CallGap, CgroupMove, CredentialAccess, CredentialFile, Dns, DnsMessage, FirstBytes,
         ForeignSend, FoundSocket, Intrusion, IntrusionMeans, LocalSend, OddSocket, Opened,
-        OpenedWhat, Opening, SocketProtocol, TlsLibrary, TlsReading,
+        OpenedWhat, Opening, TlsLibrary, TlsReading,
     },
     session::Story,
 };
@@ -144,7 +147,7 @@ pub(super) fn observed(story: &Story, kind: ObservedKind) -> Vec<Observed> {
             let openings = story.openings.iter().filter_map(unread_opening);
             openings.chain(story.dns.iter().filter_map(malformed)).collect()
         }
-        ObservedKind::UnreadTls => story.tls_libraries.iter().filter_map(tls_library).collect(),
+        ObservedKind::UnreadTls => tls_libraries(&story.tls_libraries),
         ObservedKind::FoundSocket => story.found_sockets.iter().map(found_socket).collect(),
         ObservedKind::CallGap => story.call_gaps.iter().map(|gap| call_gap(story, gap)).collect(),
     }
@@ -254,7 +257,7 @@ fn cgroup_move(moved: &CgroupMove) -> Observed {
 }
 
 fn found_socket(socket: &FoundSocket) -> Observed {
-    let protocol = socket.protocol.map_or("of an unknown kind", SocketProtocol::name);
+    let protocol = socket.words();
     let address = |address: Option<SocketAddr>| address.map(|address| address.to_string());
     let path = socket.path.as_ref().map(|path| clean(&path.0));
     let from = path.or_else(|| address(socket.local)).unwrap_or_else(|| "no name".into());
@@ -280,16 +283,58 @@ fn credential_file(file: &CredentialFile) -> Observed {
     }
 }
 
-fn tls_library(library: &TlsLibrary) -> Option<Observed> {
+/// Libraries that are only mapped and cannot be read are told of once for each file: most programs that have
+/// mapped one do not call it.
+fn tls_libraries(libraries: &[TlsLibrary]) -> Vec<Observed> {
+    let is_unreadable =
+        |library: &TlsLibrary| matches!(library.reading, TlsReading::Unreadable { .. });
+    let who = |library: &TlsLibrary| (library.file, library.process);
+    let executed: BTreeSet<_> = libraries
+        .iter()
+        .filter(|library| library.executed && is_unreadable(library))
+        .map(who)
+        .collect();
+    let mut mapped: BTreeMap<FileId, BTreeSet<ProcessKey>> = BTreeMap::new();
+    let only_mapped = |library: &TlsLibrary| {
+        is_unreadable(library) && !library.executed && !executed.contains(&who(library))
+    };
+    for library in libraries.iter().filter(|library| only_mapped(library)) {
+        mapped.entry(library.file).or_default().insert(library.process);
+    }
+    let mut observed = Vec::new();
+    for library in libraries {
+        if !is_unreadable(library) || library.executed {
+            observed.extend(tls_library(library, 0));
+        } else if only_mapped(library) {
+            let processes = mapped.remove(&library.file).unwrap_or_default();
+            observed
+                .extend(tls_library(library, processes.len()).filter(|_| !processes.is_empty()));
+        }
+    }
+    observed
+}
+
+/// `mapped_by`: how many processes have only mapped it.
+fn tls_library(library: &TlsLibrary, mapped_by: usize) -> Option<Observed> {
     let detail = match &library.reading {
         TlsReading::Complete => return None,
+        // It had the library before tracer came.
+        TlsReading::From { t_ns } if *t_ns <= library.t_ns => {
+            "calls before it was found, and such as were under way, may be missing".to_owned()
+        }
         TlsReading::From { t_ns } => format!(
             "calls in its first {} may be missing",
             duration(t_ns.saturating_sub(library.t_ns))
         ),
-        TlsReading::Unreadable { library } => {
-            format!("TLS not readable here ({library}): nothing is known of its calls")
-        }
+        TlsReading::Unreadable { library } => match mapped_by {
+            0 => format!("TLS not readable here ({library}): nothing is known of its calls"),
+            1 => format!(
+                "TLS not readable here ({library}): mapped, calls through it would not be seen"
+            ),
+            many => format!(
+                "TLS not readable here ({library}): mapped by {many} processes, calls through it would not be seen"
+            ),
+        },
         TlsReading::Failed { why } => format!("its calls are not recorded: {why}"),
     };
     Some(Observed {
@@ -316,7 +361,15 @@ fn unread_opening(opening: &Opening) -> Option<Observed> {
 fn call_gap(story: &Story, gap: &CallGap) -> Observed {
     let of = |id: u64| story.connections.iter().find(|connection| connection.id == id);
     let to = gap.connection.and_then(|joined| of(joined.id)).and_then(|one| one.destination);
-    let kind = if gap.plaintext { "a connection without TLS" } else { "a TLS session" };
+    let kind = match (gap.inode, gap.plaintext) {
+        (Some(_), _) => "an open socket",
+        (None, true) => "a connection without TLS",
+        (None, false) => "a TLS session",
+    };
+    let found =
+        |socket: &&FoundSocket| socket.process == gap.process && Some(socket.inode) == gap.inode;
+    let remote = story.found_sockets.iter().find(found).and_then(|socket| socket.remote);
+    let to = to.map(|to| to.to_string()).or_else(|| remote.map(|remote| remote.to_string()));
     Observed {
         t_ns: gap.t_ns,
         process: Some(gap.process),

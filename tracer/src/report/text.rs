@@ -157,8 +157,23 @@ fn show(table: Table, detail: Detail, paint: Paint, out: &mut Vec<String>) {
     };
     let columns: Vec<Column> = table.head.iter().map(column).collect();
     let shown = table.rows.len().min(detail.limit());
-    out.extend(columns::table(&columns, &table.rows[..shown], paint));
+    let rows: Vec<Vec<String>> =
+        table.rows[..shown].iter().map(|row| short(&table, row, paint)).collect();
+    out.extend(columns::table(&columns, &rows, paint));
     if table.rows.len() > shown {
         out.push(format!("  ... and {} more", table.rows.len() - shown));
     }
+}
+
+/// With URLs no longer than half a line: one that is as long as a page would push everything else aside. The
+/// other formats have them whole.
+fn short(table: &Table, row: &[String], paint: Paint) -> Vec<String> {
+    const URLS: [&str; 2] = ["URL", "call"];
+    const LONGEST: usize = 100;
+    const SHORTEST: usize = 40;
+    let most = paint.width().map_or(LONGEST, |width| (width / 2).clamp(SHORTEST, LONGEST));
+    let cell = |((title, _), cell): (&(&str, Cells), &String)| {
+        if URLS.contains(title) { columns::shortened(cell, most) } else { cell.clone() }
+    };
+    table.head.iter().zip(row).map(cell).collect()
 }

@@ -12,11 +12,13 @@ pub(crate) enum Feature {
     Always,
     /// A policy is judged.
     Verdict,
+    /// A policy is judged, and mappings are watched: of a command, not of what runs already.
+    Mappings,
     /// The command runs as the user who called sudo.
     Caller,
     /// Processes of other users are traced: behind sudo, and with `attach`.
     Others,
-    /// The cgroup that tracer is in belongs to another user.
+    /// Nobody may write to the directory of the cgroup that a cgroup is made in.
     ForeignCgroup,
 }
 
@@ -25,9 +27,12 @@ impl Feature {
         match self {
             Feature::Always => "always",
             Feature::Verdict => "with a policy",
+            Feature::Mappings => "to run with a policy",
             Feature::Caller => "behind sudo",
             Feature::Others => "behind sudo, and to attach",
-            Feature::ForeignCgroup => "where tracer's cgroup is not its own",
+            Feature::ForeignCgroup => {
+                "where a cgroup's directory may not be written to, as the topmost one"
+            }
         }
     }
 }
@@ -84,7 +89,7 @@ pub(crate) const NEEDS: &[Need] = &[
     Need {
         name: "CAP_IPC_LOCK",
         capability: CapabilitySet::IPC_LOCK,
-        feature: Feature::Verdict,
+        feature: Feature::Mappings,
         to: "to map the rings of perf events whatever others have mapped (perf_event_mlock_kb)",
         without: Some(
             "no claim over programs can be proven where others have mapped as much as is allowed",
@@ -131,10 +136,21 @@ pub(crate) const NEEDS: &[Need] = &[
         name: "CAP_DAC_OVERRIDE",
         capability: CapabilitySet::DAC_OVERRIDE,
         feature: Feature::ForeignCgroup,
-        to: "to make a cgroup for the command",
+        to: "to make a cgroup for the command or the canary",
         without: Some("no claim over connections can be proven"),
     },
 ];
+
+/// What is not seen where no cgroup could be made, and what may be missing for one.
+pub(super) fn without_cgroup(why: &str) -> String {
+    let needs = NEEDS.iter().filter(|need| need.feature == Feature::ForeignCgroup);
+    let missing = needs.filter(|need| !need.is_met(held()));
+    let missing: String = missing.map(|need| format!("; {} may do it", need.name)).collect();
+    format!(
+        "no cgroup: {why}{missing}. Sockets other than TCP's are not watched, and no claim over connections can be \
+         proven"
+    )
+}
 
 /// What tracer may do now.
 pub(crate) fn held() -> CapabilitySet {

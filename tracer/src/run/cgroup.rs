@@ -1,7 +1,8 @@
 //! The cgroup (v2) that the command gets for itself, below tracer's own.
 //!
 //! Programs on sockets are attached to a cgroup; in this one there is nobody else. It goes when
-//! tracing ends: the broker makes it and removes it, also when tracer was killed.
+//! tracing ends: the broker makes it and removes it, also when tracer was killed. When the broker was killed,
+//! the next tracer there does that.
 
 use std::{
     fs::{self, File, OpenOptions},
@@ -14,7 +15,12 @@ use std::{
     time::Duration,
 };
 
-use super::hierarchies::{PROCESSES, mounts, v2_directory, v2_path};
+use rustix::{
+    fs::{Access, FlockOperation, access},
+    io::Errno,
+};
+
+use super::hierarchies::{PROCESSES, mounts, v2_directory, v2_directory_of, v2_path};
 use crate::{model::Bytes, probe::CgroupTarget, record::schema};
 
 /// Removed when dropped.
@@ -23,8 +29,8 @@ pub(super) struct CommandCgroup {
     path: PathBuf,
     /// The kernel's number of it, which is the inode number of its directory.
     id: u64,
-    /// Whoever has made it removes it.
-    is_own: bool,
+    /// Whoever has made it removes it, and has it locked until then.
+    lock: Option<File>,
 }
 
 /// Lets a process join.
@@ -60,25 +66,29 @@ impl CommandCgroup {
     pub(super) fn made(path: PathBuf) -> Result<CommandCgroup, String> {
         let about = |error: io::Error| format!("{}: {error}", path.display());
         let id = fs::metadata(&path).map_err(about)?.ino();
-        Ok(CommandCgroup { path, id, is_own: false })
+        Ok(CommandCgroup { path, id, lock: None })
     }
 
     /// A cgroup for a process of tracer, somewhere else. It has the number of that tracer in its name.
     pub(super) fn make_below(parent: &Path, owner: u32) -> Result<CommandCgroup, String> {
-        // Left behind by a tracer that was killed, or of one in another pid namespace.
+        remove_abandoned(parent);
+        // With processes in it, or of a tracer in another pid namespace.
         const TAKEN_MAX: u32 = 100;
         let mut path = PathBuf::new();
         let mut made = Err(io::Error::from(io::ErrorKind::AlreadyExists));
         for number in 0..TAKEN_MAX {
-            path = parent.join(format!("tracer-{owner}-{number}"));
-            made = fs::create_dir(&path);
+            path = parent.join(format!("{PREFIX}{owner}-{number}"));
+            // One that is not locked yet may be taken for abandoned.
+            let taken = |_| io::Error::from(io::ErrorKind::AlreadyExists);
+            made = fs::create_dir(&path).and_then(|()| lock(&path).map_err(taken));
             if made.as_ref().err().map(io::Error::kind) != Some(io::ErrorKind::AlreadyExists) {
                 break;
             }
         }
-        made.map_err(|error| format!("{} could not be made: {error}", path.display()))?;
+        let lock =
+            made.map_err(|error| format!("{} could not be made: {error}", path.display()))?;
         // From here on it is removed when something fails.
-        let mut cgroup = CommandCgroup { path, id: 0, is_own: true };
+        let mut cgroup = CommandCgroup { path, id: 0, lock: Some(lock) };
         let about = |error: io::Error| format!("{}: {error}", cgroup.path.display());
         let kind = fs::read_to_string(cgroup.path.join("cgroup.type")).map_err(about)?;
         if kind.trim() != "domain" {
@@ -122,13 +132,43 @@ impl CommandCgroup {
     }
 }
 
+/// Of the names of cgroups for commands and canaries.
+const PREFIX: &str = "tracer-";
+
+/// Succeeds when nobody has it: a lock goes with the process that took it, whatever ended that.
+fn lock(directory: &Path) -> io::Result<File> {
+    let file = File::open(directory)?;
+    rustix::fs::flock(&file, FlockOperation::NonBlockingLockExclusive)?;
+    // It may have been removed in between, and be another one now.
+    if fs::metadata(directory)?.ino() == file.metadata()?.ino() {
+        Ok(file)
+    } else {
+        Err(io::ErrorKind::NotFound.into())
+    }
+}
+
+/// What tracers left whose broker was killed, unless processes are in it.
+fn remove_abandoned(parent: &Path) {
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    for entry in fs::read_dir(parent).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let numbers = name.to_str().and_then(|name| name.strip_prefix(PREFIX)?.split_once('-'));
+        if numbers.is_some_and(|(owner, number)| is_number(owner) && is_number(number))
+            && let Ok(_lock) = lock(&entry.path())
+        {
+            remove_empty(&entry.path());
+            let _ = fs::remove_dir(entry.path());
+        }
+    }
+}
+
 fn open_door(directory: &Path) -> io::Result<Door> {
     OpenOptions::new().write(true).open(directory.join(PROCESSES)).map(Door)
 }
 
 impl Drop for CommandCgroup {
     fn drop(&mut self) {
-        if !self.is_own {
+        if self.lock.is_none() {
             return;
         }
         // A process that forks meanwhile, or is just ending, needs another turn.
@@ -190,7 +230,15 @@ fn own_directory() -> Result<PathBuf, String> {
     if !mounts.iter().any(|mount| mount.is_v2) {
         return Err("the v2 cgroups are not mounted (file system type cgroup2)".into());
     }
-    v2_directory(&mounts, &own).ok_or_else(|| {
+    // A container sees its own part read-only or not at all, and its path begins there. Where the host's
+    // hierarchy is mounted too, that may be written to, and tracer is somewhere in it.
+    let is_read_only = |at: &PathBuf| access(at, Access::WRITE_OK) == Err(Errno::ROFS);
+    let (writable, read_only) = match v2_directory(&mounts, &own) {
+        Some(directory) if is_read_only(&directory) => (None, Some(directory)),
+        found => (found, None),
+    };
+    let found = writable.or_else(|| v2_directory_of(&mounts, std::process::id()));
+    found.or(read_only).ok_or_else(|| {
         format!("tracer's own cgroup {} is in no mounted part of the v2 cgroups", own.display())
     })
 }

@@ -6,9 +6,10 @@ use tracer_ebpf::abi::{Flow, FlowTotals, header_flag};
 
 use super::{
     broker::{self, Broker},
-    engine::boottime_ns,
+    clock::boottime_ns,
     kept::Kept,
     machine::LiveMachine,
+    tls::FoundCode,
     watch::Watch,
 };
 use crate::{
@@ -99,9 +100,25 @@ impl Collector {
         seen.extend(self.maps.round(Some(boottime_ns()?), &mut self.machine, &self.kept.story));
         if count > 0 || !seen.is_empty() {
             self.accept(seen);
-            self.kept.flush();
+            self.kept.flush_soon();
+        } else if self.kept.flush_at.is_some() {
+            self.kept.flush_soon();
         }
         Ok(count)
+    }
+
+    /// Watches TLS libraries that processes have had since before tracer came.
+    pub(super) fn found_code(
+        &mut self,
+        code: Vec<FoundCode>,
+        attached: &mut Attached,
+    ) -> io::Result<()> {
+        for found in code {
+            let record = self.machine.found_code(found, attached)?;
+            self.accept(record.into_iter().collect());
+        }
+        self.kept.flush();
+        Ok(())
     }
 
     /// Watches TLS libraries that processes have. To be called after each round.
@@ -120,7 +137,8 @@ impl Collector {
     /// tracer has given up its rights, and the broker has them.
     pub(super) fn confined(&mut self, broker: &Broker) -> io::Result<()> {
         self.watch.mark_through(broker);
-        self.machine.confined(Arc::new(broker.clone()))
+        self.machine.confined(Arc::new(broker.clone()))?;
+        self.kept.start_sending()
     }
 
     /// The command has been started as this process.

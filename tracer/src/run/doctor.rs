@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    capabilities::{self, NEEDS},
+    capabilities::{self, Feature, NEEDS},
     cgroup::{self, CommandCgroup},
     engine,
     libraries::libraries,
@@ -49,7 +49,7 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
         },
         euid: rustix::process::geteuid().as_raw(),
         capabilities: held_capabilities(),
-        usable: offsets.is_ok() && refused.is_none(),
+        usable: offsets.is_ok() && refused.is_none() && may_run(cgroup.is_ok()),
         type_information: Finding::of(&offsets, whole, ""),
         exec_witness: Finding::of(
             &ExecWitness::open(),
@@ -66,6 +66,15 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
         sensors,
         verified_instructions,
     }
+}
+
+/// Whether the canary at the start will be seen, with the capabilities held.
+fn may_run(has_cgroup: bool) -> bool {
+    let held = capabilities::held();
+    let needed = |need: &&capabilities::Need| {
+        need.feature == Feature::Always && (need.without.is_none() || has_cgroup)
+    };
+    NEEDS.iter().filter(needed).all(|need| need.is_met(held))
 }
 
 fn held_capabilities() -> Vec<CapabilityFinding> {
@@ -93,6 +102,7 @@ fn probes(
         http: true,
         libraries: libraries(&[]),
         hand_offs: true,
+        debuggers: true,
         ..options.clone()
     };
     let mut attached = Loaded::new(&options, cgroup::target(cgroup))?.attach()?;

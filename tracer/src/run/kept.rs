@@ -5,8 +5,10 @@ use std::{
     fs::File,
     io::{self, Read as _},
     net::IpAddr,
+    time::{Duration, Instant},
 };
 
+use super::SenderProcess;
 use crate::{
     catalogue::Catalogue,
     otlp::{self, Delivery, Logs},
@@ -19,6 +21,9 @@ use crate::{
     session::{HandOffs, Story},
 };
 
+/// Who watches a recording grow, or finds one that was cut short, misses no more than this.
+const FLUSH_EVERY: Duration = Duration::from_millis(50);
+
 /// The story, the recording, and what is told of both.
 #[derive(Debug)]
 pub(super) struct Kept {
@@ -28,6 +33,8 @@ pub(super) struct Kept {
     /// Addresses that were contacted and that the file of hosts names.
     named: BTreeSet<IpAddr>,
     writer: Option<Writer>,
+    /// When what was written is to be in the file.
+    pub(super) flush_at: Option<Instant>,
     export: Option<Export>,
     /// The first error of the recording. Tracing goes on; the recording does not.
     pub(super) write_error: Option<io::Error>,
@@ -48,26 +55,27 @@ impl Kept {
         whole: bool,
         catalogue: Catalogue,
         writer: Option<Writer>,
-        collector: Option<otlp::Collector>,
-    ) -> io::Result<Kept> {
-        let export = collector.map(|collector| {
+        sender: Option<SenderProcess>,
+    ) -> Kept {
+        let export = sender.map(|process| {
             let logs = Logs::new(&start);
-            Ok::<_, io::Error>(Export { sender: otlp::Sender::start(collector, &logs)?, logs })
+            Export { sender: otlp::Sender::new(Box::new(process), &logs), logs }
         });
-        Ok(Kept {
-            export: export.transpose()?,
+        Kept {
+            export,
             story: if whole { Story::new(start) } else { Story::for_verdict(start) },
             hand_offs: HandOffs::new(catalogue),
             hosts: read_hosts(),
             named: BTreeSet::new(),
             writer,
+            flush_at: None,
             write_error: None,
-        })
+        }
     }
 
-    /// Whether log records are sent, by a thread.
-    pub(super) fn sends(&self) -> bool {
-        self.export.is_some()
+    /// From here on there may be threads.
+    pub(super) fn start_sending(&mut self) -> io::Result<()> {
+        self.export.as_mut().map_or(Ok(()), |export| export.sender.start())
     }
 
     pub(super) fn accept(&mut self, record: Record) {
@@ -137,7 +145,16 @@ impl Kept {
         }
     }
 
+    /// A call of the kernel for each batch would be a tenth of what tracer costs under load.
+    pub(super) fn flush_soon(&mut self) {
+        let now = Instant::now();
+        if *self.flush_at.get_or_insert(now + FLUSH_EVERY) <= now {
+            self.flush();
+        }
+    }
+
     pub(super) fn flush(&mut self) {
+        self.flush_at = None;
         if let Some(writer) = &mut self.writer
             && let Err(error) = writer.flush()
         {

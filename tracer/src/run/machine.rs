@@ -12,14 +12,17 @@ use std::{
 use tracer_ebpf::abi::{exec_flag, unread};
 
 use super::{
+    clock::wall_offset_ns,
     content::Contents,
-    engine::wall_offset_ns,
-    tls::{Seen, Tls},
+    tls::{FoundCode, Seen, Tls},
 };
 use crate::{
     model::{Bytes, ExecEvent, FileId, FileVersion},
-    probe::{Identifier, Opener},
-    record::schema::{KnownInterpreter, MappedFile},
+    probe::{Attached, Identifier, Opener},
+    record::{
+        Record,
+        schema::{KnownInterpreter, MappedFile},
+    },
     session::{Machine, Numbers},
 };
 
@@ -172,6 +175,19 @@ impl LiveMachine {
             self.contents.ask(*version, paths.into_iter(), &self.identifier);
         }
         MappedFile::new(path, id, found)
+    }
+
+    /// Watches the TLS library that is in such a file, and says so.
+    pub(super) fn found_code(
+        &mut self,
+        found: FoundCode,
+        attached: &mut Attached,
+    ) -> io::Result<Option<Record>> {
+        let paths = self.paths_of_mapping(found.pid, &found.path);
+        match &mut self.tls {
+            Some(tls) => tls.found(found, &paths, attached, &self.identifier),
+            None => Ok(None),
+        }
     }
 
     fn paths_of_mapping(&self, pid: u32, path: &Bytes) -> Vec<PathBuf> {

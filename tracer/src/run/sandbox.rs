@@ -5,6 +5,8 @@
 //! kernel has it). What is open stays open. What takes more is done by the [broker](super::broker). Capabilities
 //! and filters are those of a thread, so this is done while there is one; later ones have what it has.
 
+mod sending;
+
 use std::{collections::BTreeMap, io};
 
 use landlock::{
@@ -20,6 +22,7 @@ use seccompiler::{
     SeccompRule, TargetArch,
 };
 
+pub(super) use self::sending::confine_sender;
 use crate::report::SandboxFinding;
 
 /// What the kernel has.
@@ -46,8 +49,15 @@ pub(super) fn confine(keep: CapabilitySet) -> io::Result<()> {
     if keep.is_empty() {
         restrict_files().map_err(io::Error::other)?;
     }
+    restrict_calls(allowed)
+}
+
+/// Where the kernel can.
+fn restrict_calls(
+    allowed: impl FnOnce() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error>,
+) -> io::Result<()> {
     if has_seccomp() {
-        for filter in filters().map_err(io::Error::other)? {
+        for filter in allowed().and_then(filters).map_err(io::Error::other)? {
             seccompiler::apply_filter(&filter).map_err(io::Error::other)?;
         }
     }
@@ -86,8 +96,8 @@ fn restrict_files() -> Result<(), landlock::RulesetError> {
     Ok(())
 }
 
-/// System calls whose arguments do not matter.
-const ALLOWED: &[libc::c_long] = &[
+/// System calls about nothing but the process itself, whose arguments do not matter.
+const OF_ITSELF: &[libc::c_long] = &[
     // Memory and threads.
     libc::SYS_brk,
     libc::SYS_mmap,
@@ -108,6 +118,17 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigprocmask,
     libc::SYS_rt_sigreturn,
     libc::SYS_sigaltstack,
+    libc::SYS_getpid,
+    libc::SYS_gettid,
+    libc::SYS_clock_gettime,
+    libc::SYS_clock_nanosleep,
+    libc::SYS_nanosleep,
+    libc::SYS_uname,
+    libc::SYS_getrandom,
+];
+
+/// Further ones of tracer.
+const ALLOWED: &[libc::c_long] = &[
     // What is open.
     libc::SYS_read,
     libc::SYS_readv,
@@ -127,6 +148,8 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_readlinkat,
     libc::SYS_getdents64,
     libc::SYS_name_to_handle_at,
+    // The protocol of a socket.
+    libc::SYS_getxattr,
     // Waiting, for the broker too.
     libc::SYS_poll,
     libc::SYS_ppoll,
@@ -141,19 +164,12 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_sendmsg,
     libc::SYS_recvmsg,
     libc::SYS_shutdown,
-    libc::SYS_clock_gettime,
-    libc::SYS_clock_nanosleep,
-    libc::SYS_nanosleep,
     // Who it is, and what it may use.
-    libc::SYS_getpid,
-    libc::SYS_gettid,
     libc::SYS_getuid,
     libc::SYS_geteuid,
     libc::SYS_getgid,
     libc::SYS_getegid,
     libc::SYS_getcwd,
-    libc::SYS_uname,
-    libc::SYS_getrandom,
     // Names of processes that run already.
     libc::SYS_pidfd_open,
     // To give up more.
@@ -206,7 +222,7 @@ fn one_of(argument: u8, values: impl IntoIterator<Item = u64>) -> Result<Vec<Sec
 
 /// Two, because a refusal has one error: the C library starts threads another way when it is told that there
 /// is no clone3, whose arguments no filter can see.
-fn filters() -> Result<[BpfProgram; 2], Error> {
+fn filters(allowed: BTreeMap<i64, Vec<SeccompRule>>) -> Result<[BpfProgram; 2], Error> {
     let refused = |errno: libc::c_int| SeccompAction::Errno(errno.unsigned_abs());
     let clone3 = BTreeMap::from([(libc::SYS_clone3, Vec::new())]);
     let no_clone3 = SeccompFilter::new(
@@ -216,7 +232,7 @@ fn filters() -> Result<[BpfProgram; 2], Error> {
         TargetArch::x86_64,
     )?;
     let allowed = SeccompFilter::new(
-        allowed()?,
+        allowed,
         refused(libc::EPERM),
         SeccompAction::Allow,
         TargetArch::x86_64,
@@ -224,17 +240,13 @@ fn filters() -> Result<[BpfProgram; 2], Error> {
     Ok([no_clone3.try_into()?, allowed.try_into()?])
 }
 
-fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+/// What any process of tracer may do with itself.
+fn of_itself() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     const THREAD: u64 = libc::CLONE_THREAD as u64;
-    /// O_TMPFILE has the bit of O_DIRECTORY, which is harmless, and writes.
-    const WRITING: u64 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64;
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> =
-        ALLOWED.iter().map(|number| (*number, Vec::new())).collect();
+        OF_ITSELF.iter().map(|number| (*number, Vec::new())).collect();
     rules.insert(libc::SYS_clone3, Vec::new());
     rules.insert(libc::SYS_clone, vec![when(0, SeccompCmpOp::MaskedEq(THREAD), THREAD)?]);
-    rules.insert(libc::SYS_openat, vec![when(2, SeccompCmpOp::MaskedEq(WRITING), 0)?]);
-    rules.insert(libc::SYS_bpf, one_of(0, BPF_COMMANDS)?);
-    rules.insert(libc::SYS_ioctl, one_of(1, IOCTLS)?);
     let prctls = PRCTLS.iter().map(|option| u64::from(option.unsigned_abs()));
     rules.insert(libc::SYS_prctl, one_of(0, prctls)?);
     // Its own limits, no other's.
@@ -242,6 +254,22 @@ fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
     // Ending itself when something is badly wrong.
     let own = u64::from(std::process::id());
     rules.insert(libc::SYS_tgkill, vec![when(0, SeccompCmpOp::Eq, own)?]);
+    Ok(rules)
+}
+
+/// Opening files for reading.
+fn for_reading() -> Result<Vec<SeccompRule>, Error> {
+    /// O_TMPFILE has the bit of O_DIRECTORY, which is harmless, and writes.
+    const WRITING: u64 = (libc::O_ACCMODE | libc::O_CREAT | libc::O_TRUNC | libc::O_APPEND) as u64;
+    Ok(vec![when(2, SeccompCmpOp::MaskedEq(WRITING), 0)?])
+}
+
+fn allowed() -> Result<BTreeMap<i64, Vec<SeccompRule>>, Error> {
+    let mut rules = of_itself()?;
+    rules.extend(ALLOWED.iter().map(|number| (*number, Vec::new())));
+    rules.insert(libc::SYS_openat, for_reading()?);
+    rules.insert(libc::SYS_bpf, one_of(0, BPF_COMMANDS)?);
+    rules.insert(libc::SYS_ioctl, one_of(1, IOCTLS)?);
     Ok(rules)
 }
 

@@ -2,8 +2,8 @@
 
 use std::{ffi::OsString, io::Write, time::Duration};
 
-use super::Broker;
-use crate::{catalogue::Catalogue, otlp::Collector, policy::Policy, probe};
+use super::{Broker, SenderProcess};
+use crate::{catalogue::Catalogue, policy::Policy, probe};
 
 /// A run.
 pub struct Settings {
@@ -18,8 +18,8 @@ pub struct Settings {
     /// How large a file of it may be before the next one begins, if there is to be a next one.
     pub part_bytes: Option<u64>,
     pub on_error: OnError,
-    /// Gets log records while tracing runs.
-    pub collector: Option<Collector>,
+    /// Sends log records to a collector while tracing runs.
+    pub sender: Option<SenderProcess>,
     pub probes: probe::Options,
     /// Of calls by HTTP, record a few values of their bodies.
     pub http_fields: bool,

@@ -42,11 +42,23 @@ fn handled() -> libc::sigset_t {
     let mut set: libc::sigset_t = unsafe { std::mem::zeroed() };
     // SAFETY: the set is writable.
     unsafe { libc::sigemptyset(&raw mut set) };
-    for signal in HANDLED {
+    // Whoever ignores the loss of the terminal (nohup) means tracer too. Not so interrupts, which a shell
+    // ignores for whatever it starts in the background.
+    let handled =
+        HANDLED.into_iter().filter(|signal| *signal != libc::SIGHUP || !is_ignored(*signal));
+    for signal in handled {
         // SAFETY: the set was initialised above.
         unsafe { libc::sigaddset(&raw mut set, signal) };
     }
     set
+}
+
+fn is_ignored(signal: libc::c_int) -> bool {
+    // SAFETY: all zeroes is a valid sigaction, of plain fields.
+    let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
+    // SAFETY: it is only asked for, and the answer has room.
+    let asked = unsafe { libc::sigaction(signal, std::ptr::null(), &raw mut action) };
+    asked == 0 && action.sa_sigaction == libc::SIG_IGN
 }
 
 impl OriginalMask {

@@ -30,8 +30,8 @@ impl CallingUser {
             let parsed = value.to_str().and_then(|value| value.parse::<u32>().ok());
             parsed.filter(|id| *id != u32::MAX).map(Some).ok_or_else(|| {
                 format!(
-                    "{name} is {value:?}, which is no id; the command was not started, so that it \
-                     does not run as root by accident. Unset {name}, or call tracer with sudo"
+                    "{name} is {value:?}, which is no id; nothing was started, so that \
+                     the command does not run as root by accident. Unset {name}, or call tracer with sudo"
                 )
             })
         };

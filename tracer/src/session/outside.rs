@@ -58,6 +58,21 @@ fn was_in_tree(story: &Story, pid: u32, t_ns: u64) -> bool {
     story.by_pid_between(pid, 0, t_ns) != ByPid::Nobody
 }
 
+/// Whether a process that was joined, and was not there from the start, has not executed anything since.
+fn is_being_set_up(story: &Story, process: ProcessKey) -> bool {
+    if story.start.attached.is_none() || story.snapshot.is_none() {
+        return false;
+    }
+    let mut at = Some(process);
+    while let Some(process) = at.and_then(|at| story.processes.get(&at)) {
+        if !process.execs.is_empty() {
+            return false;
+        }
+        at = process.creator;
+    }
+    true
+}
+
 fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
     let peer = send.peer_pid;
     if peer.is_some_and(|peer| was_in_tree(story, peer, send.t_ns)) {
@@ -70,7 +85,14 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
     }
     let who = peer.map_or("a process outside the tree".into(), |pid| format!("pid {pid}"));
     let Some(name) = &send.peer else {
-        let how = format!("it sent something to {who} over a socket that was passed to it");
+        let how = if is_being_set_up(story, send.process) {
+            format!(
+                "before it executed a program here it sent something to {who} over a socket that was passed to \
+                 it, as a process does that a runtime makes a container of"
+            )
+        } else {
+            format!("it sent something to {who} over a socket that was passed to it")
+        };
         return Some(hand_off(send.t_ns, send.process, UNKNOWN_SERVICE, "socket".into(), how));
     };
     let known = catalogue.socket(&name.0);

@@ -287,7 +287,9 @@ impl Story {
                 let recorded = process.execs.iter().filter(|exec| !exec.found).count() as u64;
                 if let Some(counted) = counted {
                     self.counted_processes += 1;
-                    if counted != recorded {
+                    // The kernel counts an exec before it reports it; a process can be joined in between.
+                    let under_way = self.start.attached.is_some() && recorded == counted + 1;
+                    if counted != recorded && !under_way {
                         self.miscounted.push((key, counted, recorded));
                     }
                 }
@@ -568,6 +570,11 @@ impl Story {
             | Kind::CgroupMove
             | Kind::Resolve => Some(self.recorded.get(kind.name()).copied().unwrap_or(0)),
         }
+    }
+
+    /// What programs on sockets were attached to, for messages.
+    pub(crate) fn watched_cgroup(&self) -> &'static str {
+        if self.start.attached.is_some() { "cgroup that was joined" } else { "command's cgroup" }
     }
 
     /// What a process is called in messages: its program and pid.

@@ -46,6 +46,12 @@ pub(crate) fn for_build(layout: &Layout) -> Result<BpfTools> {
 /// What a build, the bundled session and the tests need.
 pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
     let tools = for_build(layout)?;
+    for_tests(layout)?;
+    Ok(tools)
+}
+
+/// What the bundled session and the tests need beside what was built.
+pub(crate) fn for_tests(layout: &Layout) -> Result<()> {
     let _lock = lock(layout)?;
     npm::install_fixtures(layout)?;
     awscli::find_or_install(layout)?;
@@ -61,7 +67,7 @@ pub(crate) fn everything(layout: &Layout) -> Result<BpfTools> {
             eprintln!("setup: not there: {error:#}");
         }
     }
-    Ok(tools)
+    Ok(())
 }
 
 /// The programs that tracer is measured beside.

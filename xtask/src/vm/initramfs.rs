@@ -6,54 +6,89 @@
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    path::{Component, Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result};
-
-#[derive(Debug)]
-pub(super) struct Programs {
-    /// Process 1, and the odd programs that the checks run.
-    pub(super) init: PathBuf,
-    pub(super) tracer: PathBuf,
-    pub(super) busybox: PathBuf,
-    /// Files of this machine that are to be at the same place there.
-    pub(super) copied: Vec<PathBuf>,
-}
-
-const DIRECTORIES: [&str; 8] = ["bin", "dev", "etc", "opt", "proc", "run", "sys", "tmp"];
-
-pub(super) fn write(file: &Path, programs: &Programs) -> Result<()> {
-    let mut archive = Archive::default();
-    for directory in DIRECTORIES {
-        archive.add(directory, DIRECTORY, &[])?;
-    }
-    let own = [
-        (Path::new("init"), &programs.init),
-        (Path::new("bin/tracer"), &programs.tracer),
-        (Path::new("bin/busybox"), &programs.busybox),
-    ];
-    let copied = programs.copied.iter().map(|file| (file.strip_prefix("/").unwrap_or(file), file));
-    let mut known = BTreeSet::from(DIRECTORIES.map(PathBuf::from));
-    for (name, program) in own.into_iter().chain(copied) {
-        let mut folders: Vec<&Path> =
-            name.ancestors().skip(1).filter(|folder| *folder != Path::new("")).collect();
-        folders.reverse();
-        for folder in folders {
-            if known.insert(folder.to_owned()) {
-                archive.add(&folder.display().to_string(), DIRECTORY, &[])?;
-            }
-        }
-        let content =
-            fs::read(program).with_context(|| format!("cannot read {}", program.display()))?;
-        archive.add(&name.display().to_string(), PROGRAM, &content)?;
-    }
-    fs::write(file, archive.end()?).with_context(|| format!("cannot write {}", file.display()))
-}
+use anyhow::{Context as _, Result, bail};
 
 // File types and permissions as in `st_mode`.
 const DIRECTORY: u32 = 0o040_755;
 const PROGRAM: u32 = 0o100_755;
+const LINK: u32 = 0o120_777;
+
+/// An archive in the making.
+#[derive(Debug, Default)]
+pub(super) struct Initramfs {
+    archive: Archive,
+    known: BTreeSet<PathBuf>,
+}
+
+impl Initramfs {
+    pub(super) fn directory(&mut self, path: &str) -> Result<()> {
+        let mut all: Vec<&Path> = Path::new(path).ancestors().collect();
+        all.pop(); // the root
+        for path in all.into_iter().rev() {
+            if self.known.insert(path.to_owned()) {
+                self.archive.add(path, DIRECTORY, &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// A file of this machine, at a place of its own.
+    pub(super) fn file(&mut self, at: &Path, from: &Path) -> Result<()> {
+        if let Some(folder) = at.parent().and_then(Path::to_str) {
+            self.directory(folder)?;
+        }
+        if self.known.insert(at.to_owned()) {
+            let unreadable = || format!("cannot read {}", from.display());
+            let content = fs::read(from).with_context(unreadable)?;
+            // Python compiles a module again when it is not as old as the compiled one says.
+            let time = fs::metadata(from).with_context(unreadable)?.mtime();
+            self.archive.add_as_old_as(at, PROGRAM, u32::try_from(time)?, &content)?;
+        }
+        Ok(())
+    }
+
+    /// A file of this machine at the place where it is here, with every link on the way to it.
+    pub(super) fn as_here(&mut self, path: &Path) -> Result<()> {
+        let mut at = PathBuf::from("/");
+        let mut parts = path.components();
+        while let Some(part) = parts.next() {
+            match part {
+                Component::Normal(name) => at.push(name),
+                Component::ParentDir => {
+                    at.pop();
+                    continue;
+                }
+                Component::RootDir | Component::CurDir | Component::Prefix(_) => continue,
+            }
+            let meta =
+                at.symlink_metadata().with_context(|| format!("cannot find {}", at.display()))?;
+            if meta.is_symlink() {
+                let to = fs::read_link(&at)?;
+                if self.known.insert(at.clone()) {
+                    self.archive.add(&at, LINK, to.as_os_str().as_bytes())?;
+                }
+                at.pop();
+                return self.as_here(&at.join(to).join(parts.as_path()));
+            }
+            if meta.is_file() {
+                return self.file(&at, &at);
+            }
+            if self.known.insert(at.clone()) {
+                self.archive.add(&at, DIRECTORY, &[])?;
+            }
+        }
+        bail!("{} is no file", path.display())
+    }
+
+    pub(super) fn write(self, file: &Path) -> Result<()> {
+        fs::write(file, self.archive.end()?)
+            .with_context(|| format!("cannot write {}", file.display()))
+    }
+}
 
 #[derive(Debug, Default)]
 struct Archive {
@@ -62,16 +97,29 @@ struct Archive {
 }
 
 impl Archive {
-    fn add(&mut self, name: &str, mode: u32, content: &[u8]) -> Result<()> {
-        self.entries += 1;
-        self.entry(self.entries, name, mode, content)
+    fn add(&mut self, path: &Path, mode: u32, content: &[u8]) -> Result<()> {
+        self.add_as_old_as(path, mode, 0, content)
     }
 
-    fn entry(&mut self, inode: u32, name: &str, mode: u32, content: &[u8]) -> Result<()> {
+    fn add_as_old_as(&mut self, path: &Path, mode: u32, time: u32, content: &[u8]) -> Result<()> {
+        let name = path.strip_prefix("/").unwrap_or(path).to_str();
+        let name = name.with_context(|| format!("{} is not UTF-8", path.display()))?;
+        self.entries += 1;
+        self.entry(self.entries, name, mode, time, content)
+    }
+
+    fn entry(
+        &mut self,
+        inode: u32,
+        name: &str,
+        mode: u32,
+        time: u32,
+        content: &[u8],
+    ) -> Result<()> {
         let size = u32::try_from(content.len())
             .with_context(|| format!("{name} is too large for the archive format"))?;
         let name_size = u32::try_from(name.len() + 1)?;
-        let (owner, time, links, device, checksum) = (0, 0, 1, 0, 0);
+        let (owner, links, device, checksum) = (0, 1, 0, 0);
         let fields = [
             inode, mode, owner, owner, links, time, size, device, device, device, device,
             name_size, checksum,
@@ -94,7 +142,7 @@ impl Archive {
     }
 
     fn end(mut self) -> Result<Vec<u8>> {
-        self.entry(0, "TRAILER!!!", 0, &[])?;
+        self.entry(0, "TRAILER!!!", 0, 0, &[])?;
         Ok(self.bytes)
     }
 }
@@ -106,8 +154,8 @@ mod tests {
     #[test]
     fn as_the_format_says() {
         let mut archive = Archive::default();
-        archive.add("a", DIRECTORY, &[]).unwrap();
-        archive.add("a/bc", PROGRAM, b"12345").unwrap();
+        archive.add(Path::new("/a"), DIRECTORY, &[]).unwrap();
+        archive.add(Path::new("/a/bc"), PROGRAM, b"12345").unwrap();
         let bytes = archive.end().unwrap();
         assert_eq!(bytes.len() % 4, 0);
         let text = String::from_utf8(bytes).unwrap();
@@ -127,5 +175,19 @@ mod tests {
         assert!(rest.starts_with(&file), "{rest}");
         assert!(rest[file.len()..].starts_with(concat!("12345\0\0\0", "070701")), "{rest}");
         assert!(text.contains("TRAILER!!!\0"));
+    }
+
+    #[test]
+    fn links_on_the_way_are_kept() {
+        let folder = tempfile::tempdir().unwrap();
+        let real = folder.path().join("real");
+        fs::create_dir(&real).unwrap();
+        fs::write(real.join("file"), "x").unwrap();
+        std::os::unix::fs::symlink("real", folder.path().join("link")).unwrap();
+        let mut initramfs = Initramfs::default();
+        initramfs.as_here(&folder.path().join("link/file")).unwrap();
+        let known = |path: &str| initramfs.known.contains(&folder.path().join(path));
+        assert!(known("link") && known("real") && known("real/file"), "{:?}", initramfs.known);
+        assert!(initramfs.as_here(&folder.path().join("none")).is_err());
     }
 }

@@ -14,8 +14,22 @@ use crate::{
     setup::{Apt, Stamp},
 };
 
-/// Debian's long-term kernels: the oldest one that is supported, and the one after it.
-const SERIES: [&str; 2] = ["6.1", "6.12"];
+/// A kernel that Debian's archive offers for this release.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Series {
+    pub(super) name: &'static str,
+    /// The end of its packages' names.
+    flavour: &'static str,
+}
+
+/// The oldest kernel that is supported, the one after it, and both with PREEMPT_RT. The plain ones, which
+/// are the cloud ones with more drivers, are not tried.
+pub(super) const SERIES: [Series; 4] = [
+    Series { name: "6.1", flavour: "cloud-amd64" },
+    Series { name: "6.12", flavour: "cloud-amd64" },
+    Series { name: "6.1-rt", flavour: "rt-amd64" },
+    Series { name: "6.12-rt", flavour: "rt-amd64" },
+];
 
 const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
     it_means: "what the virtual machines need cannot be had from Debian's packages",
@@ -26,7 +40,7 @@ const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
 /// What the user asks for.
 #[derive(Clone, Debug)]
 pub(super) enum Wanted {
-    Series(&'static str),
+    Series(Series),
     File(PathBuf),
 }
 
@@ -38,12 +52,15 @@ impl FromStr for Wanted {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
-        if let Some(series) = SERIES.into_iter().find(|series| *series == text) {
+        if let Some(series) = SERIES.into_iter().find(|series| series.name == text) {
             return Ok(Self::Series(series));
         }
         match std::path::absolute(text) {
             Ok(file) if file.is_file() => Ok(Self::File(file)),
-            _ => Err(format!("it is neither a file nor one of {}", SERIES.join(", "))),
+            _ => {
+                let names = SERIES.map(|series| series.name).join(", ");
+                Err(format!("it is neither a file nor one of {names}"))
+            }
         }
     }
 }
@@ -51,7 +68,7 @@ impl FromStr for Wanted {
 impl fmt::Display for Wanted {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Series(series) => f.write_str(series),
+            Self::Series(series) => f.write_str(series.name),
             Self::File(file) => file.display().fmt(f),
         }
     }
@@ -62,6 +79,8 @@ pub(super) struct Kernel {
     /// For messages and file names.
     pub(super) name: String,
     pub(super) image: PathBuf,
+    /// As `vm-init` takes them.
+    pub(super) profiles: String,
 }
 
 /// Unpacks packages below the tools folder. apt is asked only for what is not there: removing a
@@ -100,36 +119,34 @@ impl<'a> Downloads<'a> {
         found().ok_or_else(|| anyhow!("Debian's {package} lacks {}", things.join(" or ")))
     }
 
-    /// A shell and its usual programs in one static file.
-    pub(super) fn busybox(&mut self) -> Result<PathBuf> {
-        // Debian 13 has it below /usr.
-        self.package("busybox-static", &["bin/busybox", "usr/bin/busybox"])
-    }
-
     pub(super) fn kernel(&mut self, wanted: &Wanted) -> Result<Kernel> {
         match wanted {
             Wanted::File(file) => {
                 let name = file.file_name().map(|name| name.to_string_lossy().into_owned());
-                Ok(Kernel { name: name.unwrap_or_default(), image: file.clone() })
+                let name = name.unwrap_or_default();
+                Ok(Kernel { name, image: file.clone(), profiles: String::new() })
             }
-            Wanted::Series(series) => {
-                Ok(Kernel { name: (*series).to_owned(), image: self.debian_kernel(series)? })
-            }
+            Wanted::Series(series) => Ok(Kernel {
+                name: series.name.to_owned(),
+                image: self.debian_kernel(*series)?,
+                profiles: String::new(),
+            }),
         }
     }
 
-    fn debian_kernel(&mut self, series: &str) -> Result<PathBuf> {
-        let folder = self.layout.tools().join("kernels").join(series);
-        let (boot, stamp) = (folder.join("boot"), Stamp::new(folder.join(".stamp"), series));
+    fn debian_kernel(&mut self, series: Series) -> Result<PathBuf> {
+        let Series { name, flavour, .. } = series;
+        let folder = self.layout.tools().join("kernels").join(name);
+        let (boot, stamp) = (folder.join("boot"), Stamp::new(folder.join(".stamp"), name));
         if let Some(image) = image(&boot).filter(|image| stamp.is_current(image)) {
             return Ok(image);
         }
-        let pattern = format!("^linux-image-{}[.][^ ]*-cloud-amd64$", series.replace('.', "[.]"));
+        let version = name.split('-').next().unwrap_or(name).replace('.', "[.]");
+        let pattern = format!("^linux-image-{version}[.][0-9][^ -]*(-[0-9]+)?-{flavour}$");
         let apt = self.apt()?;
         let newest = apt.search(&pattern)?.into_iter().max_by_key(|name| numbers(name));
-        let newest = newest.ok_or_else(|| {
-            anyhow!("Debian's archives have no kernel {series}\n{IF_DEBIAN_FAILS}")
-        })?;
+        let newest = newest
+            .ok_or_else(|| anyhow!("Debian's archives have no kernel {name}\n{IF_DEBIAN_FAILS}"))?;
         apt.unpack(&[newest], &folder)?;
         for of_no_use in ["lib", "usr"].map(|name| folder.join(name)) {
             if of_no_use.exists() {
@@ -138,7 +155,7 @@ impl<'a> Downloads<'a> {
             }
         }
         stamp.write()?;
-        image(&boot).ok_or_else(|| anyhow!("the package of kernel {series} has no image in boot"))
+        image(&boot).ok_or_else(|| anyhow!("the package of kernel {name} has no image in boot"))
     }
 }
 
@@ -174,9 +191,9 @@ mod tests {
 
     #[test]
     fn a_kernel_is_a_series_or_a_file() {
-        assert!(matches!("6.1".parse(), Ok(Wanted::Series("6.1"))));
+        assert!(matches!("6.1".parse(), Ok(Wanted::Series(Series { name: "6.1", .. }))));
         assert!(matches!("Cargo.toml".parse(), Ok(Wanted::File(_))));
         let refused = Wanted::from_str("5.4").unwrap_err();
-        assert_eq!(refused, "it is neither a file nor one of 6.1, 6.12");
+        assert_eq!(refused, "it is neither a file nor one of 6.1, 6.12, 6.1-rt, 6.12-rt");
     }
 }

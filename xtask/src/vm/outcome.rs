@@ -1,18 +1,19 @@
 //! What a virtual machine said on its console.
 //!
-//! `vm-init` writes one line per check and a last line with their number:
+//! `vm-init` writes one line per test and a last line with their number:
 //!
 //! ```text
 //! vm-kernel 6.1.0-56-cloud-amd64
-//! vm-instructions exec 5910
-//! vm-check long-argv ok 204800 bytes
-//! vm-check script FAILED the record has no interpreter
-//! vm-check int80 skipped this kernel has no 32-bit system calls
+//! vm-check full::exec::script ok
+//! vm-check full::exec::memfd FAILED the tree differs
+//! vm-check full::connect::multipath skipped this kernel has no multipath
+//! vm-report full<TAB>hook<TAB>fork<TAB>raw tracepoint sched_process_fork<TAB>seen
+//! vm-profile full<TAB>71.3<TAB>as Debian has it
 //! vm-end 3
 //! ```
 //!
-//! Everything else is the kernel's or QEMU's. A machine that did not come to its last line, or
-//! whose lines are not as many as it says, has failed once more.
+//! Everything else is the kernel's, QEMU's or a test's. A machine that did not come to its last line,
+//! or whose lines are not as many as it says, has failed once more.
 
 use std::{fmt, time::Duration};
 
@@ -33,11 +34,30 @@ struct Check {
     detail: String,
 }
 
+/// A state of the machine in which tests ran.
+#[derive(Debug)]
+pub(super) struct Profile {
+    pub(super) name: String,
+    pub(super) what: String,
+    seconds: String,
+}
+
+impl Profile {
+    /// `NAME<TAB>SECONDS<TAB>WHAT`
+    fn of(line: &str) -> Option<Self> {
+        let mut fields = line.split('\t').map(str::to_owned);
+        let (name, seconds) = (fields.next()?, fields.next()?);
+        Some(Self { name, what: fields.next()?, seconds })
+    }
+}
+
 #[derive(Debug)]
 pub(super) struct Outcome {
-    name: String,
-    release: String,
-    instructions: Vec<String>,
+    pub(super) name: String,
+    pub(super) release: String,
+    /// Of each profile, what the tests report of the kernel.
+    pub(super) reports: Vec<(String, String)>,
+    pub(super) profiles: Vec<Profile>,
     checks: Vec<Check>,
     /// Why the checks are not all that there are.
     incomplete: Option<String>,
@@ -49,7 +69,8 @@ impl Outcome {
         let mut outcome = Self {
             name: name.to_owned(),
             release: "unknown release".to_owned(),
-            instructions: Vec::new(),
+            reports: Vec::new(),
+            profiles: Vec::new(),
             checks: Vec::new(),
             incomplete: None,
             took,
@@ -60,8 +81,10 @@ impl Outcome {
             let Some(line) = line.find("vm-").map(|at| &line[at..]) else { continue };
             if let Some(release) = line.strip_prefix("vm-kernel ") {
                 release.clone_into(&mut outcome.release);
-            } else if let Some(count) = line.strip_prefix("vm-instructions ") {
-                outcome.instructions.push(count.to_owned());
+            } else if let Some(report) = line.strip_prefix("vm-report ") {
+                outcome.reports.extend(pair(report));
+            } else if let Some(profile) = line.strip_prefix("vm-profile ") {
+                outcome.profiles.extend(Profile::of(profile));
             } else if let Some(check) = line.strip_prefix("vm-check ").and_then(check) {
                 outcome.checks.push(check);
             } else if let Some(count) = line.strip_prefix("vm-end ") {
@@ -83,8 +106,15 @@ impl Outcome {
     }
 
     pub(super) fn tally(&self) -> Tally {
+        self.tally_of("")
+    }
+
+    /// Of the tests in a profile; of all for an empty name.
+    pub(super) fn tally_of(&self, profile: &str) -> Tally {
+        let begin = profile.replace(' ', "-");
         let count = |result| {
             let checks = self.checks.iter().filter(|check| check.result == result);
+            let checks = checks.filter(|check| check.name.starts_with(&begin));
             u64::try_from(checks.count()).unwrap_or(u64::MAX)
         };
         Tally {
@@ -93,6 +123,11 @@ impl Outcome {
             skipped: count(Result::Skipped),
         }
     }
+}
+
+/// Two values with a tab between them.
+fn pair(line: &str) -> Option<(String, String)> {
+    line.split_once('\t').map(|(first, rest)| (first.to_owned(), rest.to_owned()))
 }
 
 /// `NAME ok|FAILED|skipped DETAIL`
@@ -122,10 +157,9 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { name, release, .. } = self;
         writeln!(f, "kernel {name} ({release})")?;
-        writeln!(f, "  instructions verified: {}", self.instructions.join(", "))?;
         for Check { name, result, detail } in &self.checks {
             match result {
-                Result::Passed => writeln!(f, "  ok      {name}: {detail}")?,
+                Result::Passed => writeln!(f, "  ok      {name}")?,
                 Result::Failed => writeln!(f, "  FAILED  {name}: {detail}")?,
                 // At the start of its line, as every skipped test of this project is shown.
                 Result::Skipped => writeln!(f, "skipped: {name} on kernel {release}: {detail}")?,
@@ -133,6 +167,9 @@ impl fmt::Display for Outcome {
         }
         if let Some(incomplete) = &self.incomplete {
             writeln!(f, "  FAILED  {incomplete}")?;
+        }
+        for Profile { name, seconds, .. } in &self.profiles {
+            writeln!(f, "  {name}: {seconds} s")?;
         }
         writeln!(f, "kernel {name}: {} in {:.1} s", self.tally(), self.took.as_secs_f64())
     }
@@ -151,16 +188,16 @@ mod tests {
     #[test]
     fn every_line_counts() {
         let text = check(
-            "\x1bc\x1b[?7l\x1b[2Jvm-kernel 6.1.0\r\nvm-instructions exec 5910\r\n\
-             [   5.1] noise\r\nvm-check a ok as it should\r\nvm-check b FAILED no\r\n\
-             vm-check c skipped none here\r\nvm-end 3\r\n",
+            "\x1bc\x1b[?7l\x1b[2Jvm-kernel 6.1.0\r\n[   5.1] noise\r\nvm-check full::a ok\r\n\
+             vm-check full::b FAILED no\r\nvm-check full::c skipped none here\r\n\
+             vm-report full\thook\tfork\tby\tseen\r\nvm-profile full\t6.5\tas it is\r\nvm-end 3\r\n",
             Ending::PoweredOff,
             "1 passed, 1 failed, 1 skipped",
         );
         assert_eq!(
             text,
-            "kernel 6.1 (6.1.0)\n  instructions verified: exec 5910\n  ok      a: as it should\n  \
-             FAILED  b: no\nskipped: c on kernel 6.1.0: none here\n\
+            "kernel 6.1 (6.1.0)\n  ok      full::a\n  FAILED  full::b: no\n\
+             skipped: full::c on kernel 6.1.0: none here\n  full: 6.5 s\n\
              kernel 6.1: 1 passed, 1 failed, 1 skipped in 7.0 s\n"
         );
     }

@@ -30,7 +30,7 @@ const MACHINE: [&str; 11] = [
     "-smp",
     "2",
     "-m",
-    "768M",
+    "1280M",
     "-nographic",
     "-no-reboot",
     "-nic",
@@ -82,7 +82,9 @@ impl Qemu {
             }
         }
         qemu.args(MACHINE).arg("none").arg("-kernel").arg(&kernel.image);
-        qemu.arg("-initrd").arg(initramfs).args(["-append", KERNEL_COMMAND_LINE]);
+        // What the kernel does not know it hands to process 1, in its environment.
+        let line = format!("{KERNEL_COMMAND_LINE} profiles={}", kernel.profiles);
+        qemu.arg("-initrd").arg(initramfs).args(["-append", &line]);
         qemu
     }
 

@@ -99,8 +99,11 @@ impl Deployed<'_> {
         let mut bundle = runc.bundle(name)?;
         let Image { entrypoint } = image(&bundle.root())?;
         let variables = self.variables()?;
-        let mut words = entrypoint;
-        for word in self.container["args"].as_array().context("args")? {
+        let list = |field: &str| self.container[field].as_array().into_iter().flatten();
+        let command = list("command").map(|word| word.as_str().map(str::to_owned));
+        let command: Vec<String> = command.collect::<Option<_>>().context("command")?;
+        let mut words = if command.is_empty() { entrypoint } else { command };
+        for word in list("args") {
             let mut word = word.as_str().context("a word")?.to_owned();
             for (name, value) in &variables {
                 word = word.replace(&format!("$({name})"), value);
@@ -109,6 +112,9 @@ impl Deployed<'_> {
         }
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         bundle.arguments(&words);
+        if let Some(all) = bundle.spec["process"]["env"].as_array_mut() {
+            all.extend(variables.iter().map(|(name, value)| json!(format!("{name}={value}"))));
+        }
         match pod {
             Some(pid) => bundle.share(pid),
             None => bundle.namespace("pid", None),
@@ -126,9 +132,13 @@ impl Deployed<'_> {
         let variables = self.container["env"].as_array().into_iter().flatten();
         variables
             .map(|variable| {
+                let name = field(variable, "name")?.to_owned();
+                if let Some(value) = variable["value"].as_str() {
+                    return Ok((name, value.to_owned()));
+                }
                 let path = &variable["valueFrom"]["fieldRef"]["fieldPath"];
                 ensure!(*path == json!("metadata.uid"), "this test does not know {variable}");
-                Ok((field(variable, "name")?.to_owned(), self.uid.to_owned()))
+                Ok((name, self.uid.to_owned()))
             })
             .collect()
     }

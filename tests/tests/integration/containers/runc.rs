@@ -185,17 +185,16 @@ impl Drop for Container<'_> {
         let mut process = self.process.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         let _ = process.kill();
         let _ = process.wait();
-        // runc removes the cgroups of containers and leaves those above.
+        // runc removes the cgroups of containers and leaves those above. Others' are below those too, and one
+        // in which nobody is at the moment can be a tracer's.
         let path = self.bundle.spec["linux"]["cgroupsPath"].as_str().unwrap_or_default();
-        let above = Path::new(path.trim_start_matches('/')).components().next();
-        let above = above.filter(|above| above.as_os_str() != &*self.id);
+        let path = Path::new(path.trim_start_matches('/'));
+        let above = || path.ancestors().skip(1).filter(|above| !above.as_os_str().is_empty());
         let mounts = fs::read_to_string("/proc/self/mounts").unwrap_or_default();
         for mount in mounts.lines() {
             let mut fields = mount.split(' ').skip(1);
-            if let (Some(point), Some("cgroup" | "cgroup2"), Some(above)) =
-                (fields.next(), fields.next(), above)
-            {
-                remove_cgroups(&Path::new(point).join(above));
+            if let (Some(point), Some("cgroup" | "cgroup2")) = (fields.next(), fields.next()) {
+                above().for_each(|above| drop(fs::remove_dir(Path::new(point).join(above))));
             }
         }
     }

@@ -11,7 +11,9 @@ pub(crate) use compare::same_lines;
 pub(crate) use network::{Network, Peer, in_private_network};
 pub(crate) use run::Run;
 pub(crate) use scratch::Scratch;
-pub(crate) use tracer::{Output, Tracer, tracer_program, wait_for};
+pub(crate) use tracer::{Output, Tracer, child_of, tracer_program, wait_for};
+
+use std::process::{Child, Command};
 
 use anyhow::Context as _;
 pub(crate) use tracer_tests::{Skip, fixtures, on_path, program, skip};
@@ -24,5 +26,23 @@ pub(crate) fn repeats(usually: u64) -> anyhow::Result<u64> {
     match std::env::var("TRACER_TEST_REPEAT") {
         Ok(text) => text.parse().context("TRACER_TEST_REPEAT is not a number"),
         Err(_) => Ok(usually),
+    }
+}
+
+/// A process that ends with its owner.
+#[derive(Debug)]
+pub(crate) struct Ended(pub(crate) Child);
+
+impl Ended {
+    pub(crate) fn start(command: &mut Command) -> anyhow::Result<Ended> {
+        Ok(Ended(command.spawn().with_context(|| format!("cannot start {command:?}"))?))
+    }
+}
+
+impl Drop for Ended {
+    fn drop(&mut self) {
+        // It may have ended already.
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }

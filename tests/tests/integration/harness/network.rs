@@ -4,12 +4,12 @@ use std::{
     fs,
     io::{Read as _, Write as _},
     net::{SocketAddr, TcpListener},
-    os::fd::AsRawFd as _,
     thread,
 };
 
 use anyhow::{Context as _, Result, anyhow};
 use rustix::thread::UnshareFlags;
+use tracer_tests::network::bring_up_loopback;
 
 /// A proof of being on the thread that [`in_private_network`] made.
 #[derive(Debug)]
@@ -74,21 +74,4 @@ impl Peer {
             }
         });
     }
-}
-
-fn bring_up_loopback() -> Result<()> {
-    let socket = std::net::UdpSocket::bind(("0.0.0.0", 0))?;
-    // SAFETY: ifreq is plain data, for which all zeroes is a value.
-    let mut request: libc::ifreq = unsafe { std::mem::zeroed() };
-    for (to, from) in request.ifr_name.iter_mut().zip(c"lo".to_bytes_with_nul()) {
-        *to = from.cast_signed();
-    }
-    // IFF_UP is 1 in every ABI, so it fits the field.
-    request.ifr_ifru.ifru_flags = libc::IFF_UP as libc::c_short;
-    // SAFETY: SIOCSIFFLAGS reads one ifreq, which outlives the call.
-    let status = unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS, &raw const request) };
-    if status != 0 {
-        return Err(std::io::Error::last_os_error()).context("cannot bring up loopback");
-    }
-    Ok(())
 }

@@ -130,6 +130,15 @@ impl Run {
         ensure!(self.story.alive.is_empty(), "{:?} did not end", self.story.alive);
         ensure!(self.story.orphans == 0, "{} events of unknown processes", self.story.orphans);
         ensure!(end.faults.is_empty() && end.damaged_records == 0, "{end:?}");
+        self.nothing_unread()
+    }
+
+    /// No probe failed to read something. In a record of a file's content, `unread` is the reason why
+    /// tracer did not read the file, which may be gone by then.
+    fn nothing_unread(&self) -> Result<&Self> {
+        let text = std::fs::read_to_string(&self.recording)?;
+        let unread = text.lines().find(|line| line.contains("\"unread\":["));
+        ensure!(unread.is_none(), "{unread:?}");
         Ok(self)
     }
 

@@ -12,7 +12,7 @@ use std::{
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use tracer_tests::scratch::MARK;
+use tracer_tests::{scratch::MARK, vm};
 
 use super::{Run, Scratch};
 
@@ -24,6 +24,15 @@ pub(crate) fn tracer_program() -> PathBuf {
         || Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/release/tracer"),
         PathBuf::from,
     )
+}
+
+/// A process of tracer's own, by its name.
+pub(crate) fn child_of(tracer: u32, name: &str) -> Option<u32> {
+    let children = fs::read_to_string(format!("/proc/{tracer}/task/{tracer}/children")).ok()?;
+    let has_it = |pid: &u32| {
+        fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|found| found.trim() == name)
+    };
+    children.split_whitespace().filter_map(|pid| pid.parse().ok()).find(has_it)
 }
 
 /// A call of tracer, in the making.
@@ -58,6 +67,7 @@ impl<'a> Tracer<'a> {
     ) -> Tracer<'a> {
         let mut tracer = Self::new(scratch, &["run"]);
         tracer.traced = command.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        tracer.options.extend(vm::tracer_options().into_iter().map(OsString::from));
         tracer
     }
 
@@ -116,7 +126,7 @@ impl<'a> Tracer<'a> {
         let [out, err] = ["out", "err"].map(|name| folder.path().join(name));
         self.command.stdout(File::create(&out)?).stderr(File::create(&err)?);
         let mut child = self.spawn_as_it_is()?;
-        let Some(status) = wait_until(&mut child, Instant::now() + LONGEST)? else {
+        let Some(status) = wait_until(&mut child, Instant::now() + vm::patience(LONGEST))? else {
             let _ = child.kill();
             let _ = child.wait();
             self.scratch.sweep();
@@ -170,7 +180,7 @@ fn wait_until(child: &mut Child, deadline: Instant) -> Result<Option<ExitStatus>
 
 /// Waits for a child that is known to end; one that does not is killed.
 pub(crate) fn wait_for(child: &mut Child) -> Result<ExitStatus> {
-    if let Some(status) = wait_until(child, Instant::now() + LONGEST)? {
+    if let Some(status) = wait_until(child, Instant::now() + vm::patience(LONGEST))? {
         return Ok(status);
     }
     child.kill()?;

@@ -15,14 +15,19 @@ pub struct Call {
     pub t_ns: u64,
     pub process: ProcessKey,
     /// `process` answered the request. Otherwise it made it.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub served: bool,
+    /// Reading began in the middle of the session, which left a `call-gap`, and went on at a call. That this
+    /// is one is inferred: from its first line, at the beginning of what one end said after the other,
+    /// and from that of the answer.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub joined: bool,
     pub method: String,
     /// Without the values of secrets, in whose place stands `REDACTED`. The authority is that of the
     /// request; without one, the server name of the TLS handshake; without that, `unknown`.
     pub url: String,
     /// `url` is the beginning only.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub url_cut: bool,
     /// `1.0`, `1.1` or `2`.
     pub http_version: String,
@@ -66,7 +71,7 @@ pub struct Call {
     /// Names the TLS session, or without TLS the socket, within the process.
     pub session: u64,
     /// There was no TLS.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
     /// HTTP/2's number of the stream.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -107,17 +112,21 @@ pub enum CallOutcome {
     Partial { why: String },
 }
 
-/// From here on a TLS session of `process` was not read, so calls over it may be missing. Once per
-/// session.
+/// Up to then a TLS session of `process` was not read, or from then on it is not, so calls over it may be
+/// missing. Calls that are read behind it all the same are `joined`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct CallGap {
     pub t_ns: u64,
     pub process: ProcessKey,
-    /// As in [`Call`].
+    /// As in [`Call`]; 0 where there is an `inode`.
     pub session: u64,
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    /// What is not read are calls without TLS.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub plaintext: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub connection: Option<CallConnection>,
+    /// Of a connection that was open before tracer came: that of its [`FoundSocket`](super::FoundSocket).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inode: Option<u64>,
     pub why: String,
 }

@@ -5,6 +5,7 @@ use std::{fmt, net::SocketAddr};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::CallGap;
 use crate::model::{Bytes, ProcessKey};
 
 /// What ran already was joined; nothing was started.
@@ -69,16 +70,20 @@ pub struct FoundSocket {
     pub t_ns: u64,
     pub process: ProcessKey,
     pub inode: u64,
-    /// Absent when no table of its network namespace has it: raw, packet and netlink sockets, and
-    /// those of other namespaces.
+    /// Absent for others than these, or where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub protocol: Option<SocketProtocol>,
+    /// Where `protocol` is absent: what the kernel calls it, in lower case, as `raw`, `ping`, `packet` and
+    /// `netlink` (the attribute `system.sockprotoname` of a socket).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kind: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub local: Option<SocketAddr>,
-    /// Absent for sockets that are connected to nobody.
+    /// Absent for sockets that are connected to nobody, and those of other network namespaces.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub remote: Option<SocketAddr>,
-    /// Of a TCP socket, as the kernel calls it.
+    /// Of a TCP socket, as the kernel calls it. Absent when the table of the process's network namespace
+    /// does not have it: neither bound nor connected, or of another namespace.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,
     /// Of a unix socket that has one; an abstract name begins with `@`.
@@ -86,14 +91,48 @@ pub struct FoundSocket {
     pub path: Option<Bytes>,
 }
 
+/// What goes over such a socket ends in the kernel.
+const NETLINK: &str = "netlink";
+
 impl FoundSocket {
     /// Whether what goes over it can reach another machine, or whether that cannot be told.
     pub fn leads_away(&self) -> bool {
         match self.protocol {
             Some(SocketProtocol::Unix) => false,
-            Some(SocketProtocol::Tcp) => self.remote.is_some(),
-            Some(SocketProtocol::Udp) | None => true,
+            Some(SocketProtocol::Tcp) => self.remote.is_some() || self.state.is_none(),
+            Some(SocketProtocol::Udp) => true,
+            None => self.kind.as_deref() != Some(NETLINK),
         }
+    }
+
+    /// What it is, for messages.
+    pub fn words(&self) -> &str {
+        match self.protocol {
+            Some(protocol) => protocol.name(),
+            None => self.kind.as_deref().unwrap_or("a socket of an unknown kind"),
+        }
+    }
+
+    /// Where calls are read: what is not, if it is a connection, or may be one. Whether it has TLS is not
+    /// known, because its first bytes were not seen.
+    pub fn call_gap(&self) -> Option<CallGap> {
+        const OPEN: &str = "it was open before tracer came: calls over it without TLS are not read";
+        const UNKNOWN: &str = "it was open before tracer came, and what it is is not known: if it is a \
+                               connection, calls over it without TLS are not read";
+        let why = match self.protocol {
+            Some(SocketProtocol::Tcp) if self.remote.is_some() => OPEN,
+            None => UNKNOWN,
+            Some(SocketProtocol::Tcp | SocketProtocol::Udp | SocketProtocol::Unix) => return None,
+        };
+        Some(CallGap {
+            t_ns: self.t_ns,
+            process: self.process,
+            session: 0,
+            plaintext: true,
+            connection: None,
+            inode: Some(self.inode),
+            why: why.into(),
+        })
     }
 }
 

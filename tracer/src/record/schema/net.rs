@@ -123,6 +123,16 @@ pub struct OddSocket {
     pub protocol: u16,
 }
 
+/// `IPPROTO_MPTCP`
+const MULTIPATH: u16 = 262;
+
+impl OddSocket {
+    pub fn is_multipath(&self) -> bool {
+        // Numbers of protocols are the internet's; other families count theirs from zero, by the dozen.
+        self.protocol == MULTIPATH
+    }
+}
+
 /// `process` sent something over a TCP or UDP socket (or another of the internet protocols) that was
 /// made outside the command's cgroup: inherited, received from another process, or made by a process
 /// that had left it. What goes over it is not seen. Once per process, socket and destination.
@@ -146,8 +156,11 @@ impl ForeignSend {
     /// Whether all that is sent goes to the destination.
     pub fn is_stream(&self) -> bool {
         const TCP: u16 = 6;
-        const MPTCP: u16 = 262;
-        matches!(self.protocol, TCP | MPTCP)
+        self.protocol == TCP
+    }
+
+    pub fn is_multipath(&self) -> bool {
+        self.protocol == MULTIPATH
     }
 }
 
@@ -171,7 +184,7 @@ pub struct Dns {
     pub cookie: u64,
     pub server: Option<Endpoint>,
     /// Over TCP instead of UDP.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub tcp: bool,
     pub message: DnsMessage,
 }
@@ -195,7 +208,7 @@ pub enum DnsMessage {
         code: String,
         records: Vec<DnsRecord>,
         /// The server said that there is more, or tracer kept only the beginning.
-        #[serde(default, skip_serializing_if = "super::is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         truncated: bool,
     },
     /// Bytes on port 53 that are no DNS message.
@@ -237,12 +250,12 @@ pub enum FirstBytes {
         #[serde(default, skip_serializing_if = "Vec::is_empty")]
         alpn: Vec<String>,
         /// It has an Encrypted ClientHello, so `sni` may be a public name that stands for another.
-        #[serde(default, skip_serializing_if = "super::is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         encrypted_hello: bool,
         /// Hexadecimal; names the connection to whoever reads its plaintext elsewhere.
         client_random: String,
         /// In a QUIC Initial packet.
-        #[serde(default, skip_serializing_if = "super::is_false")]
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         quic: bool,
     },
     /// An HTTP/1 request head.
@@ -267,7 +280,7 @@ pub struct Resolved {
     pub addresses: Vec<IpAddr>,
     /// There were more addresses, or `name` is only the beginning of the name, and then there are
     /// none.
-    #[serde(default, skip_serializing_if = "super::is_false")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub truncated: bool,
     /// `getaddrinfo`'s own error number; absent when it succeeded.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -14,6 +14,10 @@ pub struct TlsLibrary {
     pub process: ProcessKey,
     pub path: Bytes,
     pub file: FileId,
+    /// It executed the file. Otherwise it has mapped it, as programs do with what their libraries need, whether
+    /// or not they call it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub executed: bool,
     pub reading: TlsReading,
 }
 
@@ -25,7 +29,7 @@ pub enum TlsReading {
     Complete,
     /// It is watched from then on; calls before that may have been missed.
     From { t_ns: u64 },
-    /// Nothing: tracer cannot read this library. Its name.
+    /// Nothing: tracer cannot read this library, so what goes through it is not seen. Its name.
     Unreadable { library: String },
     /// Nothing, although it could be read, or nobody could look.
     Failed { why: String },

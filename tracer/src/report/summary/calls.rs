@@ -24,6 +24,8 @@ pub struct CallSummary {
     pub at_ns: u64,
     /// The process answered it.
     pub served: bool,
+    /// Reading began in the middle of its session: that this is a call is inferred from its form.
+    pub joined: bool,
     pub method: String,
     pub url: String,
     pub http_version: String,
@@ -96,7 +98,8 @@ impl CallSummary {
             CallOutcome::Aborted { why } => Some(format!("aborted: {why}")),
             CallOutcome::Partial { why } => Some(format!("partial: {why}")),
         };
-        status.into_iter().chain(became).collect::<Vec<_>>().join(", ")
+        let joined = self.joined.then(|| "joined midway".to_owned());
+        status.into_iter().chain(became).chain(joined).collect::<Vec<_>>().join(", ")
     }
 
     /// How it proves who makes it.
@@ -139,6 +142,7 @@ impl Builder<'_> {
             connection_by: joined.filter(|_| place.is_some()).map(|joined| joined.by),
             at_ns: self.at(call.t_ns),
             served: call.served,
+            joined: call.joined,
             method: shown(&call.method),
             url: shown(&call.url),
             http_version: shown(&call.http_version),

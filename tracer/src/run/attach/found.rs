@@ -13,14 +13,15 @@ use std::{
 
 use procfs::{
     ProcError,
-    process::{FDTarget, Process},
+    process::{FDTarget, MMPermissions, MMapPath, Process},
 };
 
 use super::search::Look;
 use crate::{
-    model::{Bytes, FileVersion},
+    model::{Bytes, Device, FileId, FileVersion},
     probe::Identifier,
     record::schema::{Argv, Credentials, Exec, ExecutedFile, FoundSocket, SocketProtocol},
+    run::tls::FoundCode,
 };
 
 /// What stands behind the path of a file that has no name any more.
@@ -80,6 +81,29 @@ pub(super) fn image(look: &Look, t_ns: u64, identifier: &Identifier) -> Image {
     };
     let content = file.map(|(file, _)| (file.version(), link));
     Image { exec, content }
+}
+
+/// Files that the process has mapped as code now.
+pub(super) fn code(look: &Look, t_ns: u64, program: Option<FileId>) -> Vec<FoundCode> {
+    // One that has ended has mapped nothing.
+    let maps = i32::try_from(look.pid).ok().and_then(|pid| Process::new(pid).ok()?.maps().ok());
+    let mut seen = BTreeSet::new();
+    let code = maps.into_iter().flatten().filter_map(|map| {
+        let MMapPath::Path(path) = &map.pathname else { return None };
+        let (major, minor) = (u32::try_from(map.dev.0).ok()?, u32::try_from(map.dev.1).ok()?);
+        let id = FileId { device: Device::new(major, minor), inode: map.inode };
+        let is_new = map.perms.contains(MMPermissions::EXECUTE) && seen.insert(id);
+        is_new.then(|| FoundCode {
+            process: look.key(),
+            pid: look.pid,
+            t_ns,
+            id,
+            path: plain(path).into(),
+            is_deleted: path.as_os_str().as_bytes().ends_with(DELETED),
+            is_program: Some(id) == program,
+        })
+    });
+    code.collect()
 }
 
 /// A path that the kernel marks as deleted, without that mark.
@@ -156,12 +180,12 @@ impl Sockets {
         };
         let pid = i32::try_from(look.pid).map_err(|error| error.to_string())?;
         let process = Process::new(pid).map_err(about)?;
-        let mut inodes = BTreeSet::new();
+        let mut inodes = BTreeMap::new();
         for descriptor in process.fd().map_err(about)? {
             // A descriptor that was closed meanwhile.
             let Ok(descriptor) = descriptor else { continue };
             if let FDTarget::Socket(inode) = descriptor.target {
-                inodes.insert(inode);
+                inodes.entry(inode).or_insert(descriptor.fd);
             }
         }
         if inodes.is_empty() {
@@ -173,13 +197,18 @@ impl Sockets {
             Entry::Occupied(known) => known.into_mut(),
             Entry::Vacant(new) => new.insert(table(&process).map_err(about)?),
         };
-        let socket = |inode: u64| {
+        let socket = |(inode, descriptor): (u64, i32)| {
             let known = table.get(&inode).cloned();
+            let (protocol, kind) = match &known {
+                Some(known) => (Some(known.protocol), None),
+                None => kind(look.pid, descriptor),
+            };
             FoundSocket {
                 t_ns,
                 process: look.key(),
                 inode,
-                protocol: known.as_ref().map(|known| known.protocol),
+                protocol,
+                kind,
                 local: known.as_ref().and_then(|known| known.local),
                 remote: known.as_ref().and_then(|known| known.remote),
                 state: known.as_ref().and_then(|known| known.state.clone()),
@@ -187,6 +216,26 @@ impl Sockets {
             }
         };
         Ok(inodes.into_iter().map(socket).collect())
+    }
+}
+
+/// What the kernel calls a socket that no table has: one that is neither bound nor connected, of a protocol
+/// without a table, or of another namespace. It is asked by the descriptor, so a socket that took the number
+/// meanwhile answers for the one before; both are the process's.
+fn kind(pid: u32, descriptor: i32) -> (Option<SocketProtocol>, Option<String>) {
+    // Longer than any name of a protocol (32 bytes, struct proto).
+    let mut name = [0; 64];
+    let path = format!("/proc/{pid}/fd/{descriptor}");
+    let Ok(len) = rustix::fs::getxattr(path, "system.sockprotoname", &mut name) else {
+        return (None, None);
+    };
+    let name = name[..len].split(|byte| *byte == 0).next().unwrap_or_default();
+    let name = String::from_utf8_lossy(name).to_ascii_lowercase();
+    match name.strip_suffix("v6").unwrap_or(&name) {
+        "tcp" => (Some(SocketProtocol::Tcp), None),
+        "udp" => (Some(SocketProtocol::Udp), None),
+        "unix" | "unix-stream" => (Some(SocketProtocol::Unix), None),
+        other => (None, Some(other.to_owned())),
     }
 }
 
@@ -250,6 +299,22 @@ mod tests {
         check(b"node\0\0", &["node", ""]);
         // A process that overwrote its argv, as servers do.
         check(b"server: idle", &["server: idle"]);
+    }
+
+    #[test]
+    fn sockets_that_no_table_has_are_told_by_the_kernel() {
+        use rustix::net::{AddressFamily, SocketType, socket};
+        let of = |family, kind_of| {
+            let socket = socket(family, kind_of, None).unwrap();
+            kind(std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&socket))
+        };
+        let udp = (Some(SocketProtocol::Udp), None);
+        assert_eq!(of(AddressFamily::INET, SocketType::DGRAM), udp);
+        assert_eq!(of(AddressFamily::INET6, SocketType::DGRAM), udp);
+        assert_eq!(of(AddressFamily::INET, SocketType::STREAM), (Some(SocketProtocol::Tcp), None));
+        assert_eq!(of(AddressFamily::UNIX, SocketType::STREAM), (Some(SocketProtocol::Unix), None));
+        assert_eq!(of(AddressFamily::NETLINK, SocketType::RAW), (None, Some("netlink".into())));
+        assert_eq!(kind(std::process::id(), 1_000_000), (None, None));
     }
 
     #[test]

@@ -23,17 +23,23 @@ use self::{
     target::{Place, SharedCgroup},
 };
 use super::{
-    Settings,
-    engine::{Finished, RunError, Session, boottime_ns, check_capabilities, prepare},
+    Settings, capabilities,
+    clock::boottime_ns,
+    engine::{Finished, RunError, check_capabilities, prepare},
+    live::Session,
     sandbox,
     signals::Signals,
+    tls::FoundCode,
     user::CallingUser,
 };
 use crate::{
     probe::{Finder, Loaded, PidFd},
     record::{
         Record,
-        schema::{Attachment, CanaryPhase, CommandCgroup, CommandStatus, Snapshot, Witness},
+        schema::{
+            Attachment, CallGap, CanaryPhase, CommandCgroup, CommandStatus, ExecutedFile,
+            FoundSocket, Snapshot, Witness,
+        },
     },
 };
 
@@ -49,18 +55,28 @@ pub struct Join {
 
 /// Why the kernel's counter of execs is not there.
 const NO_WITNESS: &str = "a process that runs already inherits no counter of execs";
+const TLS_SENSOR: &str = "tls";
+/// There is no command.
+const COMMANDS_CGROUP: &str = "the command's cgroup";
+const JOINED_CGROUP: &str = "the cgroup that was joined";
+/// What follows from that.
+const LATER_LIBRARIES: &str = "libraries that a process maps after it was found, unless the system's \
+                               folders have them; what was sent over a connection before tracer came";
 /// Why mappings are not watched.
 const NO_MAPS: &str = "a process that runs already inherits no watch of what it maps";
 
 /// Traces what runs until it has ended, the time is over or a signal comes.
 pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
-    check_capabilities(&settings, false, true)?;
+    check_capabilities(&settings, false, false, true)?;
     let broker = settings.broker.clone();
     let Place { to, members, cgroup, follow, for_ever, doubt } = join.target.find()?;
     settings.probes.find = true;
     settings.probes.follow_cgroup = follow;
     let signals = Signals::block()?;
     let cgroup = SharedCgroup::make(cgroup, &broker);
+    if let Err(why) = &cgroup {
+        eprintln!("tracer: {}", capabilities::without_cgroup(why));
+    }
     let programs_at = cgroup.as_ref().map_err(Clone::clone).and_then(SharedCgroup::target);
     let follows = follow && programs_at.is_ok();
     let mut loaded = Loaded::new(&settings.probes, programs_at)?;
@@ -75,7 +91,13 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     let mut prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |start| {
         start.attached = Some(Attachment { to, from_arming: join.from_arming });
         start.armed_before_first_instruction = false;
+        for sensor in &mut start.sensors {
+            sensor.cannot_see = sensor.cannot_see.replace(COMMANDS_CGROUP, JOINED_CGROUP);
+        }
         // They are tracer's.
+        for sensor in start.sensors.iter_mut().filter(|sensor| sensor.sensor == TLS_SENSOR) {
+            sensor.cannot_see = format!("{}; {LATER_LIBRARIES}", sensor.cannot_see);
+        }
         start.inherited_sockets.clear();
         start.inherited_network_sockets.clear();
     })?;
@@ -84,9 +106,7 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     }
     let mut session = Session::new(prepared, signals, broker)?;
     // From here on packets of others can be read; processes are to be looked at still.
-    if !session.collector.kept.sends() {
-        sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
-    }
+    sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
     session.canary(CanaryPhase::Start, &enroll_canary).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
@@ -94,8 +114,10 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     searched.doubts.extend(doubt.or_else(|| {
         (follow && !follows).then(|| "who joins the cgroup later is not followed".to_owned())
     }));
-    describe(&mut session, &mut finder, searched)?;
+    let code = describe(&mut session, &mut finder, searched, settings.probes.http)?;
     session.confine()?;
+    // Now: what is in those files was written by others.
+    session.found_code(code)?;
     session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
@@ -105,8 +127,14 @@ pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunE
     Ok(session.finish(end, &settings.policies, status, None))
 }
 
-/// Records who was found.
-fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> io::Result<()> {
+/// Records who was found. Returns what they have mapped as code, if that is of interest.
+fn describe(
+    session: &mut Session,
+    finder: &mut Finder,
+    searched: Searched,
+    reads_calls: bool,
+) -> io::Result<Vec<FoundCode>> {
+    let mut code = Vec::new();
     let Searched { enrolled, born, rounds, mut doubts } = searched;
     let mut sockets = Sockets::default();
     let processes = (enrolled.len() + born.len()) as u64;
@@ -116,13 +144,21 @@ fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> i
         let open = sockets.of(look, t_ns);
         // What has ended meanwhile is in the recording with its end, and nothing else of it is known.
         let Some(image) = image else { continue };
+        if reads_calls {
+            code.extend(found::code(look, t_ns, image.exec.file.as_ref().map(ExecutedFile::id)));
+        }
         let mut records = Vec::new();
         if let Some((version, path)) = image.content {
             session.collector.read_content(version, path);
         }
         records.push(Record::Exec(Box::new(image.exec)));
         match open {
-            Ok(open) => records.extend(open.into_iter().map(Record::FoundSocket)),
+            Ok(open) => {
+                let gaps = open.iter().filter(|_| reads_calls).filter_map(FoundSocket::call_gap);
+                let gaps: Vec<CallGap> = gaps.collect();
+                records.extend(open.into_iter().map(Record::FoundSocket));
+                records.extend(gaps.into_iter().map(Record::CallGap));
+            }
             Err(why) if is_alive(finder, look)? => doubts.push(why),
             Err(_ended) => {}
         }
@@ -133,7 +169,7 @@ fn describe(session: &mut Session, finder: &mut Finder, searched: Searched) -> i
     session.collector.found.clear();
     let snapshot = Snapshot { t_ns: boottime_ns()?, processes, rounds, doubts };
     session.collector.add(Record::Snapshot(snapshot));
-    Ok(())
+    Ok(code)
 }
 
 fn is_alive(finder: &Finder, look: &Look) -> io::Result<bool> {

@@ -118,8 +118,13 @@ impl Search<'_> {
                 .copied()
                 .collect();
             new.sort_by_key(Look::key_by_birth);
+            let is_new = !new.is_empty();
+            // Before whoever was born meanwhile: the recording is to have parents first.
+            for look in new {
+                self.enrol(look)?;
+            }
             let missed = self.missed(&births, &looks)?;
-            if new.is_empty() && !missed {
+            if !is_new && !missed {
                 self.family.doubt(&looks, noted_since_ns, &mut self.searched.doubts);
                 let known: BTreeSet<ProcessKey> =
                     self.searched.enrolled.iter().map(Look::key).collect();
@@ -132,9 +137,6 @@ impl Search<'_> {
                 let doubt = "processes were still found when tracer stopped looking for them";
                 self.searched.doubts.push(doubt.into());
                 return Ok(());
-            }
-            for look in new {
-                self.enrol(look)?;
             }
         }
     }

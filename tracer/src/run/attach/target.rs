@@ -6,6 +6,8 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use procfs::process::{Process, StatFlags};
+
 use super::{
     super::{
         broker::Broker,
@@ -44,6 +46,10 @@ pub enum TargetError {
     NoCgroup { path: String, why: String },
     #[error("there is no process {0} in tracer's pid namespace; nothing was traced")]
     NoProcess(u32),
+    #[error("{0} is a thread of process {1}, not a process; nothing was traced. Give --pid {1}")]
+    Thread(u32, i32),
+    #[error("process {0} is a thread of the kernel, which runs no programs; nothing was traced")]
+    OfTheKernel(u32),
     #[error("{0}")]
     Proc(String),
 }
@@ -68,9 +74,7 @@ impl Target {
         let mounts = mounts(&cgroup::read("/proc/self/mountinfo").map_err(TargetError::Proc)?);
         match self {
             Target::Pid(pid) => {
-                if !Path::new(&format!("/proc/{pid}")).exists() {
-                    return Err(TargetError::NoProcess(*pid));
-                }
+                check_process(*pid)?;
                 let directory = v2_of(&mounts, *pid);
                 Ok(Place {
                     to: AttachedTo::Pid(*pid),
@@ -118,6 +122,22 @@ impl Target {
             }
         }
     }
+}
+
+/// The likely mistakes, told apart.
+fn check_process(pid: u32) -> Result<(), TargetError> {
+    let no_process = || TargetError::NoProcess(pid);
+    let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
+    let process = process.ok_or_else(no_process)?;
+    let status = process.status().map_err(|_| no_process())?;
+    if u32::try_from(status.tgid) != Ok(pid) {
+        return Err(TargetError::Thread(pid, status.tgid));
+    }
+    let flags = process.stat().and_then(|stat| stat.flags()).map_err(|_| no_process())?;
+    if flags.contains(StatFlags::PF_KTHREAD) {
+        return Err(TargetError::OfTheKernel(pid));
+    }
+    Ok(())
 }
 
 fn as_bytes(paths: &[PathBuf]) -> Vec<Bytes> {

@@ -43,7 +43,7 @@ use self::wire::{Refusal, Reply, Request};
 use super::{LaunchError, inherited, launch::Perf, signals::OriginalMask, user::CallingUser};
 use crate::{
     model::Bytes,
-    probe::{Breaker, Breakpoints, Enroller, Opener},
+    probe::{Breakpoints, Deputy, Enroller, Opener},
     record::Existing,
 };
 
@@ -67,12 +67,22 @@ struct Connection {
     pid: Pid,
 }
 
-/// Its process id, for those who leave out what tracer does itself.
-static PID: AtomicU32 = AtomicU32::new(0);
+/// Process ids of it and of what sends log records, for those who leave out what tracer does itself.
+static OWN: [AtomicU32; 2] = [AtomicU32::new(0), AtomicU32::new(0)];
 
-/// Whether a process is tracer or its broker.
+/// Whether a process is tracer or was forked from it to do what it may not do.
 pub(super) fn is_own(pid: u32) -> bool {
-    pid == std::process::id() || pid == PID.load(Ordering::Relaxed)
+    pid == std::process::id() || OWN.iter().any(|own| pid == own.load(Ordering::Relaxed))
+}
+
+/// From here on it is. There are as many as there is room for.
+pub(super) fn add_own(pid: Pid) {
+    let pid = pid.as_raw_nonzero().get().unsigned_abs();
+    for own in &OWN {
+        if own.compare_exchange(0, pid, Ordering::Relaxed, Ordering::Relaxed).is_ok() {
+            return;
+        }
+    }
 }
 
 /// A process that the broker has started.
@@ -117,7 +127,7 @@ impl Broker {
         let Some(pid) = Pid::from_raw(pid).filter(|pid| pid.as_raw_nonzero().get() > 0) else {
             return Err(io::Error::last_os_error());
         };
-        PID.store(pid.as_raw_nonzero().get().unsigned_abs(), Ordering::Relaxed);
+        add_own(pid);
         Ok(Broker(Arc::new(Mutex::new(Connection { socket: here, pid }))))
     }
 
@@ -215,8 +225,17 @@ impl Broker {
         }
     }
 
-    /// Lets it end, and waits for it: the command's cgroup is gone then.
+    /// Has it close what takes long, once nobody waits for tracer any more.
+    pub(super) fn close_later(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        self.ask(Request::CloseLater, descriptors).map(drop)
+    }
+
+    /// Lets it end: the command's cgroup is gone then. It may be there for some tenths of a second longer than
+    /// tracer, and holds nothing then but what [`close_later`](Broker::close_later) gave it.
     pub fn finish(&self) {
+        if self.ask(Request::Finish, &[]).is_ok() {
+            return;
+        }
         let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         // One that has ended already is as well.
         let _ = rustix::net::shutdown(&connection.socket, rustix::net::Shutdown::Both);
@@ -235,7 +254,7 @@ impl Opener for Broker {
     }
 }
 
-impl Breaker for Broker {
+impl Deputy for Broker {
     fn break_at(
         &self,
         program: BorrowedFd<'_>,
@@ -245,6 +264,10 @@ impl Breaker for Broker {
         let Breakpoints { offsets, cookie, at_return, together } = *places;
         let request = Request::Break { offsets: offsets.to_vec(), cookie, at_return, together };
         self.file(request, &[program, file]).map(OwnedFd::from)
+    }
+
+    fn close_later(&self, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+        Broker::close_later(self, descriptors)
     }
 }
 

@@ -4,7 +4,7 @@ use std::{
     fs::File,
     io,
     os::{
-        fd::{AsFd as _, OwnedFd},
+        fd::{AsFd as _, AsRawFd as _, OwnedFd},
         unix::{net::UnixStream, process::ExitStatusExt},
     },
     path::Path,
@@ -32,6 +32,8 @@ use crate::{
 
 /// More than canaries and a command are never asked for.
 const CHILDREN_MAX: usize = 8;
+/// Nor are more descriptors to be closed: a witness, some tracepoints, some watches of files.
+const KEPT_MAX: usize = 64;
 
 pub(super) struct Server {
     task: Task,
@@ -46,6 +48,8 @@ pub(super) struct Server {
     outside: Vec<UnixStream>,
     launched: bool,
     anchor: Option<mpsc::Sender<()>>,
+    /// What the kernel takes long to close.
+    kept: Vec<OwnedFd>,
 }
 
 type Answer = (Reply, Vec<OwnedFd>);
@@ -62,12 +66,16 @@ impl Server {
             outside: Vec::new(),
             launched: false,
             anchor: None,
+            kept: Vec::new(),
         }
     }
 
     /// Until tracer is gone, whatever became of it.
     pub(super) fn serve(mut self, socket: &OwnedFd) {
         while let Ok(Some((request, descriptors))) = wire::receive::<Request>(socket) {
+            if matches!(request, Request::Finish) {
+                self.finish(socket);
+            }
             let (reply, answer) = self
                 .answer(request, &descriptors)
                 .unwrap_or_else(|error| (Reply::failed(&error), Vec::new()));
@@ -75,6 +83,19 @@ impl Server {
                 break;
             }
         }
+    }
+
+    /// tracer ends now, and nobody waits for what is done after the reply: some tenths of a second go by until
+    /// a tracepoint is off.
+    fn finish(mut self, socket: &OwnedFd) -> ! {
+        let kept = std::mem::take(&mut self.kept);
+        drop(self);
+        // If tracer is gone, nobody needs to be told.
+        let _ = wire::send(socket, Reply::Done, &[]);
+        // Whoever reads what tracer writes, or waits for a lock that it was handed, waits no longer.
+        close_all_but(&kept);
+        // SAFETY: ends the process, without running what owns the descriptors that were just closed.
+        unsafe { libc::_exit(0) };
     }
 
     fn answer(&mut self, request: Request, descriptors: &[OwnedFd]) -> io::Result<Answer> {
@@ -106,8 +127,22 @@ impl Server {
                 fanotify_mark(queue.as_fd(), file.as_fd(), mask)?;
                 plain(Reply::Done)
             }
+            (Request::CloseLater, descriptors) => {
+                self.close_later(descriptors)?;
+                plain(Reply::Done)
+            }
             _ => Err(io::ErrorKind::InvalidInput.into()),
         }
+    }
+
+    fn close_later(&mut self, descriptors: &[OwnedFd]) -> io::Result<()> {
+        if self.kept.len() + descriptors.len() > KEPT_MAX {
+            return Err(io::ErrorKind::QuotaExceeded.into());
+        }
+        for descriptor in descriptors {
+            self.kept.push(descriptor.try_clone()?);
+        }
+        Ok(())
     }
 
     fn make_cgroup(&mut self, below: Option<Bytes>) -> io::Result<Reply> {
@@ -158,8 +193,11 @@ impl Server {
             Err(error) => return Ok((Reply::NotStarted(refusal(error)), Vec::new())),
         };
         let mut descriptors = vec![pidfd(&launched.child)?];
-        let witness =
-            launched.witness.map(|witness| witness.map(|witness| descriptors.push(witness.into())));
+        let witness = launched.witness.map(|witness| witness.map(OwnedFd::from));
+        if let Some(Ok(witness)) = &witness {
+            self.close_later(std::slice::from_ref(witness))?;
+        }
+        let witness = witness.map(|witness| witness.map(|witness| descriptors.push(witness)));
         let maps = launched.maps.map(|events| {
             events.map(|events| {
                 let count = events.len();
@@ -228,6 +266,20 @@ fn break_at(program: &OwnedFd, file: &OwnedFd, places: &Breakpoints<'_>) -> io::
     let [offset] = places.offsets else { return Err(io::ErrorKind::InvalidInput.into()) };
     let event = perf::open_breakpoint(file.as_fd(), *offset, places.at_return)?;
     probe::link_to_event(program.as_fd(), event.as_fd(), places.cookie)
+}
+
+/// To be followed by the end of the process: others own these descriptors.
+fn close_all_but(kept: &[OwnedFd]) {
+    let mut kept: Vec<u32> = kept.iter().map(|kept| kept.as_raw_fd().unsigned_abs()).collect();
+    kept.sort_unstable();
+    let mut first = 0;
+    for next in kept.into_iter().chain([u32::MAX]) {
+        if first < next {
+            // SAFETY: nothing of this process uses a descriptor any more.
+            unsafe { libc::syscall(libc::SYS_close_range, first, next - 1, 0) };
+        }
+        first = next.saturating_add(1);
+    }
 }
 
 fn enroller(program: &OwnedFd) -> io::Result<Enroller> {

@@ -63,6 +63,10 @@ pub(super) enum Request {
     Mark {
         mask: u64,
     },
+    /// Beside it: descriptors that the kernel takes long to close. They are closed after the end.
+    CloseLater,
+    /// The end: whatever was made is undone before the reply.
+    Finish,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

@@ -4,8 +4,8 @@ use std::{collections::BTreeMap, fs::File};
 
 use object::{
     Object as _, ObjectSection as _, ObjectSegment as _,
-    elf::{SHT_DYNSYM, SHT_SYMTAB},
-    read::elf::{SectionHeader as _, Sym as _},
+    elf::{DT_NEEDED, SHT_DYNSYM, SHT_SYMTAB},
+    read::elf::{Dyn as _, SectionHeader as _, Sym as _},
 };
 use tracer_ebpf::abi::{NO_POINTER, TLS_PLACES_MAX, TlsPlace, TlsPlaces};
 
@@ -53,12 +53,14 @@ pub(super) fn look(file: File, is_program: bool, catalogue: &Catalogue) -> Found
         let mut data = None;
         let mut fits = |library: &&TlsUnreadable| {
             let has_section = |name: &String| elf.section_by_name(name).is_some();
+            let needs = |begin: &String| needed(elf).any(|name| name.starts_with(begin.as_bytes()));
             library.section.as_ref().is_none_or(has_section)
                 && library.symbol.as_ref().is_none_or(|name| symbols.contains_key(name.as_str()))
                 && library.text.as_ref().is_none_or(|text| {
                     let data = data.get_or_insert_with(|| text_of(elf, is_program));
                     contains(data, text.as_bytes())
                 })
+                && !library.unless_needs.iter().any(needs)
         };
         let found = unreadable.into_iter().find(&mut fits);
         Some(found.map_or(Found::Nothing, |library| Found::Unreadable(library.name.clone())))
@@ -70,6 +72,21 @@ pub(super) fn look(file: File, is_program: bool, catalogue: &Catalogue) -> Found
 fn text_of<'data>(elf: &Elf<'data>, is_program: bool) -> &'data [u8] {
     let section = elf.section_by_name(".rodata").filter(|_| is_program);
     section.and_then(|section| section.data().ok()).unwrap_or_default()
+}
+
+/// The names of libraries that it is linked with.
+fn needed<'data>(elf: &Elf<'data>) -> impl Iterator<Item = &'data [u8]> {
+    let (endian, data) = (elf.endian(), elf.data());
+    let sections = elf.elf_section_table();
+    let dynamic = sections.dynamic(endian, data).ok().flatten();
+    let found = dynamic.and_then(|(entries, strings)| {
+        let strings = sections.strings(endian, data, strings).ok()?;
+        Some((entries, strings))
+    });
+    found.into_iter().flat_map(move |(entries, strings)| {
+        let entries = entries.iter().filter(move |entry| entry.tag(endian) == DT_NEEDED);
+        entries.filter_map(move |entry| entry.string(endian, strings).ok())
+    })
 }
 
 fn contains(data: &[u8], text: &[u8]) -> bool {

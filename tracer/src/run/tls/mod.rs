@@ -16,7 +16,7 @@ use std::{
 };
 
 use self::elf::Found;
-use super::{broker, engine::boottime_ns, libraries::program, machine::is_overlay};
+use super::{broker, clock::boottime_ns, libraries::program, machine::is_overlay};
 use crate::{
     catalogue::Catalogue,
     model::{Bytes, Event, FileId, ProcessKey},
@@ -60,7 +60,11 @@ pub(super) struct Tls {
 
 #[derive(Clone, Debug)]
 enum State {
-    NoTls,
+    /// A program is searched for more than a library, so one that was mapped before its exec was read has to
+    /// be looked at again.
+    NoTls {
+        as_program: bool,
+    },
     /// Since then, at the latest.
     Watched {
         from_ns: u64,
@@ -71,6 +75,40 @@ enum State {
     Failed {
         why: String,
     },
+    /// It was not found. Another process may have a path that leads to it.
+    Missing {
+        why: &'static str,
+    },
+}
+
+impl State {
+    /// Whether it stays so for a file that is executed, or only mapped.
+    fn holds_for(&self, is_program: bool) -> bool {
+        match self {
+            State::NoTls { as_program } => *as_program || !is_program,
+            State::Watched { .. } | State::Unreadable { .. } | State::Failed { .. } => true,
+            State::Missing { .. } => false,
+        }
+    }
+
+    /// How much is read of a process's calls that has had the file since then. None where there is nothing to be
+    /// read.
+    fn reading(&self, since_ns: u64, is_program: bool) -> Option<TlsReading> {
+        let failed = |why: &str| {
+            // Most files that are gone have no TLS library: programs that tests make and delete.
+            (!is_program).then(|| TlsReading::Failed { why: why.to_owned() })
+        };
+        match self {
+            State::NoTls { .. } => None,
+            State::Watched { from_ns } if *from_ns <= since_ns => Some(TlsReading::Complete),
+            State::Watched { from_ns } => Some(TlsReading::From { t_ns: *from_ns }),
+            State::Unreadable { library } => {
+                Some(TlsReading::Unreadable { library: library.clone() })
+            }
+            State::Failed { why } => failed(why),
+            State::Missing { why } => failed(why),
+        }
+    }
 }
 
 /// Who executed or mapped a file.
@@ -98,6 +136,21 @@ pub(super) struct Seen<'a> {
     pub(super) t_ns: u64,
     pub(super) id: FileId,
     pub(super) path: &'a Bytes,
+}
+
+/// A file that a process, which was found running, has mapped as code.
+#[derive(Debug)]
+pub(super) struct FoundCode {
+    pub(super) process: ProcessKey,
+    pub(super) pid: u32,
+    /// When the process was a member already.
+    pub(super) t_ns: u64,
+    pub(super) id: FileId,
+    pub(super) path: Bytes,
+    /// Its path leads to another file now, if to any.
+    pub(super) is_deleted: bool,
+    /// What the process executed.
+    pub(super) is_program: bool,
 }
 
 impl Tls {
@@ -162,13 +215,43 @@ impl Tls {
         identifier: &Identifier,
     ) {
         let known = self.files.get(&seen.id);
-        if matches!(known, Some(State::NoTls)) {
+        let is_known = known.is_some_and(|state| state.holds_for(is_program));
+        if is_known && matches!(known, Some(State::NoTls { .. })) {
             return;
         }
         // At once: a moment later the process may be gone, and its view of the files too.
-        let file = known.is_none().then(|| open(seen.id, paths, identifier));
+        let file = (!is_known).then(|| open(seen.id, paths, identifier));
         let (t_ns, id, path) = (seen.t_ns, seen.id, seen.path.clone());
         self.sightings.push(Sighting { t_ns, who, id, path, is_program, file });
+    }
+
+    /// A file that was mapped before tracer came.
+    pub(super) fn found(
+        &mut self,
+        found: FoundCode,
+        paths: &[PathBuf],
+        attached: &mut Attached,
+        identifier: &Identifier,
+    ) -> io::Result<Option<Record>> {
+        let FoundCode { process, t_ns, id, path, is_deleted, is_program, .. } = found;
+        let paths = if is_deleted { &[] } else { paths };
+        let known = self.files.get(&id);
+        if !known.is_some_and(|state| state.holds_for(is_program)) {
+            let state = match open(id, paths, identifier) {
+                Ok(file) => look(file, is_program, &self.catalogue, attached)?,
+                Err(why) => State::Missing { why },
+            };
+            self.files.insert(id, state);
+        }
+        let reading = self.files.get(&id).and_then(|state| state.reading(t_ns, is_program));
+        // However long the library had been watched, what the process called before was not seen.
+        let reading = match reading {
+            Some(TlsReading::Complete) => TlsReading::From { t_ns },
+            Some(other) => other,
+            None => return Ok(None),
+        };
+        let library = TlsLibrary { t_ns, process, path, file: id, executed: is_program, reading };
+        Ok(self.told.insert((id, Some(process))).then_some(Record::TlsLibrary(library)))
     }
 
     /// Keeps account of sessions.
@@ -200,12 +283,14 @@ impl Tls {
         }
         let mut records = Vec::new();
         for mut sighting in std::mem::take(&mut self.sightings) {
-            let file = sighting.file.take();
-            if !self.files.contains_key(&sighting.id) {
+            let (file, is_program) = (sighting.file.take(), sighting.is_program);
+            let known = self.files.get(&sighting.id);
+            if let Some(file) =
+                file.filter(|_| !known.is_some_and(|state| state.holds_for(is_program)))
+            {
                 let state = match file {
-                    Some(Ok(file)) => look(file, sighting.is_program, &self.catalogue, attached)?,
-                    Some(Err(why)) => State::Failed { why: why.into() },
-                    None => State::NoTls,
+                    Ok(file) => look(file, is_program, &self.catalogue, attached)?,
+                    Err(why) => State::Missing { why },
                 };
                 self.files.insert(sighting.id, state);
             }
@@ -216,15 +301,7 @@ impl Tls {
 
     fn tell(&mut self, sighting: Sighting, story: &Story, global_pids: bool) -> Option<Record> {
         let Sighting { t_ns, who, id, path, is_program, file: _ } = sighting;
-        let reading = match self.files.get(&id)? {
-            State::NoTls => return None,
-            State::Watched { from_ns } if *from_ns <= t_ns => TlsReading::Complete,
-            State::Watched { from_ns } => TlsReading::From { t_ns: *from_ns },
-            State::Unreadable { library } => TlsReading::Unreadable { library: library.clone() },
-            // Most files that are gone have no TLS library: programs that tests make and delete.
-            State::Failed { .. } if is_program => return None,
-            State::Failed { why } => TlsReading::Failed { why: why.clone() },
-        };
+        let reading = self.files.get(&id)?.reading(t_ns, is_program)?;
         let process = match who {
             Who::Process(process) => Some(process),
             Who::Pid(pid) if broker::is_own(pid) => return None,
@@ -239,6 +316,7 @@ impl Tls {
             process,
             path,
             file: id,
+            executed: is_program,
             reading,
         }))
     }
@@ -278,7 +356,7 @@ fn look(
     attached: &mut Attached,
 ) -> io::Result<State> {
     Ok(match elf::look(file.try_clone()?, is_program, catalogue) {
-        Found::Nothing => State::NoTls,
+        Found::Nothing => State::NoTls { as_program: is_program },
         Found::Unreadable(library) => State::Unreadable { library },
         Found::Readable(library) => match attached.watch_tls(&file, &library) {
             Ok(()) => State::Watched { from_ns: boottime_ns()? },

@@ -176,7 +176,7 @@ impl CredentialFiles {
         let before_ns = clock()?;
         let mut raw = Vec::new();
         let mut damage = Damage::default();
-        for queue in self.opens.iter_mut().chain(&mut self.names) {
+        for queue in fanotify::ready(self.opens.iter_mut().chain(&mut self.names)) {
             let one = queue.read(&mut |event| raw.push(event));
             damage.overflows += one.overflows;
             damage.lost += one.lost;

@@ -8,6 +8,8 @@ use std::{
     os::fd::{AsFd, AsRawFd as _, BorrowedFd, FromRawFd as _, OwnedFd},
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use crate::{model::Bytes, run::broker::Broker};
 
 /// To open a file, also by the kernel for an exec.
@@ -235,6 +237,20 @@ impl Handle {
         let len = usize::try_from(room.len).map_or(BYTES_MAX, |len| len.min(BYTES_MAX));
         Ok(Handle { kind: room.kind, bytes: room.bytes[..len].to_vec() })
     }
+}
+
+/// Those that have something to read, by one call of the kernel.
+pub(super) fn ready<'a>(
+    queues: impl Iterator<Item = &'a mut Fanotify>,
+) -> impl Iterator<Item = &'a mut Fanotify> {
+    let queues: Vec<&mut Fanotify> = queues.collect();
+    let mut polled: Vec<_> =
+        queues.iter().map(|queue| PollFd::new(&queue.queue, PollFlags::IN)).collect();
+    // When in doubt, all of them are read.
+    let unknown = poll(&mut polled, Some(&Timespec::default())).is_err();
+    let is_ready: Vec<bool> =
+        polled.iter().map(|polled| unknown || !polled.revents().is_empty()).collect();
+    queues.into_iter().zip(is_ready).filter_map(|(queue, ready)| ready.then_some(queue))
 }
 
 /// A descriptor of its own to wait on.

@@ -170,7 +170,9 @@ impl Marks {
             for path in entry.paths.iter().flat_map(|pattern| paths(pattern, home)) {
                 let index = self.points.len();
                 let was = stat(&path, identifier);
-                if let Err(why) = self.point(queue, &path, index) {
+                if let Err(why) = self.point(queue, &path, index)
+                    && !entry.optional
+                {
                     let why = format!("{} is not watched: {why}", path.display());
                     self.gap(Watched::HandOff(entry.name.clone()), why);
                 }

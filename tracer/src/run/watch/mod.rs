@@ -162,7 +162,7 @@ impl Watch {
                 None => unknown += 1,
             }
         };
-        for queue in opens.iter_mut().chain(changes) {
+        for queue in fanotify::ready(opens.iter_mut().chain(changes)) {
             let one = queue.read(&mut take);
             damage.overflows += one.overflows;
             damage.lost += one.lost;

@@ -15,6 +15,9 @@ use crate::{
 /// So many files opened by processes that are not the tree's can be kept in mind.
 const WAITING_MAX: usize = 65_536;
 
+/// Until there are more, what was recorded of processes that the story has forgotten is not looked for.
+const RECORDED_USUAL: usize = 65_536;
+
 /// What happened to a marked file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Subject {
@@ -88,6 +91,8 @@ pub(super) struct Sightings {
     /// What was recorded, by process and the number of its execs: what comes after another exec is
     /// told apart.
     recorded: HashSet<(ProcessKey, usize, Same)>,
+    /// When there are so many of them, some may be forgotten.
+    forget_at: usize,
     /// The same, where no process could be named.
     recorded_pids: HashSet<(u32, Same)>,
     /// There was no room to wait.
@@ -101,6 +106,7 @@ impl Sightings {
             fresh: Vec::new(),
             waiting: HashMap::new(),
             recorded: HashSet::new(),
+            forget_at: RECORDED_USUAL,
             recorded_pids: HashSet::new(),
             dropped: 0,
         }
@@ -119,6 +125,11 @@ impl Sightings {
         }
         // Of files that were opened in the same round, the order is not known.
         sightings.sort_by(|one, other| one.order().cmp(&other.order()));
+        // Of those that the story has forgotten nothing more is recorded.
+        if self.recorded.len() >= self.forget_at {
+            self.recorded.retain(|(process, ..)| story.processes.contains_key(process));
+            self.forget_at = (2 * self.recorded.len()).max(RECORDED_USUAL);
+        }
         let mut records = Vec::new();
         for sighting in sightings {
             let same = sighting.subject.same();

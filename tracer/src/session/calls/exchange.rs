@@ -36,6 +36,8 @@ pub(super) struct Exchange {
     pub(super) begun_ns: u64,
     /// The first one of its session.
     pub(super) is_first: bool,
+    /// Reading began in the middle of its session.
+    pub(super) joined: bool,
     pub(super) method: String,
     version: &'static str,
     pub(super) http2_stream: Option<u32>,
@@ -53,6 +55,8 @@ pub(super) struct Exchange {
     last_ns: u64,
     pub(super) request_bytes: u64,
     pub(super) response_bytes: u64,
+    /// How many the head of the response says there are.
+    response_length: Option<u64>,
     pub(super) request_ended: bool,
     pub(super) response_ended: bool,
     /// What a CONNECT is for.
@@ -89,6 +93,7 @@ impl Exchange {
         Exchange {
             begun_ns,
             is_first: false,
+            joined: false,
             version: asked.version,
             http2_stream: asked.http2_stream,
             authority,
@@ -103,6 +108,7 @@ impl Exchange {
             last_ns: begun_ns,
             request_bytes: 0,
             response_bytes: 0,
+            response_length: None,
             request_ended: false,
             response_ended: false,
             tunnel: None,
@@ -121,6 +127,19 @@ impl Exchange {
         self.status = Some(status);
         self.response = head::response(fields);
         self.first_ns = Some(first_ns);
+    }
+
+    /// A response of HTTP/2 that says its length: all of it can be there before the stream is ended, and a client
+    /// that has it need not wait for that.
+    pub(super) fn is_of_length(&mut self, length: u64) {
+        self.response_length = Some(length);
+        self.response_data(0);
+    }
+
+    /// So many bytes of the response came, read or not.
+    pub(super) fn response_data(&mut self, bytes: u64) {
+        self.response_bytes += bytes;
+        self.response_ended |= self.response_length.is_some_and(|all| self.response_bytes >= all);
     }
 
     pub(super) fn request_data(&mut self, bytes: &[u8]) {
@@ -199,6 +218,7 @@ impl Exchange {
             t_ns: self.begun_ns,
             process: crate::model::ProcessKey { pid: 0, start_ns: 0 },
             served: false,
+            joined: self.joined,
             method: self.method,
             url,
             url_cut,

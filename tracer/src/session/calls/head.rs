@@ -16,6 +16,8 @@ enum Keep {
     Scheme,
     /// That it was there.
     Presence,
+    /// A host and a port.
+    Host,
 }
 
 /// All that is kept of requests, and how. `*` at the end stands for anything.
@@ -36,7 +38,7 @@ const REQUEST: [(&str, Keep); 41] = [
     ("cookie", Keep::Presence),
     ("dpop", Keep::Presence),
     ("expect", Keep::Value),
-    ("host", Keep::Value),
+    ("host", Keep::Host),
     ("mcp-method", Keep::Value),
     ("mcp-name", Keep::Value),
     ("mcp-protocol-version", Keep::Value),
@@ -176,6 +178,8 @@ fn keep(list: &[(&str, Keep)], name: &[u8], value: &[u8], to: &mut BTreeMap<Stri
     let value = match how {
         Keep::Value => redact::words(text),
         Keep::Id => redact::id(text),
+        // Some clients put there what stands before the host in a URL: a user and a password.
+        Keep::Host => redact::words(text.rsplit('@').next().unwrap_or_default()),
         Keep::Presence => REDACTED.into(),
         Keep::Scheme => scheme(text).into(),
     };
@@ -202,7 +206,7 @@ mod tests {
 
     #[test]
     fn only_what_is_listed_is_kept_and_no_secret_of_it() {
-        let fields: [(&[u8], &[u8]); 9] = [
+        let fields: [(&[u8], &[u8]); 10] = [
             (b"Authorization", b"Bearer sk-ant-1"),
             (b"Proxy-Authorization", b"hunter2hunter2"),
             (b"Cookie", b"a=b"),
@@ -212,6 +216,7 @@ mod tests {
             (b"Anthropic-Beta", b"two"),
             (b"x-stainless-lang", b"js\x1b[2J"),
             (b"x-api-key", b"key"),
+            (b"Host", b"user:hunter2@example.com:8443"),
         ];
         let kept = request(fields.into_iter());
         let shown: Vec<String> =
@@ -222,6 +227,7 @@ mod tests {
                 "anthropic-beta=one, two",
                 "authorization=Bearer",
                 "cookie=REDACTED",
+                "host=example.com:8443",
                 "proxy-authorization=REDACTED",
                 "user-agent=claude/1.0 REDACTED",
                 "x-api-key=REDACTED",

@@ -25,7 +25,11 @@ pub(super) struct Http1 {
     /// Those that are answered next first.
     under_way: VecDeque<Exchange>,
     had_any: bool,
+    /// An answer has begun as it must.
+    answered: bool,
     extract: bool,
+    /// Reading began in the middle of the session.
+    pub(super) joined: bool,
 }
 
 /// One direction.
@@ -50,7 +54,9 @@ impl Http1 {
             responses: BEFORE_HEAD,
             under_way: VecDeque::new(),
             had_any: false,
+            answered: false,
             extract,
+            joined: false,
         }
     }
 
@@ -75,7 +81,8 @@ impl Http1 {
                             "more than {UNDER_WAY_MAX} requests wait for responses"
                         ));
                     }
-                    exchange.is_first = !std::mem::replace(&mut self.had_any, true);
+                    exchange.is_first = !std::mem::replace(&mut self.had_any, true) && !self.joined;
+                    exchange.joined = self.joined;
                     self.under_way.push_back(exchange);
                     match body {
                         Some(body) => self.requests = Half::Body(body),
@@ -185,6 +192,14 @@ impl Http1 {
         matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty())
     }
 
+    pub(super) fn has_under_way(&self) -> bool {
+        !self.under_way.is_empty()
+    }
+
+    pub(super) fn was_answered(&self) -> bool {
+        self.answered
+    }
+
     pub(super) fn take_under_way(&mut self) -> Vec<Exchange> {
         std::mem::take(&mut self.under_way).into()
     }
@@ -245,6 +260,7 @@ impl Http1 {
         else {
             return Err("a response came to no request".into());
         };
+        self.answered = true;
         let fields = || response.headers.iter().map(|field| (field.name.as_bytes(), field.value));
         if (100..200).contains(&status) && status != 101 {
             self.responses = BEFORE_HEAD;

@@ -145,6 +145,10 @@ impl Http2 {
         self.server.skip(Side::Server, bytes, lost, at_ns, &mut self.streams, over)
     }
 
+    pub(super) fn has_under_way(&self) -> bool {
+        !self.streams.under_way.is_empty()
+    }
+
     pub(super) fn take_under_way(&mut self) -> Vec<Exchange> {
         std::mem::take(&mut self.streams.under_way).into_values().collect()
     }
@@ -376,7 +380,7 @@ impl Streams {
             Side::Client => exchange.request_data(bytes),
             Side::Server => {
                 exchange.at(at_ns);
-                exchange.response_bytes += bytes.len() as u64;
+                exchange.response_data(bytes.len() as u64);
             }
         }
     }
@@ -387,7 +391,7 @@ impl Streams {
             Side::Client => exchange.unread_request_data(bytes),
             Side::Server => {
                 exchange.at(at_ns);
-                exchange.response_bytes += bytes;
+                exchange.response_data(bytes);
             }
         }
         if lost {
@@ -407,6 +411,12 @@ impl Streams {
                     && exchange.status.is_none()
                 {
                     exchange.respond(status, plain(fields), block.begun_ns);
+                    // RFC 9110, 8.6: what the body of a GET would have.
+                    if exchange.method != "HEAD"
+                        && let Some(length) = content_length(fields)
+                    {
+                        exchange.is_of_length(length);
+                    }
                 }
             }
             // Trailers of a request say nothing that is kept; a stream that is over has been told.
@@ -496,6 +506,11 @@ impl Streams {
 
 fn pseudo<'a>(fields: &'a List, name: &[u8]) -> Option<&'a [u8]> {
     fields.iter().find(|(own, _)| own == name).map(|(_, value)| value.as_slice())
+}
+
+fn content_length(fields: &List) -> Option<u64> {
+    let (_, length) = plain(fields).find(|(name, _)| *name == b"content-length")?;
+    std::str::from_utf8(length).ok()?.parse().ok()
 }
 
 /// Fields that are no pseudo fields.

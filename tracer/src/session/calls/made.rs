@@ -98,7 +98,8 @@ fn short(record: &Record) -> String {
     };
     let status = call.status.map_or("-".into(), |status| status.to_string());
     format!(
-        "{}{} {} {status} {}/{} {outcome}",
+        "{}{}{} {} {status} {}/{} {outcome}",
+        if call.joined { "joined " } else { "" },
         if call.served { "served " } else { "" },
         call.method,
         call.url,

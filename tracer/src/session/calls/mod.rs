@@ -150,7 +150,9 @@ impl Calls {
             None,
             |stream, over| {
                 if stream.is_new() && chunk.offset > 0 {
-                    return Err("tracer began to read it in the middle".into());
+                    const WHY: &str = "tracer began to read it in the middle";
+                    stream.stop(WHY, over);
+                    return Err(WHY.into());
                 }
                 let Chunk { direction, at_ns, offset, length, bytes, .. } = *chunk;
                 stream.add(direction, at_ns, offset, length, bytes, over)
@@ -195,10 +197,9 @@ impl Calls {
                     &read.bytes,
                     over,
                 )?;
-                match read.ends {
-                    true => Err(plain::ENDS.into()),
-                    false => Ok(()),
-                }
+                let Some(why) = read.ends else { return Ok(()) };
+                stream.stop(why, over);
+                Err(why.into())
             },
             event.header.time_ns,
         );
@@ -228,12 +229,16 @@ impl Calls {
     /// What is over since the last round: to be called after each, when the ClientHellos of the round
     /// are known. With `all`, tracing has ended.
     pub fn round(&mut self, all: bool) -> Vec<Record> {
-        for (cookie, process, whole) in self.plain.round(all) {
+        for (cookie, process, unread) in self.plain.round(all) {
             let key = (process, Name::Plain(cookie));
-            if whole {
+            let session = unread.and_then(|why| Some((self.sessions.remove(&key)?, why)));
+            if let Some((session, why)) = session {
+                if session.may_miss_calls(key) || session.stream.has_calls() {
+                    self.done.push(session.gap(key, why.into()));
+                }
+                self.give_up(key, session, why);
+            } else {
                 self.close(key, CLOSED, true);
-            } else if let Some(session) = self.sessions.remove(&key) {
-                self.give_up(key, session, plain::ENDS);
             }
         }
         let mut exited = std::mem::replace(&mut self.exited, std::mem::take(&mut self.exiting));
@@ -269,7 +274,7 @@ impl Calls {
         self.clock += 1;
         let extract = self.extract;
         let session = self.sessions.entry(key).or_insert_with(|| Session {
-            stream: Stream::new(extract),
+            stream: Stream::new(extract, matches!(key.1, Name::Tls(_))),
             randoms: Vec::new(),
             connection,
             had_calls: false,
@@ -281,19 +286,14 @@ impl Calls {
         session.last_ns = session.last_ns.max(t_ns);
         let mut over = Vec::new();
         let result = work(&mut session.stream, &mut over);
-        if let Err(why) = &result {
-            session.stream.stop(why, &mut over);
-        }
         let held_bytes = session.stream.held_bytes();
         self.held_bytes = self.held_bytes - session.held_bytes + held_bytes;
         session.held_bytes = held_bytes;
         session.tell(key, over, &mut self.done);
-        if let Err(why) = result {
-            // Most sockets without TLS have nothing to do with HTTP.
-            let is_call = session.had_calls || matches!(key.1, Name::Tls(_));
-            if is_call {
-                self.done.push(session.gap(key, why));
-            }
+        if let Err(why) = result
+            && session.may_miss_calls(key)
+        {
+            self.done.push(session.gap(key, why));
         }
         self.make_room();
     }
@@ -304,7 +304,9 @@ impl Calls {
         let mut over = Vec::new();
         let result = session.stream.closed(why, seen, &mut over);
         session.tell(key, over, &mut self.done);
-        if let Err(why) = result {
+        if let Err(why) = result
+            && session.may_miss_calls(key)
+        {
             self.done.push(session.gap(key, why));
         }
     }
@@ -351,7 +353,16 @@ impl Calls {
             What::Gap { t_ns, why } => {
                 let joined = self.joins.of(process, &done.randoms, None, t_ns);
                 let connection = own.or(joined.map(|joined| joined.connection));
-                Record::CallGap(CallGap { t_ns, process, session, plaintext, connection, why })
+                let inode = None;
+                Record::CallGap(CallGap {
+                    t_ns,
+                    process,
+                    session,
+                    plaintext,
+                    connection,
+                    inode,
+                    why,
+                })
             }
             What::Call(exchange, outcome) => {
                 let host = exchange.host();
@@ -384,6 +395,11 @@ impl Calls {
 const CLOSED: &str = "was under way when its connection was closed";
 
 impl Session {
+    /// Most sockets without TLS have nothing to do with HTTP.
+    fn may_miss_calls(&self, (_, name): Key) -> bool {
+        self.had_calls || self.stream.is_http() || matches!(name, Name::Tls(_))
+    }
+
     /// Hands on calls that are over.
     fn tell(&mut self, key: Key, over: Vec<Over>, done: &mut Vec<Done>) {
         for (exchange, outcome) in over {

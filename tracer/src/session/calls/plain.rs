@@ -21,8 +21,11 @@ const OVER_MAX: usize = 64 * 1024;
 const TCP: u16 = 6;
 const DNS_PORT: u16 = 53;
 
-/// Why a call that has not ended is partial.
-pub(super) const ENDS: &str = "without TLS only the first bytes of a connection are read";
+/// Why a call that has not ended is partial: as much was read as there is of any connection...
+pub(super) const ENDS: &str = "without TLS only the first 64 KiB each way of a connection are read";
+/// ...or less than that.
+pub(super) const UNSEEN: &str =
+    "not all bytes of its connection were seen on their way, or may not have been";
 
 #[derive(Debug, Default)]
 pub(super) struct Plain {
@@ -52,8 +55,8 @@ pub(super) struct Read {
     pub(super) direction: Direction,
     pub(super) offset: u64,
     pub(super) bytes: Vec<u8>,
-    /// No more will come of this direction.
-    pub(super) ends: bool,
+    /// Why no more will come of this direction.
+    pub(super) ends: Option<&'static str>,
 }
 
 impl Plain {
@@ -74,10 +77,14 @@ impl Plain {
         pieces.add(event.offset_bytes, &event.bytes);
         let all = pieces.beginning();
         let cut = (event.bytes.len() as u64) < u64::from(event.wire_bytes);
-        let ends = pieces.is_full() || all.len() >= DIRECTION_BYTES || cut && !pieces.has_hole();
+        let ends = if pieces.is_full() || all.len() >= DIRECTION_BYTES {
+            Some(ENDS)
+        } else {
+            (cut && !pieces.has_hole()).then_some(UNSEEN)
+        };
         let bytes = all.get(before..).unwrap_or_default().to_vec();
         let process = socket.process;
-        (ends || !bytes.is_empty()).then_some(Read {
+        (ends.is_some() || !bytes.is_empty()).then_some(Read {
             process,
             direction,
             offset: before as u64,
@@ -102,9 +109,9 @@ impl Plain {
         self.closing.push((connection, received_bytes));
     }
 
-    /// Sockets whose connection is gone, whose they are, and whether all that came was read. To be called
+    /// Sockets whose connection is gone, whose they are, and why not all that came was read. To be called
     /// after each round; after `all` of them, nothing more will come.
-    pub(super) fn round(&mut self, all: bool) -> Vec<(u64, ProcessKey, bool)> {
+    pub(super) fn round(&mut self, all: bool) -> Vec<(u64, ProcessKey, Option<&'static str>)> {
         let mut over = std::mem::replace(&mut self.closed, std::mem::take(&mut self.closing));
         if all {
             over.append(&mut self.closed);
@@ -118,7 +125,7 @@ impl Plain {
                 let read_bytes = socket.received.beginning().len() as u64 + 1;
                 let to_the_end = received_bytes.is_some_and(|all| read_bytes >= all);
                 let whole = !socket.sent.has_hole() && !socket.received.has_hole() && to_the_end;
-                (cookie, socket.process, whole)
+                (cookie, socket.process, (!whole).then_some(UNSEEN))
             }));
         }
         gone

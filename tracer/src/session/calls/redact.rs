@@ -1,19 +1,21 @@
 //! Takes out of URLs and header values what could open a door.
 //!
-//! A value goes when its name says that it is a secret, or when it looks like one. Both err on the side
-//! of taking out too much: a URL that lost a cursor still says what was called.
+//! The value of a query parameter stays if it is plain (a number, some words) and its name does not say that it
+//! is a secret, or if its name is one of a list. A part of a path stays unless it looks like a secret, or stands
+//! behind one that announces it. All err on the side of taking out too much: a URL that lost a cursor still says
+//! what was called.
 
 /// What stands in the place of what was taken out.
 pub(super) const REDACTED: &str = "REDACTED";
 
-/// Names of query parameters, in lower case and of letters and digits only, whose values go: those that
-/// contain one of these...
-const NAMES_WITH: [&str; 14] = [
+/// Names of secrets, in lower case and of letters and digits only: those that contain one of these...
+const NAMES_WITH: [&str; 21] = [
     "token",
     "secret",
     "signature",
     "password",
     "passwd",
+    "passphrase",
     "credential",
     "authorization",
     "session",
@@ -23,16 +25,58 @@ const NAMES_WITH: [&str; 14] = [
     "bearer",
     "apikey",
     "verifier",
+    "saml",
+    "ticket",
+    "passcode",
+    "verification",
+    "licen",
+    "invit",
 ];
-/// ...end in this, or are one of these.
+/// ...end in this, or whose last word is one of these.
 const NAME_END: &str = "key";
-const NAMES: [&str; 14] = [
-    "sig", "sign", "code", "pwd", "pass", "auth", "sid", "otp", "pin", "sas", "hmac", "hash",
-    "state", "nonce",
+const NAMES: [&str; 24] = [
+    "sig", "sign", "code", "pwd", "pw", "pass", "auth", "sid", "otp", "pin", "sas", "hmac", "mac",
+    "hash", "state", "nonce", "tok", "sk", "pat", "mfa", "2fa", "private", "refresh", "access",
+];
+
+/// What a part of a path announces by its name, beside the names of secrets.
+const PLACES: [&str; 10] = [
+    "reset",
+    "confirm",
+    "verify",
+    "activate",
+    "activation",
+    "unsubscribe",
+    "magic",
+    "keys",
+    "share",
+    "login",
+];
+/// What the parts of a path behind it are secrets of, if they are not plain.
+const HOOKS: [&str; 5] = ["hook", "hooks", "webhook", "webhooks", "webhookb2"];
+
+/// Names of query parameters, in lower case, whose values stay although they are not plain: none is a secret
+/// wherever it is known.
+const KEPT: [&str; 15] = [
+    "$alt",
+    "action",
+    "alt",
+    "api-version",
+    "beta",
+    "content-type",
+    "encoding",
+    "format",
+    "mime-type",
+    "response-content-type",
+    "x-amz-algorithm",
+    "x-amz-content-sha256",
+    "x-amz-date",
+    "x-amz-expires",
+    "x-amz-signedheaders",
 ];
 
 /// What tokens of known kinds begin with, and how long one is at least.
-const TOKENS: [(&str, usize); 30] = [
+const TOKENS: [(&str, usize); 46] = [
     ("sk-", 16),
     ("sk_", 16),
     ("rk_", 16),
@@ -63,6 +107,22 @@ const TOKENS: [(&str, usize); 30] = [
     ("SG.", 16),
     ("pypi-", 16),
     ("glsa_", 16),
+    ("xoxe", 12),
+    ("gsk_", 16),
+    ("r8_", 16),
+    ("nvapi-", 16),
+    ("pplx-", 16),
+    ("tvly-", 16),
+    ("shpat_", 16),
+    ("dop_v1_", 16),
+    ("dckr_pat_", 16),
+    ("lin_api_", 16),
+    ("ATATT", 16),
+    ("ntn_", 16),
+    ("figd_", 16),
+    ("sntrys_", 16),
+    ("IQoJ", 16),
+    ("FwoG", 16),
 ];
 
 /// A path and query without the values of secrets.
@@ -70,10 +130,31 @@ pub(super) fn target(target: &str) -> String {
     let target = target.split('#').next().unwrap_or_default();
     let (path, query) =
         target.split_once('?').map_or((target, None), |(path, rest)| (path, Some(rest)));
-    let mut text: String = path.split('/').map(segment).collect::<Vec<_>>().join("/");
+    let (mut text, mut before, mut behind_hook) = (String::new(), "", false);
+    for (at, part) in path.split('/').enumerate() {
+        if at > 0 {
+            text.push('/');
+        }
+        behind_hook |= HOOKS.contains(&before.to_ascii_lowercase().as_str());
+        let before_it = decoded(before).to_ascii_lowercase();
+        let announced =
+            behind_hook || is_secret_name(&before_it) || PLACES.contains(&before_it.as_str());
+        // RFC 3986, 3.3: a part can have parameters, too.
+        let mut pieces = part.split(';');
+        text.push_str(&segment(pieces.next().unwrap_or_default(), announced));
+        for piece in pieces {
+            text.push(';');
+            text.push_str(&parameter(piece));
+        }
+        before = part;
+    }
     if let Some(query) = query {
         text.push('?');
-        text.push_str(&query.split('&').map(parameter).collect::<Vec<_>>().join("&"));
+        for piece in query.split_inclusive(['&', ';']) {
+            let pair = piece.trim_end_matches(['&', ';']);
+            text.push_str(&parameter(pair));
+            text.push_str(&piece[pair.len()..]);
+        }
     }
     text
 }
@@ -99,33 +180,111 @@ pub(super) fn has_aws_signature(target: &str) -> bool {
     })
 }
 
-fn segment(segment: &str) -> String {
+/// A part of a path; `announced` when what stands before it is the name of a secret.
+fn segment(segment: &str, announced: bool) -> String {
     let plain = decoded(segment);
-    let hides = plain.split([':', ';', '=', '@']).any(is_token)
-        || is_token(&plain)
-        || is_random(&plain, 24) && !plain.contains('.');
+    let hides = announced && !plain.is_empty() && !is_plain(&plain) || hides_token(&plain);
     if hides { REDACTED.into() } else { segment.into() }
 }
 
 fn parameter(pair: &str) -> String {
     let Some((name, value)) = pair.split_once('=') else {
         // A query that is one word can be a token too.
-        return segment(pair);
+        let stays = pair.is_empty() || is_plain(&decoded(pair));
+        return if stays { pair.into() } else { REDACTED.into() };
     };
-    let plain = decoded(value);
-    let hides = is_secret_name(&decoded(name))
-        || plain.split([' ', ',', ':']).any(is_token)
-        || is_random(&plain, 32);
-    let value = if hides && !value.is_empty() { REDACTED } else { value };
-    format!("{}={value}", segment(name))
+    let (name, plain) = (segment(name, false), decoded(&value.replace('+', " ")));
+    let known = decoded(&name).to_ascii_lowercase();
+    let stays = if is_secret_name(&known) {
+        false
+    } else if KEPT.contains(&known.as_str()) {
+        !hides_token(&plain)
+    } else {
+        is_plain(&plain)
+    };
+    let value = if stays || value.is_empty() { value } else { REDACTED };
+    format!("{name}={value}")
 }
 
 fn is_secret_name(name: &str) -> bool {
-    let name: String =
-        name.chars().filter(char::is_ascii_alphanumeric).map(|c| c.to_ascii_lowercase()).collect();
-    NAMES_WITH.iter().any(|part| name.contains(part))
-        || name.ends_with(NAME_END)
-        || NAMES.contains(&name.as_str())
+    let name = name.to_ascii_lowercase();
+    let whole: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    let last = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(|word| !word.is_empty());
+    NAMES_WITH.iter().any(|part| whole.contains(part))
+        || whole.ends_with(NAME_END)
+        || NAMES.contains(&whole.as_str())
+        || last.is_some_and(|last| NAMES.contains(&last))
+}
+
+/// Some words, numbers, a date, a version: too little for a secret that nobody could guess.
+fn is_plain(text: &str) -> bool {
+    const BYTES_MAX: usize = 32;
+    const WORDS_MAX: usize = 6;
+    /// A date with the time has as many.
+    const DIGITS_MAX: usize = 14;
+    const LETTERS_MAX: usize = 12;
+    /// Of both: `v1`, `h264`, `01T00`.
+    const MIXED_MAX: usize = 5;
+    let is_word = |word: &str| {
+        let word = word.as_bytes();
+        let (first, rest) = word.split_at(word.len().min(1));
+        let all = |text: &[u8], is: fn(&u8) -> bool| text.iter().all(is);
+        let letters = all(rest, u8::is_ascii_lowercase) && all(first, u8::is_ascii_alphabetic)
+            || all(word, u8::is_ascii_uppercase);
+        word.is_empty()
+            || all(word, u8::is_ascii_digit)
+            || letters && word.len() <= LETTERS_MAX
+            || all(word, u8::is_ascii_alphanumeric) && word.len() <= MIXED_MAX
+    };
+    let is_between = |c: char| "-_.,: ".contains(c);
+    text.len() <= BYTES_MAX
+        && text.bytes().filter(u8::is_ascii_digit).count() <= DIGITS_MAX
+        && text.split(is_between).count() <= WORDS_MAX
+        && text.split(is_between).all(is_word)
+}
+
+/// Whether a token of a known kind or something random is in it.
+fn hides_token(text: &str) -> bool {
+    let parts = || text.split(|c: char| " /:;,=@|&()[]{}\"'".contains(c));
+    is_token(text)
+        || parts().any(is_token)
+        || parts()
+            .flat_map(|part| part.split(['.', '~']))
+            .any(|part| !is_uuid(part) && is_made(part))
+}
+
+/// 8-4-4-4-12 hexadecimal digits: what has a name by which it is asked for.
+fn is_uuid(text: &str) -> bool {
+    let lengths = text.split('-').map(str::len);
+    lengths.eq([8, 4, 4, 4, 12])
+        && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
+}
+
+/// Whether it is as long, and as mixed, as what programs make of random bytes, and no words.
+fn is_made(part: &str) -> bool {
+    let kind = |byte: u8| match byte {
+        b'0'..=b'9' => 0,
+        b'a'..=b'z' => 1,
+        b'A'..=b'Z' => 2,
+        _ => 3,
+    };
+    let is_mixed = |word: &str, least: usize, one_in: usize| {
+        let kinds: Vec<u8> = word.bytes().map(kind).collect();
+        // `Name` changes as a name does.
+        let changes = kinds.windows(2).filter(|pair| pair[0] != pair[1] && *pair != [2, 1]).count();
+        word.len() >= least && changes * one_in >= word.len()
+    };
+    let is_hex = |word: &str| {
+        word.len() >= 20
+            && word.bytes().all(|byte| byte.is_ascii_hexdigit())
+            && !word.bytes().all(|byte| byte.is_ascii_digit())
+    };
+    // Base64 for URLs has dashes in it, and so do names.
+    let has = |is: fn(&u8) -> bool| part.as_bytes().iter().any(is);
+    let all_kinds =
+        has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
+    all_kinds && is_mixed(part, 20, 5)
+        || part.split(['-', '_']).any(|word| is_hex(word) || is_mixed(word, 16, 5))
 }
 
 fn is_token(word: &str) -> bool {
@@ -179,12 +338,22 @@ mod tests {
     #[test]
     fn secrets_of_urls_go_and_the_rest_stays() {
         let check = |text: &str, expected: &str| assert_eq!(target(text), expected);
+        // Letters of any length in bytes.
+        check("/a?q=\u{e9}t\u{e9}", "/a?q=REDACTED");
         for plain in [
             "/v1/messages?beta=true",
             "/model/us.anthropic.claude-sonnet-4-20250514-v1%3A0/invoke-with-response-stream",
             "/.well-known/oauth-protected-resource/mcp/readonly",
             "/api/event_logging/batch",
             "/guardrail/abc123/version/1?x=&y",
+            "/model/arn%3Aaws%3Abedrock%3Aus-east-1%3A123456789012%3Ainference-profile%2Fus.meta.llama3-2-90b-instruct-v1%3A0/converse",
+            "/v1beta/models/gemini-2.5-flash-preview-05-20:streamGenerateContent?alt=sse",
+            "/openai/deployments/gpt-4o/chat/completions?api-version=2024-02-15-preview",
+            "/latest/meta-data/iam/security-credentials/",
+            "/2015-03-31/functions/GetFoundationModelAvailability2/invocations",
+            "/v1/organizations/0a1b2c3d-0a1b-4c3d-8e9f-0a1b2c3d4e5f/usage?limit=20&order=desc&region=us-east-1",
+            "/?Action=Get&Version=2011-06-15",
+            "/a?starting_at=2026-01-01T00:00:00&page=2&q=two+words",
             "*",
             "/a?X-Amz-Algorithm=AWS4-HMAC-SHA256&X-Amz-SignedHeaders=host&X-Amz-Date=20260101T000000Z",
         ] {
@@ -202,6 +371,51 @@ mod tests {
         check("/?q=ghp_abcdefghijklmnop", "/?q=REDACTED");
         check("/?q=0123456789abcdef0123456789abcdef", "/?q=REDACTED");
         check("/?eyJhbGciOiJIUzI1NiJ9.e30.x", "/?REDACTED");
+        for secret in [
+            "SAMLResponse=PHNhbWw",
+            "SAMLRequest=abc",
+            "tok=abc",
+            "sk=abc",
+            "sig=abc",
+            "my_code=abc",
+            "x=hunter2",
+            "x=correct+horse1",
+            "redirect_uri=https%3A%2F%2Fx%2F%3Ftoken%3Dabc",
+            "next=%2Fa%3Fcode%3D1",
+            "data=%7B%22token%22%3A1%7D",
+            "x=4111+1111+1111+1111",
+            "x=qwertyuiopasdfgh",
+            "x=JBSWY3DPEHPK3PXP",
+            "beta=sk-ant-api03-abcdefgh",
+            "x=a%40b.example",
+        ] {
+            let (name, _) = secret.split_once('=').unwrap();
+            check(&format!("/a?n=1&{secret}"), &format!("/a?n=1&{name}=REDACTED"));
+            check(&format!("/a;{secret}/b"), &format!("/a;{name}=REDACTED/b"));
+            check(&format!("/a?{secret};n=1"), &format!("/a?{name}=REDACTED;n=1"));
+        }
+        check("/api/webhooks/123456789012345678/aBcDeF_gH1", "/api/webhooks/REDACTED/REDACTED");
+        let id = "0a1b2c3d-0a1b-4c3d-8e9f-0a1b2c3d4e5f";
+        check(&format!("/webhookb2/{id}@{id}/x/{id}"), "/webhookb2/REDACTED/x/REDACTED");
+        check("/?Action=GetCallerIdentity&n=1", "/?Action=GetCallerIdentity&n=1");
+        check("/invite/hunter16word/x", "/invite/REDACTED/x");
+        check("/api/keys/huntertwentythree", "/api/keys/REDACTED");
+        check("/keys/list?passcode=1234&mfa=1", "/keys/list?passcode=REDACTED&mfa=REDACTED");
+        check("/reset-password/abc123", "/reset-password/REDACTED");
+        check("/oauth/token/abc1234", "/oauth/token/REDACTED");
+        for token in [
+            "JBSWY3DPEHPK3PXPJBSW",
+            "0123456789abcdef0123",
+            "xYqLmRtBvNcKdFgHjWsP",
+            "kq3v9x2m7p4w8z1t6r5y",
+            "a.kq3v9x2m7p4w8z1t6r5y",
+            "Zm9v-YmFy_MTIzNDU2Nzg5MA",
+            "hf_abcdefghijklmnop",
+            "v=eyJhbGciOiJIUzI1",
+            "AKIAABCDEFGHIJKLMNOP",
+        ] {
+            check(&format!("/v1/{token}/x"), "/v1/REDACTED/x");
+        }
         check("/\u{fc}%\u{fc}%zz%f", "/\u{fc}%\u{fc}%zz%f");
     }
 

@@ -24,6 +24,12 @@ pub(super) struct Stream {
     /// The client of HTTP is at the other end.
     pub(super) served: bool,
     extract: bool,
+    /// One that was joined in the middle is read from a later call on.
+    joinable: bool,
+    /// First bytes were those of HTTP, whether or not it could be read.
+    is_http: bool,
+    /// Which direction bytes came in last.
+    last: Option<Direction>,
 }
 
 #[derive(Debug)]
@@ -35,8 +41,17 @@ enum Protocol {
     },
     Http1(Http1),
     Http2(Box<Http2>),
+    /// What came first is no call. It may be the rest of one: the next one is waited for.
+    Joining(Option<Box<Maybe>>),
     /// It is read no further.
     Over,
+}
+
+/// What looks like a request.
+#[derive(Debug)]
+struct Maybe {
+    client: Direction,
+    http: Http1,
 }
 
 /// First bytes, and when the first of them came.
@@ -65,10 +80,17 @@ enum Says {
 }
 
 impl Stream {
-    pub(super) fn new(extract: bool) -> Stream {
+    pub(super) fn new(extract: bool, joinable: bool) -> Stream {
         let protocol =
             Protocol::Unknown { sent: Beginning::default(), received: Beginning::default() };
-        Stream { protocol, sent: 0, received: 0, served: false, extract }
+        let (served, last) = (false, None);
+        let (sent, received, is_http) = (0, 0, false);
+        Stream { protocol, sent, received, served, extract, joinable, is_http, last }
+    }
+
+    /// Calls that are not read would be missing.
+    pub(super) fn is_http(&self) -> bool {
+        self.is_http
     }
 
     pub(super) fn is_over(&self) -> bool {
@@ -77,11 +99,21 @@ impl Stream {
 
     /// Nothing was read of it yet.
     pub(super) fn is_new(&self) -> bool {
-        self.sent == 0 && self.received == 0
+        self.sent == 0 && self.received == 0 && !self.is_over()
+    }
+
+    /// Calls are under way.
+    pub(super) fn has_calls(&self) -> bool {
+        match &self.protocol {
+            Protocol::Http1(http) => http.has_under_way(),
+            Protocol::Http2(http) => http.has_under_way(),
+            Protocol::Unknown { .. } | Protocol::Joining(_) | Protocol::Over => false,
+        }
     }
 
     /// # Errors
-    /// Why it is read no further, once. What was under way is among the calls that are over.
+    /// Why it is read no further, or from a later call on only. What was under way is among the calls that are
+    /// over.
     pub(super) fn add(
         &mut self,
         direction: Direction,
@@ -118,7 +150,17 @@ impl Stream {
             result = result.and_then(|()| self.part(direction, at_ns, part, over));
         }
         if let Err(why) = &result {
+            let joins = self.joinable && missing == Some(0) && self.is_before_calls();
             self.stop(why, over);
+            if joins {
+                result = Err(format!("{why}, or tracer came in the middle of it"));
+                self.protocol = Protocol::Joining(None);
+                self.part(direction, at_ns, Part::Read(bytes), over)?;
+                self.part(direction, at_ns, parts[2], over)?;
+            }
+        }
+        if length > 0 {
+            self.last = Some(direction);
         }
         result
     }
@@ -163,7 +205,10 @@ impl Stream {
             {
                 Some("it ended before its bytes said what they are")
             }
-            Protocol::Unknown { .. } | Protocol::Http2(_) | Protocol::Over => None,
+            Protocol::Unknown { .. }
+            | Protocol::Http2(_)
+            | Protocol::Joining(_)
+            | Protocol::Over => None,
         };
         let under_way = self.take_under_way();
         over.extend(under_way.into_iter().map(|exchange| exchange.cut(why)));
@@ -176,6 +221,7 @@ impl Stream {
             Protocol::Unknown { sent, received } => sent.bytes.len() + received.bytes.len(),
             Protocol::Http1(http) => http.held_bytes(),
             Protocol::Http2(http) => http.held_bytes(),
+            Protocol::Joining(maybe) => maybe.as_ref().map_or(0, |maybe| maybe.http.held_bytes()),
             Protocol::Over => 0,
         }
     }
@@ -184,7 +230,62 @@ impl Stream {
         match &mut self.protocol {
             Protocol::Http1(http) => http.take_under_way(),
             Protocol::Http2(http) => http.take_under_way(),
-            Protocol::Unknown { .. } | Protocol::Over => Vec::new(),
+            Protocol::Unknown { .. } | Protocol::Joining(_) | Protocol::Over => Vec::new(),
+        }
+    }
+
+    /// What was read so far can be the rest of something.
+    fn is_before_calls(&self) -> bool {
+        match &self.protocol {
+            Protocol::Unknown { .. } => true,
+            Protocol::Http1(http) => !http.was_answered(),
+            Protocol::Http2(_) | Protocol::Joining(_) | Protocol::Over => false,
+        }
+    }
+
+    /// Waits for a call: a request line at the beginning of what one end says after the other, and then a status
+    /// line at the beginning of the answer. In the middle of a body, one end says nothing.
+    fn join(
+        &mut self,
+        direction: Direction,
+        at_ns: u64,
+        part: Part<'_>,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
+        let Protocol::Joining(maybe) = &mut self.protocol else {
+            return self.part(direction, at_ns, part, over);
+        };
+        match (maybe.take(), part) {
+            (None, Part::Read(bytes)) => {
+                if self.last == Some(direction.other()) && is_request(bytes) {
+                    let mut http = Http1::new(self.extract);
+                    http.joined = true;
+                    // Nothing can be over before there is an answer.
+                    if http.requests(bytes, at_ns, over).is_ok() {
+                        *maybe = Some(Box::new(Maybe { client: direction, http }));
+                    }
+                }
+                Ok(())
+            }
+            (None, Part::Unread { lost, .. }) => {
+                // What follows lost bytes may not be the beginning of anything.
+                self.last = if lost { Some(direction) } else { self.last };
+                Ok(())
+            }
+            (Some(mut known), part) if known.client == direction => {
+                let read = match part {
+                    Part::Read(bytes) => known.http.requests(bytes, at_ns, over),
+                    Part::Unread { bytes, lost } => known.http.skip_requests(bytes, lost, over),
+                };
+                *maybe = read.is_ok().then_some(known);
+                Ok(())
+            }
+            (Some(known), Part::Read(bytes)) if is_response(bytes) => {
+                self.served = known.client == Direction::Received;
+                self.protocol = Protocol::Http1(known.http);
+                self.part(direction, at_ns, part, over)
+            }
+            (Some(_), _) => Ok(()),
         }
     }
 
@@ -201,6 +302,7 @@ impl Stream {
         let of_client = (direction == Direction::Sent) != self.served;
         match (&mut self.protocol, part) {
             (Protocol::Over, _) => Ok(()),
+            (Protocol::Joining(_), part) => self.join(direction, at_ns, part, over),
             (Protocol::Unknown { .. }, Part::Unread { lost: true, .. }) => Err(LOST.into()),
             (Protocol::Unknown { .. }, Part::Unread { .. }) => {
                 Err("its first bytes were not read".into())
@@ -215,6 +317,7 @@ impl Stream {
                 }
                 own.bytes.extend(bytes);
                 let says = says(&own.bytes);
+                self.is_http |= is_http(&own.bytes);
                 self.begin(direction, says, over)
             }
             (Protocol::Http1(http), Part::Read(bytes)) if of_client => {
@@ -298,4 +401,40 @@ fn says(bytes: &[u8]) -> Says {
         Some(b' ') if method > 0 => Says::Request,
         Some(_) => Says::Other,
     }
+}
+
+/// Whether first bytes are meant as HTTP, however wrong they are: a method's name and a blank, or a version in the
+/// first line.
+fn is_http(bytes: &[u8]) -> bool {
+    const METHODS: [&[u8]; 9] =
+        [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH"];
+    let bytes = bytes.trim_ascii_start();
+    let line = bytes.split(|byte| *byte == b'\n').next().unwrap_or_default();
+    let mut words = line.split(|byte| matches!(byte, b' ' | b'\t'));
+    let is_method = words.next().is_some_and(|word| METHODS.contains(&word));
+    is_method && words.next().is_some()
+        || memchr::memmem::find(line, b"HTTP/1.").is_some()
+        || line.starts_with(b"PRI * HTTP/2.0")
+}
+
+/// Whether they begin with a whole request line of HTTP/1 (RFC 9112, 3).
+fn is_request(bytes: &[u8]) -> bool {
+    let Some(end) = memchr::memchr(b'\n', bytes) else { return false };
+    let mut words = bytes[..end].split(|byte| *byte == b' ');
+    let (method, target) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
+    let is_version = |word: &[u8]| matches!(word, b"HTTP/1.1\r" | b"HTTP/1.0\r");
+    (1..=METHOD_MAX_BYTES).contains(&method.len())
+        && method.iter().all(|byte| byte.is_ascii_uppercase() || *byte == b'-')
+        && !target.is_empty()
+        && target.iter().all(u8::is_ascii_graphic)
+        && words.next().is_some_and(is_version)
+        && words.next().is_none()
+}
+
+/// Whether they begin with a version and a status of HTTP/1 (RFC 9112, 4).
+fn is_response(bytes: &[u8]) -> bool {
+    let version = bytes.strip_prefix(b"HTTP/1.1 ").or_else(|| bytes.strip_prefix(b"HTTP/1.0 "));
+    version
+        .and_then(|rest| rest.first_chunk::<3>())
+        .is_some_and(|status| status[0] != b'0' && status.iter().all(u8::is_ascii_digit))
 }
