@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("storm", storm),
     ("tree", tree),
     ("found_running", found_running),
+    ("own_program", own_program),
     ("sockets", sockets),
     ("connections_from_arming", connections_from_arming),
     ("cgroup", cgroup),
@@ -279,6 +280,28 @@ fn found_running(scratch: &Scratch) -> Result<()> {
     seen.rules(Ruling::Inconclusive)?.because("told by its own memory only")?;
     let claim = &seen.verdict.as_ref().context("no verdict")?.claims[0].claim;
     ensure!(claim.contains("from the moment on"), "{claim}");
+    Ok(())
+}
+
+/// `@command` is what the joined process runs; nobody of a cgroup is the one.
+fn own_program(scratch: &Scratch) -> Result<()> {
+    let cgroup = OwnCgroup::new()?;
+    let path = cgroup.0.to_string_lossy().into_owned();
+    // Nothing else is executed.
+    let script = "while [ ! -e go ]; do :; done; /bin/sh -c ': again'; kill -STOP $$";
+    let judged = |target: &dyn Fn(&str) -> Vec<String>| -> Result<Seen> {
+        let _ = fs::remove_file(scratch.file("go"));
+        let workload = Workload::shell(scratch, script)?;
+        cgroup.take(&workload.pid())?;
+        let target = target(&workload.pid());
+        let target: Vec<&str> = target.iter().map(String::as_str).collect();
+        let attached = Attached::to(scratch, &target, &["-p", "no-shell-outs", "--from-arming"])?;
+        go(scratch)?;
+        until("the second shell", || attached.has("\": again\"").then_some(()))?;
+        attached.stop()
+    };
+    judged(&|pid| vec!["--pid".into(), pid.into()])?.rules(Ruling::Inconclusive)?;
+    judged(&|_| vec!["--cgroup".into(), path.clone()])?.rules(Ruling::Violated)?;
     Ok(())
 }
 

@@ -86,7 +86,7 @@ fn is_copy_by_path(story: &Story, program: &str, attempt: &Attempt) -> bool {
 
 /// The names the traced command was executed under.
 fn own_names(story: &Story) -> Vec<&Bytes> {
-    let first = story.execs_in_order().next();
+    let first = story.command();
     first.into_iter().flat_map(|exec| exec.filename.iter().chain(exec.argv.args.first())).collect()
 }
 

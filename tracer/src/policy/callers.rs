@@ -142,7 +142,7 @@ pub(super) fn is_user(story: &Story, claim: &Claim, exec: &Exec) -> bool {
 
 /// Whether the exec is the command's own: the same file and, of an interpreter, the same script.
 pub(super) fn is_command(story: &Story, exec: &Exec) -> bool {
-    let Some(own) = story.execs_in_order().next() else { return false };
+    let Some(own) = story.command() else { return false };
     let is_same = || {
         let identity = identity(own, story);
         identity.is_some() && identity == self::identity(exec, story)

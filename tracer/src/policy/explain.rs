@@ -60,7 +60,7 @@ fn meaning(claim: &Claim, catalogue: &Catalogue) -> Vec<String> {
 
 fn program(name: &str, catalogue: &Catalogue) -> String {
     if name == "@command" {
-        return "@command: the file of the traced command, and its script".into();
+        return "@command: the file of the traced command (or of the process that is joined), and its script".into();
     }
     if name.starts_with('/') {
         return format!("{name}: the file of that path, and what has its content");

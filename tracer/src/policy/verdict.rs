@@ -308,7 +308,7 @@ fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
 
 /// The file, and the script if it is one, of the command's first exec.
 fn command_files(story: &Story) -> (Option<FileId>, Option<FileId>) {
-    let first = story.execs_in_order().next();
+    let first = story.command();
     let script = first
         .and_then(|exec| exec.script.as_ref())
         .and_then(|script| Some(script.file.as_ref()?.id));

@@ -16,8 +16,8 @@ use crate::{
     record::{
         Finish, Integrity, ReadError, Reader, Recording,
         schema::{
-            Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile, Datagram,
-            Dns, End, Exchange, Exec, Exit, ForeignSend, FoundSocket, HandOff, Intrusion,
+            AttachedTo, Attempt, Call, CallGap, CgroupMove, Close, ConnectResult, CredentialFile,
+            Datagram, Dns, End, Exchange, Exec, Exit, ForeignSend, FoundSocket, HandOff, Intrusion,
             LocalSend, Mapped, OddSocket, Opened, Opening, Outcome, Record, Resolved, Snapshot,
             Start, TlsLibrary,
         },
@@ -543,6 +543,24 @@ impl Story {
     /// The traced command's process.
     pub fn root(&self) -> Option<ProcessKey> {
         self.roots.first().copied()
+    }
+
+    /// What the traced command executed first, or what a process that was joined ran then. There is none
+    /// where several were joined together.
+    pub fn command(&self) -> Option<&Exec> {
+        match self.start.attached.as_ref().map(|attached| &attached.to) {
+            None => self.execs_in_order().next(),
+            Some(AttachedTo::Pid(_)) => {
+                let first = self.processes.get(&self.root()?)?.execs.first()?;
+                first.found.then_some(first)
+            }
+            Some(
+                AttachedTo::Cgroup(_)
+                | AttachedTo::Container { .. }
+                | AttachedTo::Pod { .. }
+                | AttachedTo::Host,
+            ) => None,
+        }
     }
 
     pub fn roots(&self) -> &[ProcessKey] {
