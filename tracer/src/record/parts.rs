@@ -137,8 +137,8 @@ struct First {
     part_bytes: Option<u64>,
 }
 
-/// All files of a recording, one after the other.
-pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
+/// All files of a recording, one after the other, and the first that is missing between them.
+pub(super) fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Option<PathBuf>)> {
     let file = File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -152,10 +152,13 @@ pub(super) fn open(path: &Path) -> io::Result<Box<dyn Read + Send>> {
         serde_json::from_slice::<First>(&line).is_ok_and(|first| first.part_bytes.is_some());
     let whole = io::Cursor::new(line).chain(first);
     if !has_parts {
-        return Ok(Box::new(whole));
+        return Ok((Box::new(whole), None));
     }
-    let rest = numbers(path)?.into_iter().map(|number| part(path, number)).collect();
-    Ok(Box::new(whole.chain(Rest { paths: rest, current: None })))
+    let there = numbers(path)?;
+    let missing = (1..).zip(&there).find(|(expected, number)| *number != expected);
+    let missing = missing.map(|(expected, _)| part(path, expected));
+    let paths = there.into_iter().map(|number| part(path, number)).collect();
+    Ok((Box::new(whole.chain(Rest { paths, current: None })), missing))
 }
 
 /// The files after the first, opened one by one.
@@ -253,22 +256,26 @@ mod tests {
         }
         assert_eq!(read(&path), (LINES, Integrity::Intact));
 
-        let broken = |integrity: Integrity| matches!(integrity, Integrity::Broken { .. });
-        // One is missing.
+        let broken = |integrity: Integrity| match integrity {
+            Integrity::Broken { reason, .. } => reason,
+            Integrity::Intact | Integrity::CutShort => panic!("{integrity:?}"),
+        };
         let (third, aside) = (part(&path, 3), folder.path().join("aside"));
         fs::rename(&third, &aside).unwrap();
-        assert!(broken(read(&path).1));
+        let reason = broken(read(&path).1);
+        assert!(reason.ends_with("session.jsonl.3 is missing"), "{reason}");
         // Two have changed places.
         fs::rename(part(&path, 4), &third).unwrap();
         fs::rename(&aside, part(&path, 4)).unwrap();
-        assert!(broken(read(&path).1));
+        let reason = broken(read(&path).1);
+        assert!(!reason.contains("missing"), "{reason}");
         fs::rename(&third, &aside).unwrap();
         fs::rename(part(&path, 4), &third).unwrap();
         fs::rename(&aside, part(&path, 4)).unwrap();
         assert_eq!(read(&path).1, Integrity::Intact);
         // One is there twice.
         fs::copy(&third, part(&path, 77)).unwrap();
-        assert!(broken(read(&path).1));
+        broken(read(&path).1);
         fs::remove_file(part(&path, 77)).unwrap();
         // The last one is missing.
         fs::remove_file(part(&path, parts.len() as u32)).unwrap();

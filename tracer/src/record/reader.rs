@@ -6,7 +6,7 @@
 use std::{
     collections::VecDeque,
     io::{self, Read},
-    path::Path,
+    path::{Path, PathBuf},
 };
 
 use serde::Deserialize;
@@ -109,6 +109,8 @@ pub struct Reader {
     /// Nothing more is to be handed out.
     over: bool,
     hashed: bool,
+    /// A file between those of the recording that is not there.
+    missing: Option<PathBuf>,
 }
 
 /// Only what every schema version must have.
@@ -143,8 +145,8 @@ impl Reader {
         }
         let name = path.display().to_string();
         let io = |source| ReadError::Io { path: name.clone(), source };
-        let files = parts::open(path).map_err(io)?;
-        Reader::new(files, name, hashed)
+        let (files, missing) = parts::open(path).map_err(io)?;
+        Ok(Reader { missing, ..Reader::new(files, name, hashed)? })
     }
 
     /// Of anything that can be read; `name` is what errors call it.
@@ -170,6 +172,7 @@ impl Reader {
             integrity: Integrity::CutShort,
             over: false,
             hashed,
+            missing: None,
         })
     }
 
@@ -226,7 +229,11 @@ impl Reader {
         self.integrity = if is_cut {
             Integrity::CutShort
         } else {
-            Integrity::Broken { line: self.lines, reason: error.to_string() }
+            let mut reason = error.to_string();
+            if let Some(missing) = &self.missing {
+                reason += &format!(": {} is missing", missing.display());
+            }
+            Integrity::Broken { line: self.lines, reason }
         };
         self.over = true;
     }
