@@ -16,7 +16,9 @@ use tracer_tests::lab::{Lab, Request};
 
 use crate::{
     Test,
-    harness::{Run, Scratch, fixtures, in_private_network, on_path, repeats, same_lines, skip},
+    harness::{
+        Run, Scratch, fixtures, in_private_network, on_path, repeats, same_lines, seed, skip,
+    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -173,11 +175,13 @@ fn thousand_conversations(scratch: &Scratch) -> Result<()> {
     const PROCESSES: u64 = 4;
     let each = (repeats(1000)? / PROCESSES).max(1).to_string();
     let script = clients()?.join("clients.mjs");
-    let seed = std::process::id();
+    let seed = seed()?;
     let line = (0..PROCESSES).map(|number| {
-        format!("node {} {} {each} & ", script.display(), u64::from(seed) * PROCESSES + number)
+        let seed = seed * PROCESSES + number;
+        format!("node {} {seed} {each} & all=\"$all $!\"; ", script.display())
     });
-    let line: String = line.chain(["wait".to_owned()]).collect();
+    let wait = "for one in $all; do wait $one || exit 1; done".to_owned();
+    let line: String = line.chain([wait]).collect();
     let (run, requests) = recorded(scratch, &words(&["sh", "-c", &line]), &[])?;
     let count = same_as_the_log(&run, &requests).with_context(|| format!("seed {seed}"))?;
     ensure!(count as u64 > repeats(1000)?, "only {count} requests");
@@ -319,11 +323,12 @@ fn node_that_comes_later(scratch: &Scratch) -> Result<()> {
 fn lost_pieces(scratch: &Scratch) -> Result<()> {
     let script = clients()?.join("clients.mjs");
     // Others each time: what holds for some must hold for all.
-    let seed = std::process::id();
+    let seed = seed()?;
     let each = 2 + seed % 11;
     let told = || format!("seed {seed}, one of {each} lost");
     let command = [OsString::from("node"), script.into(), seed.to_string().into(), "60".into()];
-    let (run, requests) = recorded(scratch, &command, &[&format!("--debug-lose=tls={each}")])?;
+    let (run, requests) =
+        recorded(scratch, &command, &[&format!("--debug-lose=tls={each}")]).with_context(told)?;
     ensure!(run.counted("tls-data")?.lost > 0, "nothing was lost: {}", told());
     ensure!(!run.story.call_gaps.is_empty(), "no gap is recorded: {}", told());
     let calls = calls(&run)?;

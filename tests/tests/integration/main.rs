@@ -2,7 +2,8 @@
 //!
 //! Each test is a function over a [`Scratch`]: a directory, the traced command, and what is left of
 //! it are gone afterwards, also when the test fails. `TRACER_BIN` names another tracer than the
-//! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat.
+//! release build; `TRACER_TEST_REPEAT` another number than 1,000 for the tests that repeat,
+//! and `TRACER_TEST_SEED` the seed of those that are random.
 
 mod attach;
 mod attacked;

@@ -77,7 +77,7 @@ impl FinalCounters {
     }
 
     pub fn lost(&self, kind: Kind) -> u64 {
-        self.stats.iter().map(|cpu| cpu.kinds[kind as usize].lost).sum()
+        lost(&self.stats, kind)
     }
 
     pub fn fault(&self, fault: Fault) -> u64 {
@@ -195,14 +195,24 @@ impl Attached {
             .collect()
     }
 
-    /// Reads the counters. They are final once detached and no probe runs.
-    pub fn counters(&mut self) -> Result<FinalCounters, LoadError> {
-        let object = |error: MapError| LoadError::Object(error.to_string());
-        let ebpf = &mut self.loaded.ebpf;
-        let no_map = || LoadError::Object("the object lacks a map".into());
-        let stats = PerCpuArray::<_, Plain<Stats>>::try_from(ebpf.map("STATS").ok_or_else(no_map)?)
+    /// By CPU.
+    fn stats(&self) -> Result<Vec<Stats>, LoadError> {
+        let map = self.loaded.ebpf.map("STATS").ok_or_else(no_map)?;
+        let stats = PerCpuArray::<_, Plain<Stats>>::try_from(map)
             .and_then(|stats| stats.get(&0, 0))
             .map_err(object)?;
+        Ok(stats.iter().map(|Plain(cpu)| *cpu).collect())
+    }
+
+    /// Records that were lost so far.
+    pub fn lost(&self, kind: Kind) -> Result<u64, LoadError> {
+        Ok(lost(&self.stats()?, kind))
+    }
+
+    /// Reads the counters. They are final once detached and no probe runs.
+    pub fn counters(&mut self) -> Result<FinalCounters, LoadError> {
+        let stats = self.stats()?;
+        let ebpf = &mut self.loaded.ebpf;
         let ledger =
             HashMap::<_, Plain<FileKey>, u64>::try_from(ebpf.map("LEDGER").ok_or_else(no_map)?)
                 .map_err(object)?
@@ -230,13 +240,20 @@ impl Attached {
                 skipped_runs.insert(*name, misses);
             }
         }
-        Ok(FinalCounters {
-            stats: stats.iter().map(|Plain(cpu)| *cpu).collect(),
-            skipped_runs,
-            ledger,
-            flows,
-        })
+        Ok(FinalCounters { stats, skipped_runs, ledger, flows })
     }
+}
+
+fn lost(stats: &[Stats], kind: Kind) -> u64 {
+    stats.iter().map(|cpu| cpu.kinds[kind as usize].lost).sum()
+}
+
+fn object(error: MapError) -> LoadError {
+    LoadError::Object(error.to_string())
+}
+
+fn no_map() -> LoadError {
+    LoadError::Object("the object lacks a map".into())
 }
 
 /// Of these two only what comes in a softirq is skipped, and of that only by one of them: the other tells it. There

@@ -70,6 +70,11 @@ impl Collector {
         &self.rings
     }
 
+    /// So many pieces of TLS sessions were lost so far. To be said before each round.
+    pub(super) fn lost_tls_data(&mut self, pieces: u64) {
+        self.fold.lost_tls_data(pieces);
+    }
+
     /// Handles everything that is in the rings. Returns how many records there were.
     pub(super) fn round(&mut self) -> io::Result<usize> {
         self.watch.collect(self.machine.identifier(), boottime_ns)?;

@@ -80,7 +80,7 @@ impl Session {
         let deadline = Instant::now() + SETTLE_WAIT;
         let mut before = None;
         loop {
-            self.collector.round()?;
+            self.drain()?;
             let counters = self.attached.counters()?;
             let drain = &self.collector.drain;
             let read = drain.read.values().sum::<u64>() + drain.damaged;

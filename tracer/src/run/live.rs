@@ -111,9 +111,19 @@ impl Session {
         })
     }
 
-    /// Handles everything that is in the rings.
-    fn round(&mut self) -> io::Result<()> {
+    /// Handles everything that is in the rings, and nothing else.
+    pub(super) fn drain(&mut self) -> io::Result<()> {
+        if self.tls_sessions.is_some() {
+            let lost = self.attached.lost(Kind::TlsData).map_err(io::Error::other)?;
+            self.collector.lost_tls_data(lost);
+        }
         self.collector.round()?;
+        Ok(())
+    }
+
+    /// Handles everything that is in the rings, and what that asks for.
+    fn round(&mut self) -> io::Result<()> {
+        self.drain()?;
         if let Some(sessions) = &mut self.tls_sessions {
             self.collector.watch_tls(&mut self.attached, sessions)?;
         }

@@ -255,6 +255,13 @@ impl Fold {
         self.calls = Some(Calls::new(extract));
     }
 
+    /// So many pieces of TLS sessions were lost so far. To be said before each drain.
+    pub fn lost_tls_data(&mut self, pieces: u64) {
+        if let Some(calls) = &mut self.calls {
+            calls.lost(pieces);
+        }
+    }
+
     /// What payloads and calls said since the last call. To be called after each drain; when `all`, also what
     /// those amount to that are not complete.
     pub fn take_said(&mut self, all: bool) -> Vec<Record> {

@@ -23,10 +23,18 @@ pub(crate) const NOBODY: u32 = 65_534;
 
 /// How often tests repeat what they repeat: `TRACER_TEST_REPEAT`, or else so often.
 pub(crate) fn repeats(usually: u64) -> anyhow::Result<u64> {
-    match std::env::var("TRACER_TEST_REPEAT") {
-        Ok(text) => text.parse().context("TRACER_TEST_REPEAT is not a number"),
-        Err(_) => Ok(usually),
-    }
+    Ok(number("TRACER_TEST_REPEAT")?.unwrap_or(usually))
+}
+
+/// Of what is random: `TRACER_TEST_SEED`, or else another one each time. To be told when something fails.
+pub(crate) fn seed() -> anyhow::Result<u64> {
+    Ok(number("TRACER_TEST_SEED")?.unwrap_or(std::process::id().into()))
+}
+
+fn number(variable: &str) -> anyhow::Result<Option<u64>> {
+    let text = std::env::var(variable).ok();
+    let number = text.map(|text| text.parse()).transpose();
+    number.with_context(|| format!("{variable} is not a number"))
 }
 
 /// A process that ends with its owner.

@@ -93,6 +93,8 @@ struct Session {
     /// Some of its calls are over.
     had_calls: bool,
     held_bytes: usize,
+    /// Pieces of any session that were lost before it began.
+    lost_before: u64,
     /// By the count of what came, and when.
     touched: u64,
     last_ns: u64,
@@ -129,6 +131,8 @@ pub struct Calls {
     /// Processes that have ended. Their last bytes may come with the next round.
     exiting: Vec<ProcessKey>,
     exited: Vec<ProcessKey>,
+    /// Pieces of TLS sessions that never came.
+    lost: u64,
     /// Counts what came, for what was touched last.
     clock: u64,
 }
@@ -141,6 +145,11 @@ impl Calls {
     /// What is kept of what is not over, about.
     pub fn held_bytes(&self) -> usize {
         self.held_bytes
+    }
+
+    /// So many pieces of TLS sessions were lost so far. To be said before each round's events.
+    pub fn lost(&mut self, pieces: u64) {
+        self.lost = pieces;
     }
 
     pub fn chunk(&mut self, chunk: &Chunk<'_>) {
@@ -249,7 +258,7 @@ impl Calls {
             let of = (process, Name::Tls(0))..=(process, Name::Plain(u64::MAX));
             let keys: Vec<Key> = self.sessions.range(of).map(|(key, _)| *key).collect();
             for key in keys {
-                self.close(key, "was under way when its process ended", false);
+                self.ended_with_process(key);
             }
         }
         let mut done = std::mem::replace(&mut self.waiting, std::mem::take(&mut self.done));
@@ -279,6 +288,7 @@ impl Calls {
             connection,
             had_calls: false,
             held_bytes: 0,
+            lost_before: self.lost,
             touched: 0,
             last_ns: 0,
         });
@@ -309,6 +319,19 @@ impl Calls {
         {
             self.done.push(session.gap(key, why));
         }
+    }
+
+    /// Its process is gone, and nothing said how many bytes it had in all.
+    fn ended_with_process(&mut self, key: Key) {
+        let is_whole = |session: &Session| session.lost_before == self.lost;
+        if self.sessions.get(&key).is_none_or(is_whole) {
+            return self.close(key, "was under way when its process ended", false);
+        }
+        let Some(session) = self.sessions.remove(&key) else { return };
+        if session.may_miss_calls(key) && !session.stream.is_over() {
+            self.done.push(session.gap(key, LAST_LOST.into()));
+        }
+        self.give_up(key, session, LAST_LOST);
     }
 
     /// Ends a session that goes on.
@@ -393,6 +416,8 @@ impl Calls {
 }
 
 const CLOSED: &str = "was under way when its connection was closed";
+
+const LAST_LOST: &str = "its last bytes may be among those that were lost on the way to tracer";
 
 impl Session {
     /// Most sockets without TLS have nothing to do with HTTP.

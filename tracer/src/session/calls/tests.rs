@@ -637,3 +637,26 @@ fn memory_is_bounded() {
     let said = said(&feed.close());
     assert!(said.last().unwrap().contains("1024 requests wait"), "{:?}", said.last());
 }
+
+#[test]
+fn bytes_lost_at_the_end_may_be_those_of_a_session_whose_end_is_not_seen() {
+    let said_of = |before: u64, after: u64, talk: &Talk| {
+        let mut feed = Feed::new(false);
+        feed.calls.lost(before);
+        feed.talk(talk);
+        feed.calls.lost(after);
+        feed.calls.exited(PROCESS);
+        feed.calls.round(false);
+        said(&feed.calls.round(true))
+    };
+    let post = sent("POST / HTTP/1.1\r\nHost: a.example\r\nContent-Length: 9\r\n\r\n1234");
+    let answered = vec![post, received("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")];
+    assert_eq!(said_of(3, 3, &answered), ["POST https://a.example/ 200 4/0 complete"]);
+    let lost = format!("POST https://a.example/ 200 4/0 partial: {LAST_LOST}");
+    assert_eq!(said_of(3, 4, &answered), [format!("gap: {LAST_LOST}"), lost]);
+    // A request may be among them.
+    let idle = vec![sent(GET), received("HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")];
+    let call = "GET https://a.example/ 200 0/0 complete";
+    assert_eq!(said_of(0, 0, &idle), [call]);
+    assert_eq!(said_of(0, 1, &idle), [call, &format!("gap: {LAST_LOST}")]);
+}
