@@ -6,6 +6,8 @@ use super::{Flow, Header};
 
 /// Room for bytes in a record; the smaller one is taken where it suffices.
 pub const PAYLOAD_BYTES: usize = 4096;
+/// How much of the beginning of a stream of DNS messages is taken, each way: names follow each other in it.
+pub const DNS_STREAM_BYTES: u32 = 16 * 1024;
 pub const PAYLOAD_SMALL_BYTES: usize = 512;
 
 /// [`super::Kind::Payload`]. Followed by `len` bytes, and by what else the record has room for.

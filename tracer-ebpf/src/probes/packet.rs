@@ -10,7 +10,9 @@ use aya_ebpf::{
     macros::cgroup_skb,
     programs::{SkBuffContext, sk_buff::SkBuff},
 };
-use tracer_ebpf::abi::{Fault, Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
+use tracer_ebpf::abi::{
+    DNS_STREAM_BYTES, Fault, Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload,
+};
 
 use super::{
     connect::{NOT_PLAIN, PASSED, PLAIN, STARTED, UNDECIDED},
@@ -34,8 +36,6 @@ const DNS_PORT: u16 = 53;
 /// How much of the beginning of a stream is taken: several times a ClientHello with post-quantum
 /// keys, or the head of a request.
 const OPENING_BYTES: u32 = 8 * 1024;
-/// The same of a stream of DNS messages, which names follow each other in.
-const DNS_STREAM_BYTES: u32 = 16 * 1024;
 /// The same, each way, of HTTP without TLS where calls are read.
 const PLAIN_BYTES: u32 = 64 * 1024;
 /// Behind the beginning of a stream, how far until no part of it is expected any more.

@@ -5,6 +5,8 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
+use tracer_ebpf::abi::DNS_STREAM_BYTES;
+
 use crate::{
     model::{Endpoint, EventHeader, PayloadEvent},
     protocol::{Reading, dns, http, pieces::Pieces, quic::Initials, tls},
@@ -281,8 +283,15 @@ impl Stream {
         };
         let why = format!("{missing}: {why}");
         if self.is_dns {
-            let nothing = bytes.is_empty() && !self.pieces.has_hole() && !self.pieces.is_full();
-            return (!nothing).then(|| self.socket.dns(t_ns, true, DnsMessage::Malformed { why }));
+            // What comes behind that can be anything.
+            let taken = DNS_STREAM_BYTES as usize;
+            let is_all = !self.cut && self.pieces.beginning().len() < taken;
+            if bytes.is_empty() && !self.pieces.has_hole() && is_all {
+                return None;
+            }
+            let why =
+                if is_all { why } else { format!("what came behind {taken} bytes was not read") };
+            return Some(self.socket.dns(t_ns, true, DnsMessage::Malformed { why }));
         }
         if bytes.is_empty() && !self.pieces.has_hole() && !self.pieces.is_full() {
             return None;

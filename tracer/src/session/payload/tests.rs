@@ -193,8 +193,30 @@ fn dns_both_ways() {
     assert_eq!(said(&payloads.add(back)), ["answer a.example 1 false"]);
     let late = PayloadEvent { offset_bytes: twice.len() as u64, ..event(2, 53, b"\x01") };
     payloads.add(late);
-    let ended = ended(&mut payloads, 2);
-    assert_eq!(ended, ["malformed: its first bytes were not complete: the connection ended"]);
+    let end = ended(&mut payloads, 2);
+    assert_eq!(end, ["malformed: its first bytes were not complete: the connection ended"]);
+
+    // No more than that is taken, and what comes behind it need not be DNS.
+    let all = usize::try_from(DNS_STREAM_BYTES).unwrap();
+    for (bytes, expected) in [(all - 1, 0), (all, 1)] {
+        let mut payloads = Payloads::default();
+        let mut whole = framed(&question).repeat(bytes / framed(&question).len() - 1);
+        // The last message has something behind its question, which nobody reads.
+        let mut last = question.clone();
+        last.resize(bytes - whole.len() - 2, 0);
+        whole.extend(framed(&last));
+        assert_eq!(whole.len(), bytes);
+        let mut said_all = Vec::new();
+        for (at, piece) in whole.chunks(4096).enumerate() {
+            let offset_bytes = at as u64 * 4096;
+            said_all
+                .extend(said(&payloads.add(PayloadEvent { offset_bytes, ..event(3, 53, piece) })));
+        }
+        let malformed =
+            |said: &[String]| said.iter().filter(|text| text.contains("not read")).count();
+        assert_eq!(malformed(&said_all), 0);
+        assert_eq!(malformed(&ended(&mut payloads, 3)), expected, "{bytes} bytes");
+    }
 }
 
 #[test]
