@@ -3,7 +3,7 @@
 use std::fs;
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tracer::record::schema::Exec;
+use tracer::{policy::Ruling, record::schema::Exec};
 
 use crate::{
     Test,
@@ -12,6 +12,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("paths_across_mounts", paths_across_mounts),
+    ("script_of_another_interpreter", script_of_another_interpreter),
     ("pid_namespace", pid_namespace),
     ("by_32_bit_call", by_32_bit_call),
 ];
@@ -47,6 +48,35 @@ fn paths_across_mounts(scratch: &Scratch) -> Result<()> {
     ensure!(path(second)? == format!("{bound}/program"), "{second:?}");
     let cwd = second.cwd.as_ref().map(|cwd| cwd.lossy().into_owned());
     ensure!(cwd == Some(bound.to_string()), "{second:?}");
+    Ok(())
+}
+
+/// Where only a script may run, what runs it has to be what its first line led to at the start.
+fn script_of_another_interpreter(scratch: &Scratch) -> Result<()> {
+    let interpreter = scratch.copy("/bin/true".as_ref(), "interpreter")?.display().to_string();
+    let other = scratch.copy("/bin/cat".as_ref(), "other")?.display().to_string();
+    let script = scratch.script("script", &format!("#!{interpreter}\n"))?.display().to_string();
+    let policy = scratch.write(
+        "policy.toml",
+        &format!(
+            "name = 'x'\n[[claim]]\nkind = 'runs-only'\n\
+             programs = ['/usr/bin/unshare', '/bin/sh', '/usr/bin/mount', '{script}']\n"
+        ),
+    )?;
+    for (mount, ruling, detail) in [
+        (":".to_owned(), Ruling::Proven, ""),
+        (format!("mount --bind {other} {interpreter}"), Ruling::Violated, "did not lead"),
+    ] {
+        let line = format!("{mount}; {script} >/dev/null");
+        let command = ["/usr/bin/unshare", "--mount", "/bin/sh", "-c", &line];
+        let run = scratch.run(command).option("-p").option(&policy).record()?;
+        let verdict = run.story.end.as_ref().and_then(|end| end.verdict.as_ref());
+        let verdict = verdict.context("no verdict")?;
+        ensure!(verdict.overall == ruling, "{verdict:#?}");
+        let mut violations = verdict.claims.iter().flat_map(|claim| &claim.violations);
+        let said = violations.any(|violation| violation.detail.contains(detail));
+        ensure!(said || detail.is_empty(), "{verdict:#?}");
+    }
     Ok(())
 }
 

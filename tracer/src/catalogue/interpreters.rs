@@ -34,10 +34,15 @@ pub struct Family {
     pub value: &'static [char],
 }
 
+/// A shell, by the name of its file.
+pub fn is_shell(name: &str) -> bool {
+    matches!(name, "bash" | "dash" | "sh" | "ash" | "hush" | "zsh" | "ksh" | "mksh")
+}
+
 /// The family of an interpreter, by the name of its file.
 pub fn family(name: &str) -> Option<Family> {
     let (code, module, value): (&[char], &[char], &[char]) = match name {
-        "bash" | "dash" | "sh" | "ash" | "hush" | "zsh" | "ksh" | "mksh" => (&['c'], &[], &[]),
+        _ if is_shell(name) => (&['c'], &[], &[]),
         "perl" | "ruby" => (&['e', 'E'], &[], &[]),
         "node" => (&['e', 'p'], &[], &[]),
         _ if name.starts_with("python") || name.starts_with("pypy") => {

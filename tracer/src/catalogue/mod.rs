@@ -26,7 +26,7 @@ pub use credentials::{
 };
 pub use endpoints::{Classified, EndpointClass, EndpointRule, EndpointRules, Endpoints};
 pub use file::CatalogueError;
-pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call};
+pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call, is_shell};
 pub use names::{HostName, NamePattern};
 pub use search::{Found, Place, Search, expand};
 pub use target::{Fit, Target};

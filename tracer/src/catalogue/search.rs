@@ -221,12 +221,14 @@ impl Found {
             return;
         }
         let multi_call = is_multi_call(path, &version, names, identify);
+        let interpreter = interpreter_of(path).and_then(|path| Some(identify(&path)?.id));
         let path = Bytes::from(path);
         self.copies.push(KnownCopy {
             path,
             file: version.id,
             multi_call,
             only_forbids: other,
+            interpreter,
             size_bytes: Some(version.size_bytes),
         });
     }

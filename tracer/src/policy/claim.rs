@@ -130,10 +130,13 @@ impl Claim {
     pub fn programs_named(&self) -> impl Iterator<Item = (&String, bool)> {
         let forbids = self.kind == ClaimKind::NeverRuns;
         let users = self.sdk_users.iter().flatten();
+        // Where nothing else may run, words of a caller's choice list no file.
+        let allowed = self.allow.iter().filter(|_| self.kind == ClaimKind::RunsOnly);
         self.programs
             .iter()
             .map(move |program| (program, forbids))
             .chain(users.map(|user| (user, false)))
+            .chain(allowed.filter_map(|allowed| Some((allowed.argv.first()?, false))))
             .filter(|(program, _)| !program.starts_with('@'))
     }
 

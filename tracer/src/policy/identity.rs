@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 
 use super::{
     Claim, ClaimKind,
-    layers::{given, may_be_interpreter, runs_loader, takes_programs},
+    layers::{given, may_be_interpreter, runs_loader, runs_shell, takes_programs},
     mapped,
 };
 use crate::{
@@ -22,8 +22,8 @@ use crate::{
 pub(super) enum Match {
     /// It runs the program; the text says how that is known.
     Runs(String),
-    /// It runs the file of a multi-call copy under another name. If the process then hands over to
-    /// another program, as a shim does, that one counts; if not, it may be the program.
+    /// It runs the file of a multi-call copy under another name. If that is a shim, what it hands over
+    /// to counts; if not, it may be the program.
     SharesFile(String),
     /// An interpreter was given something that may be the program.
     MayRun(String),
@@ -68,16 +68,29 @@ fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
     Some(if copy.multi_call { Match::SharesFile(how) } else { Match::Runs(how) })
 }
 
-/// Whether the process of a multi-call exec goes on to execute something else. Passing the same
-/// file on, as `#!/usr/bin/env` does, is not something else.
-pub(super) fn hands_over(exec: &Exec, story: &Story) -> bool {
-    let later = story.processes.get(&exec.process).map_or(&[][..], |process| &process.execs);
+/// Whether the exec is a shim: a script of a shell that did nothing but execute something else. Passing
+/// the same file on, as `#!/usr/bin/env` does, is not something else. Of a binary nobody can tell what
+/// it did before that.
+pub(super) fn is_shim(exec: &Exec, story: &Story) -> bool {
+    let Some(process) = story.processes.get(&exec.process) else { return false };
     let name = exec.filename.as_ref();
-    later.iter().filter(|later| later.t_ns > exec.t_ns).any(|later| {
-        later.filename.as_ref() != name
-            && later.argv.complete
-            && later.argv.args.iter().all(|arg| Some(arg) != name)
-    })
+    let passes_on = |later: &Exec| {
+        later.filename.as_ref() == name
+            || !later.argv.complete
+            || later.argv.args.iter().any(|arg| Some(arg) == name)
+    };
+    let from = process.execs.iter().skip_while(|own| !std::ptr::eq(own.as_ref(), exec));
+    let mut later = from.skip(1);
+    let mut runs = exec;
+    loop {
+        let Some(next) = later.next() else { return false };
+        if !passes_on(next) {
+            return exec.script.is_some()
+                && runs_shell(runs, story)
+                && process.did_nothing_between(exec.t_ns, next.t_ns);
+        }
+        runs = next;
+    }
 }
 
 fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
@@ -110,20 +123,27 @@ fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
     None
 }
 
-/// Whether an exec runs one of a program's copies, by the file alone; of a multi-call file the name
-/// it was called by must be the copy's too.
+/// Whether an exec runs one of a program's copies, by the files alone: a script must be run by the
+/// interpreter that its first line led to when tracing started, because mounts and formats that are
+/// registered (`binfmt_misc`) can put another one in its place. Of a multi-call file the name it was called
+/// by must be the copy's too.
 pub(super) fn is_copy(exec: &Exec, copies: &[KnownCopy]) -> bool {
     let script = exec.script.as_ref();
+    let executed = exec.file.as_ref().map(|file| file.id());
     let file = match script {
         Some(script) => script.file.as_ref().map(|file| file.id),
-        None => exec.file.as_ref().map(|file| file.id()),
+        None => executed,
     };
+    let by_its_interpreter =
+        |copy: &KnownCopy| script.is_none() || (executed.is_some() && copy.interpreter == executed);
     let called_as = |name: &[u8]| {
         let argv0 = if script.is_some() { None } else { exec.argv.args.first() };
         [exec.filename.as_ref(), argv0].into_iter().flatten().all(|own| own.base_name() == name)
     };
     copies.iter().filter(|copy| !copy.only_forbids).any(|copy| {
-        Some(copy.file) == file && (!copy.multi_call || called_as(copy.path.base_name()))
+        Some(copy.file) == file
+            && by_its_interpreter(copy)
+            && (!copy.multi_call || called_as(copy.path.base_name()))
     })
 }
 
@@ -166,9 +186,15 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
         ClaimKind::ConnectsOnlyTo | ClaimKind::NeverConnectsTo | ClaimKind::CredentialsInProcess => None,
         // The inode decides, as long as its content stays what it was.
         ClaimKind::RunsOnly => {
-            let id = script.flatten().map_or(file.id(), |script| script.id);
-            let contents: BTreeSet<&str> = story.contents_of(id).collect();
-            (contents.len() > 1).then(|| "the content of the executed file was changed".into())
+            let executed = ("executed file", file.version());
+            let script = script.flatten().map(|script| ("script", script.version()));
+            std::iter::once(executed).chain(script).find_map(|(what, version)| {
+                if let Err(why) = story.content(&version) {
+                    return Some(format!("the content of the {what} is not known: {why}"));
+                }
+                let contents: BTreeSet<&str> = story.contents_of(version.id).collect();
+                (contents.len() > 1).then(|| format!("the content of the {what} was changed"))
+            })
         }
         ClaimKind::NeverRuns => [
             ("executed file", Some(file.version())),

@@ -6,7 +6,7 @@
 
 use super::identity::Match;
 use crate::{
-    catalogue::{Program, family, is_loader, is_multi_call},
+    catalogue::{Program, family, is_loader, is_multi_call, is_shell},
     model::Bytes,
     record::schema::{Exec, KnownInterpreter},
     session::Story,
@@ -37,6 +37,11 @@ pub(super) fn layers<'a>(exec: &'a Exec, story: &Story) -> Vec<Layer<'a>> {
         layers.push(next);
     }
     layers
+}
+
+/// Whether the executed file is a shell of this machine.
+pub(super) fn runs_shell(exec: &Exec, story: &Story) -> bool {
+    known_interpreter(exec, story).is_some_and(|known| is_shell(&known.name))
 }
 
 fn is_known_name(name: &str) -> bool {

@@ -6,11 +6,11 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Claim, ClaimKind, Policy, Requirement, Subject, SurvivorRule, attempts, callers, completeness,
-    connections,
+    AllowedExec, Claim, ClaimKind, Policy, Requirement, Subject, SurvivorRule, attempts, callers,
+    completeness, connections,
     contacts::{Contact, contacts},
     credentials,
-    identity::{Match, copies, hands_over, is_copy, runs, unidentified},
+    identity::{Match, copies, is_copy, is_shim, runs, unidentified},
     mapped, opened, settled,
 };
 use crate::{
@@ -203,7 +203,7 @@ fn judge_execs(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
                 detail
             };
             let violation = Violation { t_ns: exec.t_ns, process: exec.process, detail };
-            if is_allowed(claim, exec) {
+            if is_allowed(story, claim, exec) {
                 verdict.allowed.push(violation);
             } else {
                 verdict.violations.push(violation);
@@ -266,10 +266,10 @@ pub(super) fn forbidden(story: &Story, claim: &Claim, exec: &Exec) -> Option<Fin
         match runs(exec, program, copies(story, program), story)? {
             Match::Runs(how) => Some(Finding::Violates(format!("runs {program}: {how}"))),
             Match::MayRun(how) => Some(Finding::Unclear(format!("it may run {program}: {how}"))),
-            Match::SharesFile(_) if hands_over(exec, story) => None,
+            Match::SharesFile(_) if is_shim(exec, story) => None,
             Match::SharesFile(how) => Some(Finding::Unclear(format!(
-                "it may run {program}: {how}, which goes by several names, and it did not hand over \
-                 to another program"
+                "it may run {program}: {how}, which goes by several names, and it is no script of a \
+                 shell that did nothing but execute another program"
             ))),
         }
     });
@@ -298,7 +298,21 @@ fn not_listed(story: &Story, claim: &Claim, exec: &Exec) -> Option<String> {
     let known = |program: &String| {
         program.starts_with('@') || story.start.known_programs.contains_key(program)
     };
-    (!listed && claim.programs.iter().all(known)).then(|| {
+    if listed || !claim.programs.iter().all(known) {
+        return None;
+    }
+    let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
+    if let (Some(script), Some(file)) = (script, &exec.file) {
+        let mut copies = claim.programs.iter().flat_map(|program| copies(story, program));
+        if copies.any(|copy| copy.file == script.id && copy.interpreter != Some(file.id())) {
+            let by = file.path.as_ref().map_or("a file without a path".into(), |path| path.lossy());
+            return Some(format!(
+                "runs {} by {by}, to which its first line did not lead when tracing started",
+                script.path.lossy()
+            ));
+        }
+    }
+    Some({
         let script = exec.script.as_ref().and_then(|script| Some(&script.file.as_ref()?.path));
         let path = script.or_else(|| exec.file.as_ref().and_then(|file| file.path.as_ref()));
         let name = path.map_or("a file without a path".into(), |path| path.lossy());
@@ -321,7 +335,7 @@ fn own_program(exec: &Exec, own: &(Option<FileId>, Option<FileId>)) -> bool {
     file.is_some() && (file, script) == *own
 }
 
-fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
+fn is_allowed(story: &Story, claim: &Claim, exec: &Exec) -> bool {
     // A process can write its own argv, and so what a found one says of itself allows nothing.
     if !exec.argv.complete || exec.found {
         return false;
@@ -332,16 +346,28 @@ fn is_allowed(claim: &Claim, exec: &Exec) -> bool {
         (Some(_), Some(filename)) => args.iter().position(|arg| arg == filename).unwrap_or(0),
         _ => 0,
     };
-    allows(claim, args.get(from..).unwrap_or_default())
+    let argv = args.get(from..).unwrap_or_default();
+    claim.allow.iter().filter(|allowed| allows_one(allowed, argv)).any(|allowed| match claim.kind {
+        // Who calls chooses the words, and where nothing else may run the file has to be the one.
+        ClaimKind::RunsOnly => {
+            allowed.argv.first().is_some_and(|program| is_copy(exec, copies(story, program)))
+        }
+        ClaimKind::NeverRuns
+        | ClaimKind::ConnectsOnlyTo
+        | ClaimKind::NeverConnectsTo
+        | ClaimKind::CredentialsInProcess => true,
+    })
 }
 
 /// Whether the claim allows this argv.
 pub(super) fn allows(claim: &Claim, argv: &[Bytes]) -> bool {
+    claim.allow.iter().any(|allowed| allows_one(allowed, argv))
+}
+
+fn allows_one(allowed: &AllowedExec, argv: &[Bytes]) -> bool {
     let Some((first, rest)) = argv.split_first() else { return false };
-    claim.allow.iter().any(|allowed| {
-        let mut words = allowed.argv.iter().map(String::as_bytes);
-        words.next() == Some(first.base_name()) && words.eq(rest.iter().map(|arg| arg.0.as_slice()))
-    })
+    let mut words = allowed.argv.iter().map(String::as_bytes);
+    words.next() == Some(first.base_name()) && words.eq(rest.iter().map(|arg| arg.0.as_slice()))
 }
 
 /// A forbidden file in the kernel's ledger is a violation even when its exec record was lost.

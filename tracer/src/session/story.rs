@@ -112,6 +112,8 @@ pub struct Process {
     pub exit: Option<Exit>,
     /// Indexes into [`Story::connections`].
     pub connections: Vec<usize>,
+    /// When it made a process or asked for a contact: the first times.
+    acted_ns: Vec<u64>,
     /// The inherited perf counter no longer counts here.
     witness_detached: bool,
     /// It was forgotten, and then something came that belongs to it.
@@ -132,6 +134,21 @@ pub struct Connection {
 }
 
 impl Process {
+    /// More of what a process did is not kept.
+    const ACTED_MAX: usize = 64;
+
+    fn acted(&mut self, t_ns: u64) {
+        if self.acted_ns.len() < Self::ACTED_MAX {
+            self.acted_ns.push(t_ns);
+        }
+    }
+
+    /// Whether it made no process and asked for no contact between these times.
+    pub(crate) fn did_nothing_between(&self, from_ns: u64, until_ns: u64) -> bool {
+        self.acted_ns.len() < Self::ACTED_MAX
+            && !self.acted_ns.iter().any(|at_ns| (from_ns..=until_ns).contains(at_ns))
+    }
+
     /// Its id in its own pid namespace, where that is another one.
     pub fn namespace_pid(&self) -> Option<u32> {
         self.ns_pid.filter(|pid| *pid != self.key.pid)
@@ -263,7 +280,9 @@ impl Story {
                 if self.processes.contains_key(&fork.child) {
                     self.orphans += 1;
                 } else {
-                    self.expect(fork.process, fork.t_ns).children.push(fork.child);
+                    let parent = self.expect(fork.process, fork.t_ns);
+                    parent.children.push(fork.child);
+                    parent.acted(fork.t_ns);
                     self.introduce(fork.child, Some(fork.process), fork.t_ns, fork.child_ns_pid);
                 }
             }
@@ -295,11 +314,12 @@ impl Story {
                 }
             }
             Record::Connect(connect) if !self.keeps_contacts => {
-                self.expect(connect.process, connect.t_ns);
+                self.expect(connect.process, connect.t_ns).acted(connect.t_ns);
             }
             Record::Connect(connect) => {
                 let index = self.connections.len();
                 let process = self.expect(connect.process, connect.t_ns);
+                process.acted(connect.t_ns);
                 keep(all, &mut process.connections, index);
                 self.connection_index.insert(connect.connection, index);
                 self.connections.push(Connection {
@@ -336,7 +356,7 @@ impl Story {
                 self.mapped.push(mapped);
             }
             Record::LocalSend(send) => {
-                self.expect(send.process, send.t_ns);
+                self.expect(send.process, send.t_ns).acted(send.t_ns);
                 keep(all, &mut self.local_sends, send);
             }
             Record::Intrusion(intrusion) => {
@@ -344,7 +364,7 @@ impl Story {
                 keep(all, &mut self.intrusions, intrusion);
             }
             Record::Datagram(datagram) => {
-                self.expect(datagram.process, datagram.t_ns);
+                self.expect(datagram.process, datagram.t_ns).acted(datagram.t_ns);
                 keep(self.keeps_contacts, &mut self.datagrams, datagram);
             }
             Record::Exchange(exchange) => {
@@ -431,6 +451,7 @@ impl Story {
                 execs: Vec::new(),
                 exit: None,
                 connections: Vec::new(),
+                acted_ns: Vec::new(),
                 witness_detached,
                 came_back: false,
             },

@@ -106,6 +106,7 @@ fn the_policy_names_who_may_call() {
                 file: file(2),
                 multi_call: false,
                 only_forbids: false,
+                interpreter: None,
                 size_bytes: None,
             };
             if known {

@@ -249,6 +249,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
                 file: file(AWS),
                 multi_call: false,
                 only_forbids: false,
+                interpreter: None,
                 size_bytes: None,
             }],
         )]),

@@ -1,6 +1,7 @@
 //! Which program it is.
 
 use super::*;
+use crate::policy::file::parse;
 
 #[test]
 fn the_program_is_found_under_each_of_its_names() {
@@ -97,20 +98,56 @@ fn a_copy_is_found_by_its_content() {
     check(judged(&[], |_| {}), Ruling::Proven, "");
     let unread = content(version, Err("gone"));
     check(judged(&[unread], |_| {}), Ruling::Inconclusive, "is not known: gone");
-    // A shim shares its content with those of other programs: what it hands over to counts.
-    let shim = |start: &mut Start| {
+    // Of a binary with several names it is not known what it did.
+    let several = |start: &mut Start| {
         start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
     };
-    let then = |argv: &[&str]| {
-        let Record::Exec(mut exec) = exec(CHILD, "/usr/bin/pip", 30, argv) else { unreachable!() };
-        exec.t_ns += 1;
-        let content = content(exec.file.as_ref().unwrap().version(), Ok("30"));
-        [same.clone(), Record::Exec(exec), content]
+    let mut then = exec(CHILD, "/usr/bin/pip", 30, &["pip", "list"]);
+    at(&mut then, 6);
+    check(judged(&[same, then], several), Ruling::Inconclusive, "no script of a shell");
+}
+
+fn at(record: &mut Record, t_ns: u64) {
+    let Record::Exec(exec) = record else { unreachable!() };
+    exec.t_ns = t_ns;
+}
+
+#[test]
+fn a_script_of_a_shell_that_executes_another_program_is_a_shim() {
+    const SHELL: u64 = 40;
+    let judged = |interpreter: u64, then: &[&str], between: &[Record]| {
+        let mut shim = exec(CHILD, "/opt/shims/pip", interpreter, &["bash", "/opt/shims/pip"]);
+        let Record::Exec(own) = &mut shim else { unreachable!() };
+        let aws = ScriptFile { id: file(AWS), ..script() };
+        own.script = Some(Script { interpreter: None, file: Some(aws) });
+        let mut next = exec(CHILD, "/usr/lib/pip", 30, then);
+        at(&mut next, 8);
+        let records = [&[shim][..], between, &[next]].concat();
+        ruling("no-aws-cli", &records, |start, _| {
+            start.known_programs.get_mut("aws").unwrap()[0].multi_call = true;
+            start.interpreters = vec![KnownInterpreter {
+                name: "bash".into(),
+                path: "/bin/bash".into(),
+                file: file(SHELL),
+                size_bytes: 1,
+            }];
+        })
     };
-    let unclear = "did not hand over";
-    check(judged(std::slice::from_ref(&same), shim), Ruling::Inconclusive, unclear);
-    check(judged(&then(&["pip", "/tmp/x"]), shim), Ruling::Inconclusive, unclear);
-    check(judged(&then(&["pip", "list"]), shim), Ruling::Proven, "");
+    let unclear = "no script of a shell";
+    check(judged(SHELL, &["pip", "list"], &[]), Ruling::Proven, "");
+    check(judged(SHELL, &["env", "/opt/shims/pip"], &[]), Ruling::Inconclusive, unclear);
+    check(judged(SHELL + 1, &["pip", "list"], &[]), Ruling::Inconclusive, unclear);
+    let worker = ProcessKey { pid: 99, start_ns: 99 };
+    let fork = Record::Fork(Fork {
+        t_ns: 7,
+        process: CHILD,
+        child: worker,
+        child_ns_pid: None,
+        child_parent_pid: None,
+        untracked: false,
+        unread: Vec::new(),
+    });
+    check(judged(SHELL, &["pip", "list"], &[fork, exit(worker)]), Ruling::Inconclusive, unclear);
 }
 
 #[test]
@@ -210,6 +247,73 @@ fn only_listed_files_may_run() {
     check(ruling("no-shell-outs", &[again], |_, _| {}), Ruling::Proven, "");
     let disguised = exec(CHILD, "/usr/bin/node", 9, &["node"]);
     check(ruling("no-shell-outs", &[disguised], |_, _| {}), Ruling::Violated, "not listed");
+}
+
+#[test]
+fn a_listed_file_whose_content_was_not_read_is_inconclusive() {
+    let own = exec(CHILD, "/usr/bin/node", 1, &["node"]);
+    let later = FileVersion { id: file(1), size_bytes: 1, ctime_ns: 0 };
+    let unread = content(later, Err("it was changed between its execution and its reading"));
+    let policy = load("no-shell-outs").unwrap();
+    let mut story = Story::new(start(&policy));
+    let records = events(&[own]);
+    let end = good_end(&records);
+    for record in records.into_iter().chain([unread, Record::End(Box::new(end))]) {
+        story.add(record);
+    }
+    let claim = judge(&story, &[policy]).unwrap().claims.remove(0);
+    let judged = (claim.ruling, claim.reasons.join("\n"));
+    check(judged, Ruling::Inconclusive, "the executed file is not known: it was changed");
+}
+
+#[test]
+fn a_listed_script_is_run_by_the_interpreter_of_its_first_line() {
+    const INTERPRETER: u64 = 70;
+    let judged = |executed: u64, known: Option<u64>| {
+        let mut npm = exec(CHILD, "/usr/bin/npm", executed, &["node", "/usr/bin/npm"]);
+        let Record::Exec(own) = &mut npm else { unreachable!() };
+        own.script = Some(Script { interpreter: None, file: Some(script()) });
+        let text = "name = 'x'\n[[claim]]\nkind = 'runs-only'\nprograms = ['@command', 'npm']";
+        let policy = parse(text, "x.toml").unwrap();
+        ruling_of(&policy, &[npm], |start, _| {
+            let copy = KnownCopy {
+                path: "/usr/bin/npm".into(),
+                file: script().id,
+                multi_call: false,
+                only_forbids: false,
+                interpreter: known.map(file),
+                size_bytes: None,
+            };
+            start.known_programs.insert("npm".into(), vec![copy]);
+        })
+    };
+    check(judged(INTERPRETER, Some(INTERPRETER)), Ruling::Proven, "");
+    let other = "its first line did not lead";
+    check(judged(INTERPRETER + 1, Some(INTERPRETER)), Ruling::Violated, other);
+    check(judged(INTERPRETER, None), Ruling::Violated, other);
+}
+
+#[test]
+fn words_alone_allow_no_other_file() {
+    let text = "name = 'x'\n[[claim]]\nkind = 'runs-only'\nprograms = ['@command']\n\
+                allow = [{ argv = ['git', 'status'] }]";
+    let policy = parse(text, "x.toml").unwrap();
+    let judged = |inode: u64| {
+        let status = exec(CHILD, "/usr/bin/git", inode, &["git", "status"]);
+        ruling_of(&policy, &[status], |start, _| {
+            let copy = KnownCopy {
+                path: "/usr/bin/git".into(),
+                file: file(2),
+                multi_call: false,
+                only_forbids: false,
+                interpreter: None,
+                size_bytes: None,
+            };
+            start.known_programs.insert("git".into(), vec![copy]);
+        })
+    };
+    check(judged(2), Ruling::Proven, "");
+    check(judged(3), Ruling::Violated, "not listed");
 }
 
 #[test]

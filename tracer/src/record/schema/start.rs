@@ -141,6 +141,9 @@ pub struct KnownCopy {
     /// that, and not where one allows it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub only_forbids: bool,
+    /// Of a script: the file that its first line led to when tracing started.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub interpreter: Option<FileId>,
     /// When tracing started. Another file of another size is no copy of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub size_bytes: Option<u64>,
