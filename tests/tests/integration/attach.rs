@@ -357,7 +357,7 @@ fn sockets(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-/// A claim over connections is proven for the time from arming on, and not without that limit.
+/// A claim over connections is inconclusive, also when it is limited to the time from arming on.
 fn connections_from_arming(scratch: &Scratch) -> Result<()> {
     if v2_mount()?.is_none() {
         return skip("the v2 cgroups are not mounted");

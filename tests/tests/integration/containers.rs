@@ -205,7 +205,7 @@ fn pod(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-/// With claims over connections, a sidecar proves and refutes what happened after its arming.
+/// With claims over connections, a sidecar refutes what happened after its arming, and proves nothing.
 fn sidecar_verdicts(scratch: &Scratch) -> Result<()> {
     let Some(v2) = v2_mount()? else { return skip("the v2 cgroups are not mounted") };
     let manifest = Manifest::read("sidecar.yaml")?;

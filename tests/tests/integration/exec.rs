@@ -1,6 +1,7 @@
 //! Execs, forks and exits of every shape: nothing missed, every byte kept.
 
 use std::{
+    collections::{BTreeMap, BTreeSet},
     ffi::{OsStr, OsString},
     fs,
     os::unix::{
@@ -33,6 +34,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("deleted_file", deleted_file),
     ("empty_path", empty_path),
     ("from_another_thread", from_another_thread),
+    ("moving_argv", moving_argv),
     ("vfork", vfork),
     ("clone_parent", clone_parent),
     ("daemon", daemon),
@@ -321,6 +323,30 @@ fn from_another_thread(scratch: &Scratch) -> Result<()> {
     )?;
     let [first, second] = run.execs()[..] else { anyhow::bail!("two execs") };
     ensure!(first.process == second.process && second.thread.is_some(), "{second:?}");
+    Ok(())
+}
+
+/// Recorded is what the program got, whatever another thread makes of the memory it was taken from.
+fn moving_argv(scratch: &Scratch) -> Result<()> {
+    const COUNT: usize = 300;
+    let moving = program(scratch, "moving-argv")?;
+    let run = scratch.run([moving.as_os_str(), OsStr::new(&COUNT.to_string())]).record()?;
+    run.exits(0)?;
+    let said = String::from_utf8(run.output.stdout.clone())?;
+    let got: BTreeMap<u32, &str> = said
+        .lines()
+        .map(|line| {
+            let (pid, word) = line.split_once(' ').context("two words")?;
+            Ok((pid.parse()?, word))
+        })
+        .collect::<Result<_>>()?;
+    ensure!(got.len() == COUNT, "{} shells", got.len());
+    ensure!(got.values().collect::<BTreeSet<_>>().len() > 1, "the word never changed");
+    for exec in run.execs() {
+        let Some(word) = got.get(&exec.process.pid) else { continue };
+        let recorded = exec.argv.args.last().context("no argv")?;
+        ensure!(recorded.0 == word.as_bytes(), "{word}, recorded as {recorded:?}");
+    }
     Ok(())
 }
 

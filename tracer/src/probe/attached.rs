@@ -185,7 +185,8 @@ impl Attached {
 
     /// Instructions the verifier walked, by program that is attached or run on demand.
     pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
-        let programs = self.programs.iter().chain(UNATTACHED);
+        let find = self.loaded.options.find.then_some(&"find");
+        let programs = self.programs.iter().chain(UNATTACHED).chain(find);
         programs
             .map(|name| {
                 let fd = self.loaded.program_fd(name)?;

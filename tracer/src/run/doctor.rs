@@ -91,7 +91,7 @@ fn held_capabilities() -> Vec<CapabilityFinding> {
 
 type Probes = (Vec<SensorFinding>, BTreeMap<String, u32>);
 
-/// Attaches everything that any policy can ask for.
+/// Attaches everything that any policy can ask for, and what `attach` needs.
 fn probes(
     options: &probe::Options,
     cgroup: &Result<CommandCgroup, String>,
@@ -103,6 +103,8 @@ fn probes(
         libraries: libraries(&[]),
         hand_offs: true,
         debuggers: true,
+        find: true,
+        follow_cgroup: true,
         ..options.clone()
     };
     let mut attached = Loaded::new(&options, cgroup::target(cgroup))?.attach()?;

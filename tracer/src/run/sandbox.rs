@@ -294,3 +294,91 @@ fn has_seccomp() -> bool {
     // SAFETY: the call reads four bytes, which outlive it.
     unsafe { libc::syscall(libc::SYS_seccomp, SECCOMP_GET_ACTION_AVAIL, 0, &raw const action) == 0 }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        fs::File,
+        io,
+        net::{TcpListener, TcpStream},
+        process::Command,
+    };
+
+    use super::{
+        CapabilitySet, capabilities, confine, has_seccomp, landlock_version, restrict_files,
+    };
+
+    /// What went wrong in a child that gave something up, as a bit each.
+    fn in_child(of: impl FnOnce(&mut dyn FnMut(i32, bool))) -> i32 {
+        // SAFETY: the child allocates, which the C library allows after a fork, and takes no lock of others.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let mut wrong = 0;
+            of(&mut |bit, ok| wrong |= if ok { 0 } else { 1 << bit });
+            // SAFETY: ends the child without running what belongs to the test.
+            unsafe { libc::_exit(wrong) };
+        }
+        let child = rustix::process::Pid::from_raw(child).unwrap();
+        let waited = rustix::process::waitpid(Some(child), rustix::process::WaitOptions::empty());
+        waited.unwrap().unwrap().1.exit_status().unwrap()
+    }
+
+    fn refused<T>(tried: io::Result<T>) -> bool {
+        tried.is_err_and(|error| error.kind() == io::ErrorKind::PermissionDenied)
+    }
+
+    fn call(number: libc::c_long, first: libc::c_long) -> io::Result<()> {
+        // SAFETY: without further arguments none of the calls that are tried here touches memory.
+        match unsafe { libc::syscall(number, first, 0, 0, 0) } {
+            -1 => Err(io::Error::last_os_error()),
+            _ => Ok(()),
+        }
+    }
+
+    #[test]
+    fn it_reads_and_nothing_else() {
+        const BPF_PROG_LOAD: libc::c_long = 5;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let own = folder.path().join("own");
+        std::fs::write(&own, "").unwrap();
+        let wrong = in_child(|expect| {
+            expect(0, confine(CapabilitySet::empty()).is_ok());
+            expect(1, capabilities(None).is_ok_and(|sets| sets.permitted.is_empty()));
+            expect(2, File::open("/proc/self/status").is_ok());
+            if !has_seccomp() {
+                return;
+            }
+            expect(3, refused(File::create(folder.path().join("new"))));
+            expect(4, refused(File::options().append(true).open(&own)));
+            expect(5, refused(TcpStream::connect(address)));
+            expect(6, refused(Command::new("/bin/true").status()));
+            let others = [libc::SYS_kill, libc::SYS_ptrace, libc::SYS_mount, libc::SYS_setuid];
+            expect(7, others.iter().all(|number| refused(call(*number, 0))));
+            expect(7, refused(call(libc::SYS_bpf, BPF_PROG_LOAD)));
+        });
+        assert_eq!(wrong, 0, "bits of what went wrong");
+    }
+
+    #[test]
+    fn files_and_connections_are_refused_by_landlock_too() {
+        let Some(version) = landlock_version() else { return };
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let address = listener.local_addr().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let wrong = in_child(|expect| {
+            expect(0, super::set_no_new_privs(true).is_ok() && restrict_files().is_ok());
+            expect(
+                1,
+                File::open("/etc/hostname").is_ok()
+                    || !std::path::Path::new("/etc/hostname").exists(),
+            );
+            expect(2, refused(File::create(folder.path().join("new"))));
+            expect(3, refused(Command::new("/bin/true").status()));
+            // Ports since Linux 6.7.
+            expect(4, version < 4 || refused(TcpStream::connect(address)));
+        });
+        assert_eq!(wrong, 0, "bits of what went wrong");
+    }
+}
