@@ -109,6 +109,7 @@ fn check(call: &Call, request: &Request) -> Result<()> {
     ensure!(!call.served, "the client is the one that is traced");
     let version = if request.http_version == "2.0" { "2" } else { &request.http_version };
     ensure!(call.http_version == version, "another version");
+    ensure!(call.has_authorization == request.authorization_scheme.is_some(), "authorization");
     match &call.outcome {
         CallOutcome::Complete => {
             same_answer(call, request)?;
@@ -166,6 +167,33 @@ fn within(call: &Call, request: &Request) -> Result<()> {
     Ok(())
 }
 
+/// Nor later than the client said that it had all of it.
+fn within_the_clients_time(run: &Run) -> Result<usize> {
+    const SLACK_MS: f64 = 0.5;
+    let mut client_ms = BTreeMap::new();
+    for line in String::from_utf8(run.output.stdout.clone())?.lines() {
+        let told: serde_json::Value = serde_json::from_str(line)?;
+        let (path, ms) = (told["path"].as_str(), told["ms"].as_f64());
+        // What it gave up can go on for a while.
+        let ms = if told["status"].is_null() { f64::INFINITY } else { ms.context("a duration")? };
+        client_ms.insert(path.context("a path")?.to_owned(), ms);
+    }
+    let mut compared = 0;
+    for call in &run.story.calls {
+        let path = call.url.splitn(4, '/').nth(3).map(|rest| format!("/{rest}"));
+        let path = path.context("a path")?;
+        let client_ms = *client_ms.get(&path).with_context(|| format!("not told: {path}"))?;
+        if let Some(total_ms) = call.total_ms {
+            ensure!(
+                total_ms <= client_ms + SLACK_MS,
+                "the client had it after {client_ms} ms: {call:#?}"
+            );
+            compared += 1;
+        }
+    }
+    Ok(compared)
+}
+
 pub(crate) fn words(words: &[&str]) -> Vec<OsString> {
     words.iter().map(OsString::from).collect()
 }
@@ -186,6 +214,10 @@ fn thousand_conversations(scratch: &Scratch) -> Result<()> {
     let count = same_as_the_log(&run, &requests).with_context(|| format!("seed {seed}"))?;
     ensure!(count as u64 > repeats(1000)?, "only {count} requests");
     ensure!(run.story.call_gaps.is_empty(), "{:#?}", run.story.call_gaps);
+    let timed = within_the_clients_time(&run).with_context(|| format!("seed {seed}"))?;
+    ensure!(timed as u64 > repeats(1000)?, "only {timed} requests have a time");
+    let authorized = run.story.calls.iter().filter(|call| call.has_authorization).count();
+    ensure!((1..count).contains(&authorized), "{authorized} of {count} have an authorization");
     Ok(())
 }
 
@@ -222,19 +254,19 @@ fn table_of_sessions(scratch: &Scratch) -> Result<()> {
     }
     let script = agent.join("agent.mjs");
     for (mode, expected) in [
-        ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 10 }),
+        // Of the ten calls of an MCP server's host, one asks where to log in.
+        ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 9 }),
         ("bedrock", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
         ("guardrail", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
     ] {
         for _ in 0..3 {
             let command =
                 [OsString::from("node"), script.clone().into(), "--mode".into(), mode.into()];
-            let (run, requests) = recorded(scratch, &command, &[])?;
+            let (run, requests) = recorded(scratch, &command, &["--http-fields"])?;
             let calls = &run.story.calls;
-            let host = |call: &Call| call.url.split('/').nth(2).unwrap_or_default().to_owned();
             let endpoints =
                 run.story.endpoints().map_err(str::to_owned).map_err(anyhow::Error::msg)?;
-            let class = |call: &Call| Some(endpoints.of_name(&host(call), None)?.class);
+            let class = |call: &Call| endpoints.call(&call.method, &call.url).class;
             let of = |wanted| calls.iter().filter(|call| class(call) == Some(wanted)).count();
             let urls: BTreeSet<&str> = calls.iter().map(|call| call.url.as_str()).collect();
             let row = Row {
@@ -244,6 +276,8 @@ fn table_of_sessions(scratch: &Scratch) -> Result<()> {
                 mcp: of(EndpointClass::Mcp),
             };
             ensure!(row == expected, "{mode}: {row:?}, not {expected:?}");
+            let asked = |call: &&Call| call.model.is_some() || call.anthropic_version.is_some();
+            ensure!(calls.iter().filter(asked).count() == row.api, "{mode}: no model: {calls:#?}");
             ensure!(row.calls == requests.len(), "{mode}: the log has {}", requests.len());
             let ids = |ids: Vec<Option<String>>| ids.into_iter().flatten().collect::<BTreeSet<_>>();
             let recorded = ids(calls.iter().map(|call| call.request_id.clone()).collect());
@@ -413,10 +447,16 @@ fn secrets(scratch: &Scratch) -> Result<()> {
     ensure!(requests.len() >= 8 && run.story.calls.len() == requests.len(), "{requests:#?}");
     let mut texts = vec![("the recording".to_owned(), fs::read_to_string(&run.recording)?)];
     texts.push(("what tracer said".into(), run.output.stderr.clone()));
-    for format in ["text", "markdown", "html", "json", "perfetto"] {
-        let recording = run.recording.to_str().context("a path that is no text")?;
+    let recording = run.recording.to_str().context("a path that is no text")?;
+    for format in ["text", "markdown", "html", "json", "perfetto", "otlp"] {
         let report = scratch.tracer(&["report", "--format", format, recording]).output()?;
         texts.push((format!("the report as {format}"), String::from_utf8(report.stdout)?));
+    }
+    for format in ["text", "markdown", "html", "json"] {
+        let own = format!("own={recording}");
+        let words = ["compare", "--format", format, &own];
+        let compared = scratch.tracer(&words).output()?;
+        texts.push((format!("the comparison as {format}"), String::from_utf8(compared.stdout)?));
     }
     for (whose, text) in &texts {
         ensure!(!text.is_empty(), "{whose} is empty");
