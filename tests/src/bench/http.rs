@@ -10,7 +10,7 @@ use anyhow::{Context as _, Result};
 
 use super::{
     Effort,
-    load::LOAD_CPU,
+    load::{Deed, LOAD_CPU, Loads},
     pairs::Pairs,
     table::{Cell, Section},
     tools::{Bench, Tool},
@@ -71,6 +71,35 @@ pub(super) fn section(bench: &Bench, effort: Effort) -> Result<Section> {
     let mut tools = vec![Tool::Nothing, Tool::Tracer, Tool::TracerHttp];
     if effort.peers {
         tools.push(Tool::TlsBpftrace);
+    }
+    for tool in tools {
+        let measured = Pairs::measure(
+            effort.pairs,
+            || bench.trial(Tool::Nothing, &words),
+            || bench.trial(tool, &words),
+        );
+        section.add(tool.name(), measured, |pairs| {
+            let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
+            vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
+        })?;
+    }
+    Ok(section)
+}
+
+/// What stops at the two ends of one call, whatever that does.
+pub(super) fn stops(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
+    let mut section = Section::new(
+        "One call of libssl's `SSL_write`, which begins with `sub`, and its return",
+        "what is added <= 0.15 of what bpftrace adds",
+        100_000 / effort.divisor,
+        effort.pairs,
+    );
+    section.columns = &["wall", "added each"];
+    let count = section.count;
+    let words = loads.command(Deed::TlsWrite, count, LOAD_CPU);
+    let mut tools = vec![Tool::Nothing, Tool::TracerHttp];
+    if effort.peers {
+        tools.push(Tool::WriteBpftrace);
     }
     for tool in tools {
         let measured = Pairs::measure(

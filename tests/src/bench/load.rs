@@ -18,6 +18,10 @@ pub enum Deed {
     FailedExec,
     UdpConnect,
     Resolve,
+    /// A call of `SSL_write` that fails at once.
+    TlsWrite,
+    /// Reads the clock and says what it showed, as the wall time.
+    Clock,
 }
 
 impl Deed {
@@ -29,6 +33,8 @@ impl Deed {
             Deed::FailedExec => "try",
             Deed::UdpConnect => "udp",
             Deed::Resolve => "resolve",
+            Deed::TlsWrite => "tls",
+            Deed::Clock => "clock",
         }
     }
 }
@@ -49,7 +55,7 @@ pub struct Cost {
 #[derive(Debug)]
 pub struct Loads {
     program: PathBuf,
-    /// The same with the machine's C library, for its resolver.
+    /// The same with the machine's C library, for its resolver and for TLS.
     dynamic: PathBuf,
     /// A static program that ends at once.
     spawned: PathBuf,
@@ -69,14 +75,22 @@ impl Loads {
         let load = fixtures().join("programs/bench-load.c");
         Ok(Loads {
             program: compile(&load, "bench-load", "-static")?,
-            dynamic: compile(&load, "bench-load-dynamic", "-DRESOLVE")?,
+            dynamic: compile(&load, "bench-load-dynamic", "-DDYNAMIC")?,
             spawned: compile(&nothing, "nothing", "-static")?,
         })
     }
 
     /// The command line that does it this often.
     pub fn command(&self, deed: Deed, count: u64, cpu: usize) -> Vec<String> {
-        let program = if deed == Deed::Resolve { &self.dynamic } else { &self.program };
+        let program = match deed {
+            Deed::Resolve | Deed::TlsWrite => &self.dynamic,
+            Deed::Spawn
+            | Deed::Connect
+            | Deed::NullCall
+            | Deed::FailedExec
+            | Deed::UdpConnect
+            | Deed::Clock => &self.program,
+        };
         let words = [
             program.display().to_string(),
             cpu.to_string(),

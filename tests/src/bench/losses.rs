@@ -1,9 +1,10 @@
 //! Whether anything gets lost when there is too much of everything.
 
 use std::{
+    collections::BTreeMap,
     fs,
     io::BufRead as _,
-    path::Path,
+    path::{Path, PathBuf},
     thread,
     time::{Duration, Instant},
 };
@@ -42,26 +43,33 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
         "lost: failed execs",
         "lost: others",
         "execs recorded",
-        "events a second",
+        "events read a second",
+        "flood a second",
         "verdict",
     ];
     let busy = busy(loads, effort.seconds);
     let stopped = Some(Duration::from_millis(2_500));
+    // Longer than the rings can hold.
+    let long = Some(Duration::from_secs(effort.seconds / 2));
     let (plain, attempts): (&[&str], &[&str]) = (&[], &["--attempts"]);
     let cases = [
         ("all processors saturated with execs and connects", busy.clone(), None, plain),
-        ("the same, the collector stopped for 2.5 s", busy, stopped, plain),
+        ("the same, the collector stopped for 2.5 s", busy.clone(), stopped, plain),
+        ("the same, the collector stopped for half of the time", busy, long, plain),
         (
             "failed execs and UDP connects without end, and 1,000 execs; `--attempts`",
-            hostile(loads, effort),
+            hostile(loads, effort, &flooded(bench)),
             None,
             attempts,
         ),
     ];
+    let flooded = flooded(bench);
     for (name, script, stopped, options) in cases {
+        fs::write(&flooded, "")?;
         let started = Instant::now();
         let told = trace(bench, &script, stopped, options).with_context(|| name.to_owned())?;
         let seconds = started.elapsed().as_secs_f64();
+        let flood = flood_rate(&fs::read_to_string(&flooded)?)?;
         section.rows.push((
             name.into(),
             Finding::Measured(vec![
@@ -71,6 +79,7 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
                 Cell::Count(told.lost_of_others),
                 Cell::Count(told.execs),
                 Cell::Words(format!("{:.0}", told.read as f64 / seconds)),
+                flood.map_or(Cell::Nothing, |rate| Cell::Words(format!("{rate:.0}"))),
                 Cell::Words(told.ruling),
             ]),
         ));
@@ -89,10 +98,30 @@ pub(crate) fn busy(loads: &Loads, seconds: u64) -> String {
     format!("{all} sleep {seconds}; kill $(jobs -p); wait")
 }
 
+/// Where each piece of a flood says how long it took, and of how much it was.
+fn flooded(bench: &Bench) -> PathBuf {
+    bench.scratch.file("flooded")
+}
+
+/// How many of each kind came in a second, together.
+fn flood_rate(said: &str) -> Result<Option<f64>> {
+    let mut kinds: BTreeMap<&str, (f64, f64)> = BTreeMap::new();
+    for line in said.lines() {
+        let words: Vec<&str> = line.split(' ').collect();
+        let &[kind, wall_ns, _, count] = &words[..] else { continue };
+        let (sum, seconds) = kinds.entry(kind).or_default();
+        *sum += count.parse::<f64>()?;
+        *seconds += wall_ns.parse::<f64>()? / 1e9;
+    }
+    let rate = kinds.values().map(|(sum, seconds)| sum / seconds).sum();
+    Ok((!kinds.is_empty()).then_some(rate))
+}
+
 /// The cheapest events there are, as fast as they can be made, around what must not get lost.
-fn hostile(loads: &Loads, effort: Effort) -> String {
+fn hostile(loads: &Loads, effort: Effort, flooded: &Path) -> String {
     let flood = |deed, cpu| {
-        format!("while :; do {}; done >/dev/null & ", loads.command(deed, 100_000, cpu).join(" "))
+        let load = loads.command(deed, 100_000, cpu).join(" ");
+        format!("while :; do echo {deed:?} $({load}) >>{}; done & ", flooded.display())
     };
     let execs = loads.command(Deed::Spawn, 1_000, LOAD_CPU).join(" ");
     format!(

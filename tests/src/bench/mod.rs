@@ -9,8 +9,11 @@ mod http;
 pub mod load;
 pub mod long;
 pub mod losses;
+mod memory;
 mod pairs;
+mod programs;
 mod reading;
+mod start;
 pub mod stats;
 pub mod table;
 pub mod tools;
@@ -50,6 +53,7 @@ impl Effort {
 pub enum Part {
     Spawn,
     Connect,
+    Programs,
     Untraced,
     Resolver,
     Http,
@@ -57,14 +61,16 @@ pub enum Part {
     Work,
     Start,
     Losses,
+    Memory,
     Reading,
     Growth,
 }
 
 impl Part {
-    pub const ALL: [Part; 11] = [
+    pub const ALL: [Part; 13] = [
         Part::Spawn,
         Part::Connect,
+        Part::Programs,
         Part::Untraced,
         Part::Resolver,
         Part::Http,
@@ -72,6 +78,7 @@ impl Part {
         Part::Work,
         Part::Start,
         Part::Losses,
+        Part::Memory,
         Part::Reading,
         Part::Growth,
     ];
@@ -80,6 +87,7 @@ impl Part {
         match self {
             Part::Spawn => "spawn",
             Part::Connect => "connect",
+            Part::Programs => "programs",
             Part::Untraced => "untraced",
             Part::Resolver => "resolver",
             Part::Http => "http",
@@ -87,6 +95,7 @@ impl Part {
             Part::Work => "work",
             Part::Start => "start",
             Part::Losses => "losses",
+            Part::Memory => "memory",
             Part::Reading => "reading",
             Part::Growth => "growth",
         }
@@ -99,13 +108,18 @@ pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section
     let section = match part {
         Part::Spawn => traced(bench, &loads, effort, &SPAWN),
         Part::Connect => traced(bench, &loads, effort, &CONNECT),
+        Part::Programs => programs::section(bench, &loads, effort),
         Part::Untraced => untraced(bench, &loads, effort),
         Part::Resolver => resolver(bench, &loads, effort),
-        Part::Http => http::section(bench, effort),
+        Part::Http => {
+            let calls = http::section(bench, effort)?;
+            return Ok(vec![calls, http::stops(bench, &loads, effort)?]);
+        }
         Part::Node => node(bench, &loads, effort),
         Part::Work => work::section(bench, &loads, effort),
-        Part::Start => start(bench, effort),
+        Part::Start => start::section(bench, &loads, effort),
         Part::Losses => losses::section(bench, &loads, effort),
+        Part::Memory => memory::section(bench, &loads, effort),
         Part::Reading => reading::section(bench, effort),
         Part::Growth => return growth::sections(bench, &loads, effort),
     };
@@ -277,49 +291,6 @@ fn node(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
         section.add(name, measured, |pairs| {
             let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
             vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
-        })?;
-    }
-    Ok(section)
-}
-
-/// From the start of a tool to its end, around a command that does nothing.
-fn start(bench: &Bench, effort: Effort) -> Result<Section> {
-    let mut section = Section::new(
-        "From the start of the tool to its end, around `true`",
-        "tracer <= 120 ms",
-        1,
-        effort.pairs,
-    );
-    section.columns = &["wall", "CPU"];
-    let tracer = bench.tracer.display().to_string();
-    let cases: [(&str, Vec<&str>); 4] = [
-        ("nothing", vec!["true"]),
-        ("tracer run", vec![&tracer, "run", "-q", "--", "true"]),
-        ("tracer run -p no-aws-cli", vec![&tracer, "run", "-q", "-p", "no-aws-cli", "--", "true"]),
-        ("bpftrace, one probe", vec!["bpftrace", "-c", "/bin/true", "-e", "BEGIN { exit(); }"]),
-    ];
-    for (name, words) in cases {
-        if name.starts_with("bpftrace") && !effort.peers {
-            continue;
-        }
-        let words: Vec<String> = words.into_iter().map(str::to_owned).collect();
-        let measured = (0..effort.pairs)
-            .map(|_| {
-                let mut command = bench.prepared(&words)?;
-                let started = std::time::Instant::now();
-                let (output, used) = tools::run(&mut command)?;
-                anyhow::ensure!(
-                    matches!(output.status.code(), Some(0 | 11)),
-                    Skip(format!("it ended with {}", output.status))
-                );
-                Ok((started.elapsed().as_nanos() as f64, used.cpu_ns))
-            })
-            .collect::<Result<Vec<_>>>();
-        section.add(name, measured, |runs| {
-            let of = |pick: fn(&(f64, f64)) -> f64| {
-                Cell::nanoseconds(median(&runs.iter().map(pick).collect::<Vec<_>>()))
-            };
-            vec![of(|run| run.0), of(|run| run.1)]
         })?;
     }
     Ok(section)

@@ -39,6 +39,8 @@ pub enum Tool {
     TracerHttp,
     /// Counts of bytes by a uprobe and a uretprobe of bpftrace.
     TlsBpftrace,
+    /// The same of `SSL_write` of the machine's libssl, at the call and at the return.
+    WriteBpftrace,
     /// `strace -f` of everything.
     Strace,
     /// The same, with a filter in the kernel that leaves other calls alone.
@@ -67,6 +69,7 @@ impl Tool {
             Tool::TracerResolver => "tracer run --resolver",
             Tool::TracerHttp => "tracer run --http",
             Tool::TlsBpftrace => "bpftrace, SSL_write and SSL_read",
+            Tool::WriteBpftrace => "bpftrace, SSL_write and its return",
             Tool::Strace => "strace -f",
             Tool::StraceFiltered => "strace -f --seccomp-bpf",
             Tool::Execsnoop => "execsnoop (libbpf-tools)",
@@ -86,6 +89,7 @@ impl Tool {
             | Tool::TracerResolver
             | Tool::TracerHttp
             | Tool::TlsBpftrace
+            | Tool::WriteBpftrace
             | Tool::Execsnoop
             | Tool::ExecsnoopBpftrace
             | Tool::TcpBpftrace
@@ -109,6 +113,13 @@ impl Tool {
                 "-e",
                 "uprobe:{node}:SSL_write { @sent[pid] = sum(arg2); } \
                  uretprobe:{node}:SSL_read { @received[pid] = sum(retval); } \
+                 interval:s:1 { printf(\"ready\\n\"); }",
+            ],
+            Tool::WriteBpftrace => &[
+                "bpftrace",
+                "-e",
+                "uprobe:{libssl}:SSL_write { @asked[pid] = sum(arg2); } \
+                 uretprobe:{libssl}:SSL_write { @sent[pid] = sum(retval); } \
                  interval:s:1 { printf(\"ready\\n\"); }",
             ],
             Tool::Strace => &["strace", "-f", "-qq", "-o", "{log}"],
@@ -142,8 +153,10 @@ impl Tool {
         };
         let node = crate::on_path("node").and_then(|node| Ok(node.canonicalize()?));
         let node = node.map_or_else(|_| String::new(), |node| node.display().to_string());
+        let libssl = libssl();
         let fill = |word: &&str| {
             word.replace("{node}", &node)
+                .replace("{libssl}", &libssl)
                 .replace("{log}", &log.display().to_string())
                 .replace("{tracer}", &tracer.display().to_string())
         };
@@ -162,9 +175,18 @@ impl Tool {
             | Tool::StraceFiltered
             | Tool::PerfTrace => None,
             Tool::Execsnoop => Some("PCOMM"),
-            Tool::ExecsnoopBpftrace | Tool::TcpBpftrace | Tool::TlsBpftrace => Some("ready"),
+            Tool::ExecsnoopBpftrace
+            | Tool::TcpBpftrace
+            | Tool::TlsBpftrace
+            | Tool::WriteBpftrace => Some("ready"),
         }
     }
+}
+
+/// Where the machine's linker finds libssl, or just its name.
+fn libssl() -> String {
+    let asked = Command::new("cc").arg("-print-file-name=libssl.so.3").output();
+    asked.map_or_else(|_| String::new(), |said| String::from_utf8_lossy(&said.stdout).trim().into())
 }
 
 /// A load under a tool.
@@ -264,7 +286,8 @@ impl Bench {
         self.start(tool, &tool.words(&self.tracer, &self.log()), ready)
     }
 
-    fn start(&self, tool: Tool, words: &[String], ready: &str) -> Result<Watcher> {
+    /// Returns when its output has these words.
+    pub(super) fn start(&self, tool: Tool, words: &[String], ready: &str) -> Result<Watcher> {
         let (said, errors) = (self.scratch.file("said"), self.scratch.file("errors"));
         // Tools look for tracefs where not every machine mounts it.
         let mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec \"$@\"";
@@ -329,6 +352,14 @@ impl Bench {
     }
 }
 
+/// Resident memory of a tool.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Memory {
+    pub(super) bytes: u64,
+    /// Of that, what it shares with the kernel.
+    pub(super) ring_bytes: u64,
+}
+
 /// A tool that runs. Dropping it ends it and everything it started.
 #[derive(Debug)]
 pub struct Watcher {
@@ -346,6 +377,32 @@ impl Watcher {
         };
         let Ok(all) = fs::read_dir("/proc") else { return Vec::new() };
         all.filter_map(|entry| Some(entry.ok()?.path())).filter(of_group).collect()
+    }
+
+    /// What the tool has now, without what it watches.
+    pub(super) fn memory(&self) -> Result<Memory> {
+        let program = |process: &Path| fs::read_link(process.join("exe")).ok();
+        let own = program(Path::new(&format!("/proc/{}", self.child.id())));
+        let mut memory = Memory::default();
+        for process in self.processes().iter().filter(|process| program(process) == own) {
+            let mut is_ring = false;
+            for line in fs::read_to_string(process.join("smaps"))?.lines() {
+                let mut words = line.split_whitespace();
+                match (words.next(), words.next()) {
+                    (Some("Rss:"), Some(kib)) => {
+                        let bytes = kib.parse::<u64>()? * 1024;
+                        memory.bytes += bytes;
+                        memory.ring_bytes += if is_ring { bytes } else { 0 };
+                    }
+                    (Some(range), _) if !range.ends_with(':') => {
+                        is_ring = line.ends_with("anon_inode:bpf-map")
+                            || line.ends_with("anon_inode:[perf_event]");
+                    }
+                    _ => {}
+                }
+            }
+        }
+        Ok(memory)
     }
 
     fn peak_bytes(&self) -> Result<u64> {

@@ -8,7 +8,15 @@ use super::{Counts, Outcome, Workload, rules::RULES};
 pub type Line = (&'static Workload, Result<Outcome, String>);
 
 pub fn render(lines: &[Line]) -> String {
-    format!("{}\n{}\n{}", numbers(lines), explained(lines), rules())
+    format!("{}\n{}\n{}\n{}", workloads(lines), numbers(lines), explained(lines), rules())
+}
+
+fn workloads(lines: &[Line]) -> String {
+    let mut text = String::from("| workload | what it is |\n|---|---|\n");
+    for (workload, _) in lines {
+        let _ = writeln!(text, "| {} | {} |", workload.name, workload.what);
+    }
+    text
 }
 
 fn numbers(lines: &[Line]) -> String {

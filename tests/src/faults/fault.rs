@@ -39,7 +39,7 @@ impl Kind {
             Kind::FullDisk => "disk full (ENOSPC, a small tmpfs)",
             Kind::HungUp => "output fails (EIO, a terminal that hung up)",
             Kind::Killed => "tracer killed (SIGKILL)",
-            Kind::OtherClock => "clocks that jump (time namespaces)",
+            Kind::OtherClock => "another clock (time namespaces)",
             Kind::FullMap => "a map of the kernel side full",
             Kind::SilentProbe => "a probe that never fires",
         }
