@@ -105,6 +105,7 @@ macro_rules! kernel_fields {
             SOCK_V4_DESTINATION: "sock" "__sk_common.skc_daddr";
             SOCK_V6_SOURCE: "sock" "__sk_common.skc_v6_rcv_saddr";
             SOCK_V6_DESTINATION: "sock" "__sk_common.skc_v6_daddr";
+            INET_SOURCE: "inet_sock" "inet_saddr";
             SOCK_COOKIE: "sock" "__sk_common.skc_cookie";
             SOCK_NET: "sock" "__sk_common.skc_net.net";
             SOCK_ERROR: "sock" "sk_err";

@@ -1,8 +1,8 @@
 //! The layout of what crosses from the kernel: also run by Miri, which sees what no test asserts.
 
 use tracer_ebpf::abi::{
-    ArgvChunk, Attempt, Birth, CgroupMove, Close, Connect, ConnectResult, Datagram, Exec, Exit,
-    Fault, FileKey, Flow, FlowTotals, ForeignSend, Fork, FoundProcess, Header, Intrusion,
+    ArgvChunk, Asked, Attempt, Birth, CgroupMove, Close, Connect, ConnectResult, Datagram, Exec,
+    Exit, Fault, FileKey, Flow, FlowTotals, ForeignSend, Fork, FoundProcess, Header, Intrusion,
     KIND_COUNT, Kind, KindStats, LocalSend, Means, OddSocket, Payload, ProcessName, Resolve, Root,
     Stats, TlsBegin, TlsData, TlsEnd, TlsKey, TlsPlace, TlsSession, UnknownKind, Via,
 };
@@ -32,7 +32,7 @@ fn every_type_is_its_bytes() {
         ($($name:ident)*) => { $(check::<$name>(stringify!($name));)* };
     }
     check_all!(
-        ArgvChunk Attempt Birth CgroupMove Close Connect ConnectResult Datagram Exec Exit FileKey
+        ArgvChunk Asked Attempt Birth CgroupMove Close Connect ConnectResult Datagram Exec Exit FileKey
         Flow FlowTotals ForeignSend Fork FoundProcess Header Intrusion KindStats LocalSend OddSocket
         Payload ProcessName Resolve Root Stats TlsBegin TlsData TlsEnd TlsKey TlsPlace TlsSession
     );

@@ -39,6 +39,19 @@ pub(super) const ROWS: &[Row] = &[
         ..DATAGRAM
     },
     Row {
+        name: "UDP to 0.0.0.0, from an address of its own",
+        traced: "$ODD/dial-unspecified sendto 127.0.0.2 443",
+        shown: &["UDP 127.0.0.2:443 by sending, by dial-unspecified"],
+        ..Row::PLAIN
+    },
+    Row {
+        name: "UDP to 0.0.0.0, bound to a device",
+        traced: "$ODD/dial-unspecified device 10.0.0.5 443",
+        shown: &["UDP 127.0.0.1:443 by sending, by dial-unspecified"],
+        claim: Ruling::Inconclusive,
+        ..Row::PLAIN
+    },
+    Row {
         name: "UDP by io_uring",
         traced: "$ODD/dial-uring datagram 127.0.0.1 443",
         shown: &["UDP 127.0.0.1:443 by sending, by dial-uring"],

@@ -30,6 +30,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("host_in_pieces", host_in_pieces),
     ("lost_payloads", lost_payloads),
     ("routes_of_their_own", routes_of_their_own),
+    ("unspecified_addresses", unspecified_addresses),
+    ("behind_another_address", behind_another_address),
 ];
 
 fn datagrams(scratch: &Scratch, listen: &str, dial: &str, extra: &[&str]) -> Result<Run> {
@@ -245,5 +247,100 @@ fn routes_of_their_own(scratch: &Scratch) -> Result<()> {
         return skip("this kernel has no MPTCP");
     }
     run.rules(Ruling::Inconclusive)?.because(&["dial (pid", "Multipath TCP"])?;
+    Ok(())
+}
+
+/// A policy of one claim that nothing is sent to these addresses.
+fn never(scratch: &Scratch, addresses: &[&str]) -> Result<PathBuf> {
+    let endpoints = addresses.join("', '");
+    scratch.write(
+        "never.toml",
+        &format!(
+            "name = 'never'\n[[claim]]\nkind = 'never-connects-to'\nendpoints = ['{endpoints}']\n"
+        ),
+    )
+}
+
+/// What the kernel takes for 0.0.0.0 and :: is what was sent to.
+fn unspecified_addresses(scratch: &Scratch) -> Result<()> {
+    const OWN: &str = "127.0.0.2";
+    let dial = program(scratch, "dial-unspecified")?;
+    let run = |how: &str, source: &str, never_to: &str| -> Result<Run> {
+        let policy = never(scratch, &[never_to])?;
+        let command = [dial.as_os_str(), how.as_ref(), source.as_ref(), "443".as_ref()];
+        in_private_network(|_| scratch.run(command).policy(&policy).record())
+            .with_context(|| format!("{how} from {source}"))
+    };
+    let cases = [
+        ("sendto", OWN, OWN),
+        ("connect", OWN, OWN),
+        ("message", OWN, OWN),
+        ("mapped", OWN, OWN),
+        ("sendto", "0.0.0.0", "127.0.0.1"),
+        ("connect", "0.0.0.0", "127.0.0.1"),
+        ("connect6", OWN, "127.0.0.1"),
+        ("sendto6", OWN, "::1"),
+    ];
+    for (how, source, there) in cases {
+        let run = run(how, source, there)?;
+        run.rules(Ruling::Violated).with_context(|| format!("{how} from {source}"))?;
+        let ([datagram], [exchange]) =
+            (run.story.datagrams.as_slice(), run.story.exchanges.as_slice())
+        else {
+            bail!("{how}: {:?} {:?}", run.story.datagrams, run.story.exchanges)
+        };
+        let destination = datagram.destination.context("no destination")?;
+        ensure!(destination.address.to_string() == there, "{how}: {datagram:?}");
+        ensure!(datagram.unspecified, "{how}: {datagram:?}");
+        ensure!(
+            (exchange.sent_packets, exchange.elsewhere_packets) == (1, 0),
+            "{how}: {exchange:?}"
+        );
+    }
+    run("sendto", "0.0.0.0", OWN)?.proven()?;
+    // Which address the kernel takes is known to nobody here, but that it is another one.
+    for how in ["device", "connect-device"] {
+        let run = run(how, "10.0.0.5", "10.0.0.5:443")?;
+        run.rules(Ruling::Inconclusive)
+            .with_context(|| how.to_owned())?
+            .because(&["address of this machine that is not known"])?;
+        let [exchange] = run.story.exchanges.as_slice() else { bail!("{:?}", run.story.exchanges) };
+        ensure!(
+            (exchange.sent_packets, exchange.elsewhere_packets) == (1, 1),
+            "{how}: {exchange:?}"
+        );
+    }
+    Ok(())
+}
+
+/// Where something makes another address of the one that a program asks for, the latter is judged.
+fn behind_another_address(scratch: &Scratch) -> Result<()> {
+    const ASKED: &str = "10.9.9.9";
+    const NOT_SUPPORTED: i32 = 77;
+    let dial = program(scratch, "dial-rewritten")?;
+    let run = |first: &str, never_to: &str| -> Result<Run> {
+        let policy = never(scratch, &[never_to])?;
+        let script = format!("{HERE}; exec {} $here {ASKED} 443 127.0.0.1 {first}", dial.display());
+        in_private_network(|_| scratch.run(["sh", "-c", &script]).policy(&policy).record())
+    };
+    let alone = run(ASKED, ASKED)?;
+    if alone.output.code() == NOT_SUPPORTED {
+        return skip("the command may not load programs of its own");
+    }
+    alone.rules(Ruling::Violated)?;
+    let [exchange] = alone.story.exchanges.as_slice() else { bail!("{:?}", alone.story.exchanges) };
+    ensure!(exchange.destination.address.to_string() == ASKED, "{exchange:?}");
+    ensure!((exchange.sent_packets, exchange.elsewhere_packets) == (1, 1), "{exchange:?}");
+    run(ASKED, "127.0.0.1")?.proven()?;
+
+    // Of a socket with several destinations it is not known which one a packet was for.
+    let several = run("127.0.0.3", ASKED)?;
+    several.rules(Ruling::Violated)?;
+    let exchanges = &several.story.exchanges;
+    ensure!(exchanges.len() == 2, "{exchanges:?}");
+    ensure!(
+        exchanges.iter().all(|one| (one.sent_packets, one.elsewhere_packets) == (0, 1)),
+        "{exchanges:?}"
+    );
     Ok(())
 }

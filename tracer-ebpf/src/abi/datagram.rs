@@ -44,11 +44,28 @@ pub struct FlowTotals {
     pub flags: u32,
     /// QUIC Initial packets that were looked at.
     pub initials: u32,
+    /// Not zero if it was asked for as [`Datagram::unspecified`], which was told.
+    pub unspecified: u32,
+    pub padding: u32,
     pub sent_packets: u64,
     /// Payload, without headers.
     pub sent_bytes: u64,
     pub received_packets: u64,
     pub received_bytes: u64,
+}
+
+/// What is remembered of a socket, by its cookie.
+#[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Asked {
+    /// Its first destination.
+    pub first: Flow,
+    /// Not zero if it has others.
+    pub several: u32,
+    pub padding: u32,
+    /// Packets that it sent to none of its destinations. Something below it made another address of one (NAT,
+    /// IPsec, a program of another cgroup), or the kernel took another one for the unspecified.
+    pub elsewhere_packets: u64,
 }
 
 /// How a socket got a destination.
@@ -67,7 +84,7 @@ impl TryFrom<u32> for Via {
     }
 }
 
-/// [`super::Kind::Datagram`]: once per [`Flow`].
+/// [`super::Kind::Datagram`]: once per [`Flow`], and once more if the unspecified address turns out to be it.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
 #[repr(C)]
 pub struct Datagram {
@@ -77,4 +94,8 @@ pub struct Datagram {
     pub via: u32,
     /// Inode number of the network namespace.
     pub net_ns_inum: u32,
+    /// Not zero if the address that was asked for is the unspecified one (`0.0.0.0`, `::`): that of the flow is what
+    /// the kernel should take for it.
+    pub unspecified: u32,
+    pub padding: u32,
 }

@@ -109,6 +109,13 @@ fn on_packet(ctx: &SkBuffContext, direction: Direction) -> Option<()> {
     if direction == Direction::Out && network.may_be_routed {
         emit::fault(Fault::PacketRoute);
     }
+    if direction == Direction::Out
+        && !matches!(network.protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_UDP_LITE)
+    {
+        // A datagram in IPsec, or behind further headers of IPv6, also comes here.
+        flow::elsewhere(flow::cookie(ctx), 1);
+        return None;
+    }
     let ports: [u16; 2] = ctx.skb.load(network.bytes as usize).ok()?;
     let port = u16::from_be(if direction == Direction::Out { ports[1] } else { ports[0] });
     match network.protocol {
@@ -220,12 +227,22 @@ fn on_datagram(
     port: u16,
     direction: Direction,
 ) -> Option<()> {
-    let flow = network.flow(ctx, port);
-    let totals = flow::find(&flow)?;
-    let at = network.bytes + UDP_HEADER_BYTES;
-    let payload = ctx.skb.len().saturating_sub(at);
     // Zero for one packet that is sent as it is.
     let segments = flow::whole(&fields(ctx).gso_segs).max(1);
+    let mut flow = network.flow(ctx, port);
+    let totals = match flow::find(&flow) {
+        Some(totals) => totals,
+        // What comes in without a flow is somebody's first packet.
+        None if direction == Direction::In => return None,
+        None => {
+            // Behind NAT: it counts as what the program asked for.
+            flow = flow::elsewhere(flow.cookie, segments.into())?;
+            flow::find(&flow)?
+        }
+    };
+    let port = flow.port;
+    let at = network.bytes + UDP_HEADER_BYTES;
+    let payload = ctx.skb.len().saturating_sub(at);
     // SAFETY: the value of a map lives as long as the map, and its counters are only added to.
     let totals = unsafe { &mut *totals };
     let (packets, bytes) = match direction {

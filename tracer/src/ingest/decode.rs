@@ -250,6 +250,7 @@ fn datagram(datagram: &abi::Datagram) -> Result<DatagramEvent, DecodeError> {
         destination: flow_destination(&datagram.flow),
         via: Via::try_from(datagram.via).map_err(DecodeError::UnknownVia)?,
         net_ns_inum: datagram.net_ns_inum,
+        unspecified: datagram.unspecified != 0,
     })
 }
 

@@ -272,6 +272,8 @@ pub struct DatagramEvent {
     pub destination: Endpoint,
     pub via: Via,
     pub net_ns_inum: u32,
+    /// The address that was asked for is the unspecified one.
+    pub unspecified: bool,
 }
 
 /// A process has a socket whose traffic is not followed. Numbers as in `socket(2)`.

@@ -116,6 +116,7 @@ impl Contact {
         }
         let _ = match self.to {
             Some(to) => write!(text, " to {to}"),
+            None if self.means == UNSPECIFIED => Ok(()),
             None => write!(text, " to an address that is not known"),
         };
         if !names.is_empty() {
@@ -178,6 +179,8 @@ pub(super) struct Index {
     hidden: BTreeSet<u64>,
     /// Packets of sockets for datagrams, where they were counted.
     moved: Option<BTreeMap<(u64, Endpoint), u64>>,
+    /// Sockets for datagrams that sent to none of their destinations.
+    elsewhere: BTreeSet<u64>,
 }
 
 impl Index {
@@ -192,11 +195,13 @@ impl Index {
             let packets = exchange.sent_packets.saturating_add(exchange.received_packets);
             ((exchange.cookie, exchange.destination), packets)
         });
+        let elsewhere = story.exchanges.iter().filter(|exchange| exchange.elsewhere_packets > 0);
         Index {
             names,
             dns: dns_sockets(story),
             hidden: hidden_names(story),
             moved: counted.then(|| moved.collect()),
+            elsewhere: elsewhere.map(|exchange| exchange.cookie).collect(),
         }
     }
 
@@ -242,9 +247,16 @@ impl Index {
         let packets = |moved: &BTreeMap<_, u64>| {
             moved.get(&(datagram.cookie, datagram.destination?)).copied()
         };
+        // Behind NAT a packet has another address than the program asked for. For which of them is not known, so
+        // each counts as sent to.
+        let elsewhere = self.elsewhere.contains(&datagram.cookie);
         // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
         let silent = datagram.via == DatagramVia::Connect
-            && self.moved.as_ref().and_then(packets) == Some(0);
+            && self.moved.as_ref().and_then(packets) == Some(0)
+            && !elsewhere;
+        if datagram.unspecified && (elsewhere || self.moved.is_none()) {
+            return Some(self.to_unspecified(datagram));
+        }
         // Packets with headers that the counter does not understand are IPv6's.
         let sure = datagram.destination.is_some_and(|to| to.address.to_canonical().is_ipv4());
         let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
@@ -260,6 +272,23 @@ impl Index {
             hides_name: false,
             without_resolver: None,
         })
+    }
+
+    /// Which address of this machine the kernel took for `0.0.0.0` or `::` is not known.
+    fn to_unspecified(&self, datagram: &Datagram) -> Contact {
+        let mut naming = self.names.datagram(datagram);
+        naming.names.retain(|named| is_said(named.source));
+        Contact {
+            t_ns: datagram.t_ns,
+            process: datagram.process,
+            means: UNSPECIFIED,
+            to: None,
+            naming,
+            spoken: true,
+            is_dns: false,
+            hides_name: false,
+            without_resolver: None,
+        }
     }
 
     /// By what was said in it, when what it belongs to is forgotten.
@@ -278,6 +307,7 @@ impl Index {
 }
 
 const TCP: &str = "TCP connection";
+const UNSPECIFIED: &str = "datagrams to 0.0.0.0 or ::, for which the kernel took an address of this machine that is not known";
 const DNS_PORT: u16 = 53;
 const UDP: u16 = 17;
 

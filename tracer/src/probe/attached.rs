@@ -8,7 +8,9 @@ use std::{
 };
 
 use aya::maps::{HashMap, MapError, PerCpuArray};
-use tracer_ebpf::abi::{Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash};
+use tracer_ebpf::abi::{
+    Asked, Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash,
+};
 
 use super::{
     attach::Link, error::LoadError, guard::Watched, load::Loaded, plain::Plain, sensors::UNATTACHED,
@@ -69,6 +71,8 @@ pub struct FinalCounters {
     pub ledger: Vec<(FileKey, u64)>,
     /// What sockets without connections exchanged.
     pub flows: Vec<(Flow, FlowTotals)>,
+    /// Of such sockets, by their cookies, those that sent to none of their destinations, and how many packets.
+    pub elsewhere: BTreeMap<u64, u64>,
 }
 
 impl FinalCounters {
@@ -230,6 +234,14 @@ impl Attached {
         .collect::<Result<Vec<_>, _>>()
         .map_err(object)?;
         flows.sort_unstable_by_key(|(flow, _)| *flow);
+        let elsewhere =
+            HashMap::<_, u64, Plain<Asked>>::try_from(ebpf.map("ASKED").ok_or_else(no_map)?)
+                .map_err(object)?
+                .iter()
+                .map(|row| row.map(|(cookie, Plain(asked))| (cookie, asked.elsewhere_packets)))
+                .filter(|row| !matches!(row, Ok((_, 0))))
+                .collect::<Result<_, _>>()
+                .map_err(object)?;
         let mut skipped_runs = BTreeMap::new();
         for name in &self.programs {
             let Some(fd) = self.loaded.program_fd(name)? else { continue };
@@ -241,7 +253,7 @@ impl Attached {
                 skipped_runs.insert(*name, misses);
             }
         }
-        Ok(FinalCounters { stats, skipped_runs, ledger, flows })
+        Ok(FinalCounters { stats, skipped_runs, ledger, flows, elsewhere })
     }
 }
 

@@ -1,7 +1,7 @@
 //! Plain data that the kernel side keeps in maps.
 
 use aya::Pod;
-use tracer_ebpf::abi::{FileKey, Flow, FlowTotals, Stats, TlsKey, TlsPlaces, TlsSession};
+use tracer_ebpf::abi::{Asked, FileKey, Flow, FlowTotals, Stats, TlsKey, TlsPlaces, TlsSession};
 
 /// Copies of plain data that the kernel side stores in maps.
 #[derive(Clone, Copy)]
@@ -17,6 +17,8 @@ unsafe impl Pod for Plain<FileKey> {}
 unsafe impl Pod for Plain<Flow> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<FlowTotals> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Asked> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<TlsKey> {}
 // SAFETY: as above.

@@ -222,7 +222,12 @@ impl Collector {
     }
 
     /// After settling: what sockets without connections exchanged, in all.
-    pub(super) fn exchanges(&mut self, t_ns: u64, flows: &[(Flow, FlowTotals)]) {
+    pub(super) fn exchanges(
+        &mut self,
+        t_ns: u64,
+        flows: &[(Flow, FlowTotals)],
+        elsewhere: &BTreeMap<u64, u64>,
+    ) {
         let traced = |totals: &FlowTotals| totals.flags & header_flag::CANARY == 0;
         let exchanges = flows.iter().filter(|(_, totals)| traced(totals)).map(|(flow, totals)| {
             Record::Exchange(Exchange {
@@ -233,6 +238,7 @@ impl Collector {
                 sent_bytes: totals.sent_bytes,
                 received_packets: totals.received_packets,
                 received_bytes: totals.received_bytes,
+                elsewhere_packets: elsewhere.get(&flow.cookie).copied().unwrap_or_default(),
             })
         });
         self.accept(exchanges.collect());

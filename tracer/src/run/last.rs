@@ -39,7 +39,7 @@ impl Session {
         let collector = &mut self.collector;
         collector.settle()?;
         let t_ns = boottime_ns()?;
-        collector.exchanges(t_ns, &counters.flows);
+        collector.exchanges(t_ns, &counters.flows, &counters.elsewhere);
         Ok(End {
             t_ns,
             command_status: status,

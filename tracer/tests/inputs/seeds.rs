@@ -187,7 +187,17 @@ fn ring() -> Vec<u8> {
         tls(1, RESPONSE),
         of(&TlsEnd { header: header(Kind::TlsEnd, 21), stream: 1, bytes: [200, 90] }, b""),
         of(&Close { header: header(Kind::Close, 22), id: 3, ..Close::default() }, b""),
-        of(&Datagram { header: header(Kind::Datagram, 23), flow, via: 1, net_ns_inum: 1 }, b""),
+        of(
+            &Datagram {
+                header: header(Kind::Datagram, 23),
+                flow,
+                via: 1,
+                net_ns_inum: 1,
+                unspecified: 0,
+                padding: 0,
+            },
+            b"",
+        ),
         of(&Exit { header: header(Kind::Exit, 24), wait_status: 0, execs: 1 }, b""),
     ])
 }

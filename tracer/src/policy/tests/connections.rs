@@ -294,6 +294,70 @@ fn a_socket_that_was_made_elsewhere_is_a_contact() {
 }
 
 #[test]
+fn datagrams_that_left_with_another_address() {
+    const COOKIE: u64 = 7;
+    let to = |address: &str| {
+        let to: std::net::SocketAddr = address.parse().unwrap();
+        Endpoint { address: to.ip(), port: to.port() }
+    };
+    let socket = |via, unspecified, sent_packets, elsewhere_packets| {
+        let destination = to("127.0.0.1:443");
+        let datagram = Datagram {
+            t_ns: 6,
+            process: CHILD,
+            thread: CHILD.pid,
+            cookie: COOKIE,
+            protocol: 17,
+            destination: Some(destination),
+            net_ns_inum: 1,
+            via,
+            unspecified,
+            unread: Vec::new(),
+        };
+        let exchange = Exchange {
+            t_ns: 9,
+            cookie: COOKIE,
+            destination,
+            sent_packets,
+            sent_bytes: sent_packets,
+            received_packets: 0,
+            received_bytes: 0,
+            elsewhere_packets,
+        };
+        [git(), Record::Datagram(datagram), Record::Exchange(exchange)]
+    };
+    let never = |endpoint: &str, records: &[Record]| {
+        let claim = policy(&format!("kind = 'never-connects-to'\nendpoints = ['{endpoint}']"));
+        ruling_of(&claim, records, |start, _| start.sensors.push(sensor("packets")))
+    };
+    let only = |endpoint: &str, records: &[Record]| {
+        let claim = policy(&format!("kind = 'connects-only-to'\nendpoints = ['{endpoint}']"));
+        ruling_of(&claim, records, |start, _| start.sensors.push(sensor("packets")))
+    };
+    let asked = "127.0.0.1:443";
+    // Connected, and nothing was sent, or something under another address.
+    let silent = socket(DatagramVia::Connect, false, 0, 0);
+    check(never(asked, &silent), Ruling::Proven, "");
+    let elsewhere = socket(DatagramVia::Connect, false, 0, 1);
+    check(never(asked, &elsewhere), Ruling::Violated, "UDP datagrams to 127.0.0.1:443");
+    check(only(asked, &elsewhere), Ruling::Proven, "");
+    check(never("10.0.0.5", &elsewhere), Ruling::Proven, "");
+    // What was asked for as 0.0.0.0 went where it should, or to another address of this machine.
+    let loopback = socket(DatagramVia::Send, true, 1, 0);
+    check(never(asked, &loopback), Ruling::Violated, "UDP datagrams to 127.0.0.1:443");
+    check(never("10.0.0.5", &loopback), Ruling::Proven, "");
+    check(only(asked, &loopback), Ruling::Proven, "");
+    let other = socket(DatagramVia::Send, true, 1, 1);
+    let words = "an address of this machine that is not known: without its address";
+    check(never("10.0.0.5", &other), Ruling::Inconclusive, words);
+    check(never(asked, &other), Ruling::Inconclusive, words);
+    check(only(asked, &other), Ruling::Inconclusive, words);
+    // Nobody counted packets, which would show it.
+    let claim = policy("kind = 'never-connects-to'\nendpoints = ['10.0.0.5']");
+    check(ruling_of(&claim, &loopback, |_, _| {}), Ruling::Inconclusive, words);
+}
+
+#[test]
 fn what_is_not_seen_of_connections_is_a_reason() {
     let claim = policy("kind = 'connects-only-to'\nendpoints = ['a.b']");
     let with = |record: Record, words: &str| {

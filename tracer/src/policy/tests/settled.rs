@@ -226,6 +226,7 @@ impl Session {
                 destination,
                 net_ns_inum: 1,
                 via: DatagramVia::Send,
+                unspecified: false,
                 unread: Vec::new(),
             })
         });

@@ -70,7 +70,8 @@ pub struct Close {
 }
 
 /// A socket of `process` without connections (UDP, and QUIC above it) got a destination: by connect,
-/// or by sending there. Once per socket and destination; repeats are counted in an [`Exchange`].
+/// or by sending there. Once per socket and destination, and once more if it is asked for as `unspecified` later;
+/// repeats are counted in an [`Exchange`].
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Datagram {
     pub t_ns: u64,
@@ -83,6 +84,11 @@ pub struct Datagram {
     pub destination: Option<Endpoint>,
     pub net_ns_inum: u32,
     pub via: DatagramVia,
+    /// The address that was asked for is `0.0.0.0` or `::`, and the destination what the kernel takes for it: where the
+    /// socket sends from, or loopback. Unless packets went elsewhere ([`Exchange`]): then it took another one of this
+    /// machine's, that of the device which the socket is bound to for example.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub unspecified: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }
@@ -106,6 +112,16 @@ pub struct Exchange {
     pub sent_bytes: u64,
     pub received_packets: u64,
     pub received_bytes: u64,
+    /// Packets that the socket sent to none of its destinations, because NAT or IPsec made another address of one, or
+    /// the kernel took another one for the unspecified. The same number with each destination of the socket. Those of a
+    /// socket with one destination are in `sent_packets` too, as far as they can be read.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub elsewhere_packets: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// `process` has a socket whose traffic tracer does not follow (raw, packet, SCTP, vsock). Once per

@@ -273,8 +273,10 @@ impl Builder<'_> {
         let outcome = match (datagram.via, exchange) {
             (DatagramVia::Send, _) => "sent",
             (DatagramVia::Connect, Some(counted)) if counted.sent_packets > 0 => "sent",
-            (DatagramVia::Connect, Some(_)) => "nothing sent",
-            (DatagramVia::Connect, None) => "connected",
+            (DatagramVia::Connect, Some(counted)) if counted.elsewhere_packets == 0 => {
+                "nothing sent"
+            }
+            (DatagramVia::Connect, _) => "connected",
         };
         Some(DatagramSummary {
             process: *self.places.get(&datagram.process)?,

@@ -123,6 +123,7 @@ pub(super) fn datagram(event: &DatagramEvent) -> Record {
             Via::Connect => DatagramVia::Connect,
             Via::Send => DatagramVia::Send,
         },
+        unspecified: event.unspecified,
         unread: names(&event.header),
     })
 }

@@ -305,6 +305,7 @@ fn datagrams_are_named_too() {
         destination: end_of(ADDRESS),
         net_ns_inum: 1,
         via: DatagramVia::Send,
+        unspecified: false,
         unread: Vec::new(),
     };
     let mut hello = sni("public.example");
