@@ -73,6 +73,7 @@ pub const PROFILES: &[Profile] = &[
             "datagrams::host_in_pieces",
             "attempts::an_allowed_attempt",
             "outside::unknown_service",
+            "outside::sent_by_sendfile",
             "outside::empty_messages",
             "outside::debugger",
             "enforce::",
@@ -113,7 +114,7 @@ pub const PROFILES: &[Profile] = &[
         real_time: false,
         forbidden: &["local_send", "foreign_send"],
         has_v2_cgroups: true,
-        tests: SENSES,
+        tests: &["sensors::each_sees", "outside::sent_by_sendfile"],
         but_not: OTHER_SENSES,
     },
     Profile {

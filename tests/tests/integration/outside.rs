@@ -1,6 +1,7 @@
 //! What reaches processes outside the tree: unix sockets, and control as a debugger has it.
 
 use std::{
+    ffi::OsStr,
     io::Read as _,
     net::UdpSocket,
     os::{
@@ -8,6 +9,7 @@ use std::{
         linux::net::SocketAddrExt as _,
         unix::net::{SocketAddr, UnixDatagram, UnixListener, UnixStream},
     },
+    path::Path,
     process::{Child, Command, Stdio},
     thread,
 };
@@ -22,6 +24,7 @@ use crate::{
 
 pub(crate) const TESTS: &[Test] = &[
     ("unknown_service", unknown_service),
+    ("sent_by_sendfile", sent_by_sendfile),
     ("abstract_name", abstract_name),
     ("allowed_by_name", allowed_by_name),
     ("service_of_the_tree", service_of_the_tree),
@@ -47,9 +50,22 @@ fn served(server: thread::JoinHandle<Result<usize>>) -> Result<()> {
 
 fn unknown_service(scratch: &Scratch) -> Result<()> {
     let socket = scratch.file("service");
-    let server = serve(UnixListener::bind(&socket)?);
     let say = program(scratch, "say")?;
-    let run = scratch.run([say.as_os_str(), socket.as_os_str()]).policy("no-aws-cli").record()?;
+    hands_over(scratch, &socket, &[say.as_os_str(), socket.as_os_str()])
+}
+
+/// The kernel moves the bytes, before 6.5 by another function than that of plain sends.
+fn sent_by_sendfile(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let said = scratch.write("said", "!")?;
+    let send = program(scratch, "send-file")?;
+    hands_over(scratch, &socket, &[send.as_os_str(), socket.as_os_str(), said.as_os_str()])
+}
+
+/// The command sends a byte to a service of this test.
+fn hands_over(scratch: &Scratch, socket: &Path, command: &[&OsStr]) -> Result<()> {
+    let server = serve(UnixListener::bind(socket)?);
+    let run = scratch.run(command).policy("no-aws-cli").record()?;
     served(server)?;
     run.rules(Ruling::Inconclusive)?.because(&[
         "unknown local service",

@@ -36,6 +36,13 @@ fn local_send_stream(ctx: FExitContext) -> i32 {
     on_sendmsg(&ctx, KernelPtr(ctx.arg(0)), ctx.arg::<i32>(3))
 }
 
+/// `unix_stream_sendpage(sock, page, offset, size, flags)`, which sendfile and splice end in before
+/// 6.5. Packets have no such way of their own: there it ends in `unix_dgram_sendmsg`.
+#[fexit(function = "unix_stream_sendpage")]
+fn local_send_page(ctx: FExitContext) -> i32 {
+    on_sendmsg(&ctx, KernelPtr(ctx.arg(0)), ctx.arg::<i32>(5))
+}
+
 /// `unix_dgram_sendmsg(sock, msg, len)`, for datagrams and sequenced packets.
 #[fexit(function = "unix_dgram_sendmsg")]
 fn local_send_packet(ctx: FExitContext) -> i32 {

@@ -394,9 +394,10 @@ pub const SENSORS: &[Sensor] = &[
         hooks: &[
             // Where processes can be preempted in the kernel, a program on a function that one process
             // is in is skipped for the next one on that processor. In a tracepoint they cannot be.
+            // 6.4 has the tracepoint, but sendfile and splice do not come by it before 6.5.
             Hook {
                 probes: &[raw("foreign_send", "sock_send_length")],
-                since: "6.4",
+                since: "6.5",
                 until: "",
                 cannot_see: FOREIGN_UNSEEN,
                 tax: "",
@@ -502,11 +503,22 @@ pub const SENSORS: &[Sensor] = &[
         wanted: Wanted::ForHandOffs,
         canary: &[Kind::LocalSend],
         hooks: &[
-            // First for the same reason as that of foreign-sends.
+            // First, and since 6.5, for the same reasons as that of foreign-sends.
             Hook {
                 probes: &[raw("local_send", "sock_send_length")],
-                since: "6.4",
+                since: "6.5",
                 until: "",
+                cannot_see: "datagrams that are sent without connecting first",
+                tax: "",
+            },
+            Hook {
+                probes: &[
+                    exit_of("local_send_page", "unix_stream_sendpage"),
+                    exit_of("local_send_stream", "unix_stream_sendmsg"),
+                    exit_of("local_send_packet", "unix_dgram_sendmsg"),
+                ],
+                since: MINIMUM_KERNEL,
+                until: "6.5",
                 cannot_see: "datagrams that are sent without connecting first",
                 tax: "",
             },
@@ -515,7 +527,7 @@ pub const SENSORS: &[Sensor] = &[
                     exit_of("local_send_stream", "unix_stream_sendmsg"),
                     exit_of("local_send_packet", "unix_dgram_sendmsg"),
                 ],
-                since: MINIMUM_KERNEL,
+                since: "6.5",
                 until: "",
                 cannot_see: "datagrams that are sent without connecting first",
                 tax: "",
