@@ -50,6 +50,7 @@ macro_rules! kernel_fields {
             SIGNAL_LIVE: "signal_struct" "live";
             SIGNAL_FLAGS: "signal_struct" "flags";
             SIGNAL_GROUP_EXIT_CODE: "signal_struct" "group_exit_code";
+            PID_COUNT: "pid" "count";
             PID_LEVEL: "pid" "level";
             PID_TASKS: "pid" "tasks";
             PID_NUMBERS: "pid" "numbers";

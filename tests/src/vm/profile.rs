@@ -75,6 +75,7 @@ pub const PROFILES: &[Profile] = &[
             "outside::unknown_service",
             "outside::sent_by_sendfile",
             "outside::empty_messages",
+            "outside::listener",
             "outside::debugger",
             "enforce::",
             "maps::mapped_and_not_run",
@@ -114,7 +115,7 @@ pub const PROFILES: &[Profile] = &[
         real_time: false,
         forbidden: &["local_send", "foreign_send"],
         has_v2_cgroups: true,
-        tests: &["sensors::each_sees", "outside::sent_by_sendfile"],
+        tests: &["sensors::each_sees", "outside::sent_by_sendfile", "outside::listener"],
         but_not: OTHER_SENSES,
     },
     Profile {

@@ -14,11 +14,12 @@ use std::{
     thread,
 };
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tracer::policy::Ruling;
 
 use crate::{
     Test,
+    attach::until,
     harness::{Scratch, in_private_network, program},
 };
 
@@ -28,6 +29,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("abstract_name", abstract_name),
     ("allowed_by_name", allowed_by_name),
     ("service_of_the_tree", service_of_the_tree),
+    ("listener_has_ended", listener_has_ended),
+    ("listener_after_another", listener_after_another),
+    ("listener_of_the_tree_is_reaped", listener_of_the_tree_is_reaped),
     ("inherited_socket", inherited_socket),
     ("empty_messages", empty_messages),
     ("debugger", debugger),
@@ -143,6 +147,110 @@ os._exit(0)
     let run =
         scratch.run(["/usr/bin/python3", "-c", script, &socket]).policy("no-aws-cli").record()?;
     run.proven()?;
+    Ok(())
+}
+
+/// Starts a service outside the tree whose listening process ends; its pid, which is nobody's then.
+fn leave_service(scratch: &Scratch, socket: &Path) -> Result<u32> {
+    let mut listener = Command::new(program(scratch, "leave-service")?)
+        .arg(socket)
+        .stdin(Stdio::null())
+        .spawn()?;
+    let pid = listener.id();
+    ensure!(listener.wait()?.success(), "the service did not start");
+    Ok(pid)
+}
+
+fn listener_has_ended(scratch: &Scratch) -> Result<()> {
+    for taken in ["not", "lives", "ended"] {
+        let socket = scratch.file(taken);
+        let listener = leave_service(scratch, &socket)?.to_string();
+        let say = program(scratch, "say")?;
+        let take = program(scratch, "take-pid")?;
+        let mut command = vec![say.as_os_str(), socket.as_os_str()];
+        if taken != "not" {
+            // A process of the tree has the number after it.
+            let words = [take.as_os_str(), OsStr::new(taken), OsStr::new(&listener)];
+            command.splice(0..0, words);
+        }
+        let run = scratch.run(command).policy("no-aws-cli").record()?;
+        run.rules(Ruling::Inconclusive)
+            .and_then(|run| run.because(&["unknown local service", &format!("pid {listener}")]))
+            .with_context(|| format!("its pid is taken: {taken}"))?;
+        let [send] = run.story.local_sends.as_slice() else { bail!("{:?}", run.story.local_sends) };
+        ensure!(send.peer_reaped, "{send:?}");
+    }
+    Ok(())
+}
+
+/// The kernel uses the memory of a `struct pid` again: that of a process of the tree that made sockets
+/// becomes that of one outside.
+fn listener_after_another(scratch: &Scratch) -> Result<()> {
+    const MAKERS: u32 = 200;
+    let script = format!(
+        "
+import os, socket, sys, time
+for _ in range({MAKERS}):
+    if os.fork() == 0:
+        pair = socket.socketpair()
+        os._exit(0)
+    os.wait()
+open('ready', 'w').close()
+while not os.path.exists('go'):
+    time.sleep(0.01)
+os.execv(sys.argv[1], sys.argv[1:])
+"
+    );
+    let socket = scratch.file("service");
+    let say = program(scratch, "say")?;
+    let leave = || -> Result<u32> {
+        until("the command", || scratch.file("ready").exists().then_some(()))?;
+        let listener = leave_service(scratch, &socket)?;
+        scratch.write("go", "")?;
+        Ok(listener)
+    };
+    let run = scratch
+        .run([
+            OsStr::new("/usr/bin/python3"),
+            OsStr::new("-c"),
+            OsStr::new(&script),
+            say.as_os_str(),
+            socket.as_os_str(),
+        ])
+        .policy("no-aws-cli");
+    let (run, listener) = thread::scope(|scope| {
+        let listener = scope.spawn(leave);
+        (run.record(), listener.join())
+    });
+    let (run, listener) = (run?, listener.ok().context("the service panicked")??);
+    run.rules(Ruling::Inconclusive)?
+        .because(&["unknown local service", &format!("pid {listener}")])?;
+    Ok(())
+}
+
+/// As an agent of the tree that became a daemon.
+fn listener_of_the_tree_is_reaped(scratch: &Scratch) -> Result<()> {
+    let script = r#"
+"$1" "$3"   # ends as soon as it listens, and is waited for
+/bin/true
+exec "$2" "$3"
+"#;
+    let (leave, say) = (program(scratch, "leave-service")?, program(scratch, "say")?);
+    let socket = scratch.file("own");
+    let run = scratch
+        .run([
+            OsStr::new("sh"),
+            OsStr::new("-c"),
+            OsStr::new(script),
+            OsStr::new("sh"),
+            leave.as_os_str(),
+            say.as_os_str(),
+            socket.as_os_str(),
+        ])
+        .policy("no-aws-cli")
+        .record()?;
+    run.proven()?;
+    ensure!(run.story.local_sends.is_empty(), "{:?}", run.story.local_sends);
     Ok(())
 }
 

@@ -21,6 +21,9 @@ pub struct LocalSend {
     /// socket without a name.
     pub peer_name_len: u32,
     pub peer_name: [u8; SOCKET_NAME_BYTES],
+    /// Not 0: that process had ended and was reaped, and its number can be another's.
+    pub peer_reaped: u32,
+    pub padding: u32,
 }
 
 /// What an [`Intrusion`] was done with.

@@ -3,6 +3,7 @@
 pub(crate) mod births;
 pub(crate) mod cgroup;
 pub(crate) mod emit;
+pub(crate) mod ended;
 pub(crate) mod enforce;
 pub(crate) mod environment;
 pub(crate) mod field;

@@ -9,7 +9,7 @@ use tracer_ebpf::abi::{Exit, Kind, unread};
 
 use super::{resolve, tls};
 use crate::kernel::{
-    births, emit,
+    births, emit, ended,
     task::Task,
     tree::{self, Tracked},
 };
@@ -37,6 +37,7 @@ fn on_exit(process: &Tracked) {
     if live.is_some_and(|threads| threads > 0) {
         return;
     }
+    ended::remember(task);
     if !tree::remove(process.tgid) {
         return;
     }

@@ -14,7 +14,7 @@ use tracer_ebpf::abi::{Exit, Finding, FoundProcess, Kind, Root, found_state, unr
 use super::cgroup::moved;
 use crate::kernel::{
     cgroup::{self, Cgroup},
-    emit, field,
+    emit, ended, field,
     task::Task,
     tree::{self, Member, Tracked},
 };
@@ -95,8 +95,11 @@ pub(super) fn enter(task: Task) -> bool {
     let inserted = tree::insert(tgid, &member);
     // The last thread counts itself out before the exit hook looks for the process. Whoever takes it
     // out of the tree reports its end, once.
-    let ended = task.live_threads().is_none_or(|threads| threads == 0);
-    if !inserted || (ended && tree::remove(tgid)) {
+    let has_ended = task.live_threads().is_none_or(|threads| threads == 0);
+    if has_ended {
+        ended::remember(task);
+    }
+    if !inserted || (has_ended && tree::remove(tgid)) {
         let process = Tracked { tgid, tid: tgid, member };
         emit::record(Kind::Exit, |exit: &mut Exit| {
             process.fill_header(&mut exit.header, Kind::Exit);

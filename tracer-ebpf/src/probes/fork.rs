@@ -10,7 +10,7 @@ use super::{cgroup::moved, find::enter};
 use crate::kernel::{
     births,
     cgroup::{self, Cgroup},
-    emit,
+    emit, ended,
     field::KernelPtr,
     task::Task,
     tree::{self, Member, Tracked},
@@ -22,8 +22,12 @@ fn fork(ctx: RawTracePointContext) -> i32 {
         on_fork(&parent, Task(KernelPtr(ctx.arg(1))));
         #[cfg(feature = "debug-log")]
         aya_log_ebpf::debug!(&ctx, "fork: tgid {} tid {}", parent.tgid, parent.tid);
-    } else if births::are_noted() || cgroup::is_followed() {
-        on_foreign_fork(Task(KernelPtr(ctx.arg(1))));
+    } else {
+        let child = Task(KernelPtr(ctx.arg(1)));
+        ended::forget(child);
+        if births::are_noted() || cgroup::is_followed() {
+            on_foreign_fork(child);
+        }
     }
     0
 }

@@ -12,17 +12,19 @@ use aya_ebpf::{
 use tracer_ebpf::abi::{Kind, LocalSend, SOCKET_NAME_BYTES};
 
 use crate::kernel::{
-    emit,
+    emit, ended,
     field::{self, KernelPtr},
     outside::{self, Contact},
     scratch,
-    task::pid_number,
+    task::{Task, pid_number},
     tree,
 };
 
 const AF_UNIX: u16 = 1;
 /// Where the name begins in `struct sockaddr_un`: behind the family.
 const NAME_OFFSET: u64 = 2;
+/// Tells contacts with a process that is gone from those with another one of its number.
+const REAPED: u64 = 1 << 33;
 
 /// `sock_send_length(sk, ret, flags)`.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
@@ -67,13 +69,22 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         return 0;
     }
     // Who listened, or made the pair.
-    let peer_tgid = sock.follow(&field::SOCK_PEER_PID).and_then(pid_number).unwrap_or(0);
-    if peer_tgid != 0 && tree::find(peer_tgid).is_some() {
+    let peer = sock.follow(&field::SOCK_PEER_PID);
+    let peer_tgid = peer.and_then(pid_number).unwrap_or(0);
+    let is_in_tree = tree::find(peer_tgid).is_some();
+    // Once it is reaped, its number may be another process's. Asked after the look-up, so that the number
+    // was still its own then.
+    let is_reaped = peer.is_some_and(|peer| Task::of_pid(peer).is_none());
+    if is_in_tree && !is_reaped || peer.is_some_and(ended::has) {
         return 0;
     }
     let mut contact =
         Contact { tgid: process.tgid, peer: peer_tgid, what: 0, name: [0; SOCKET_NAME_BYTES] };
     read_peer_name(&mut contact, sock);
+    let name_len = contact.what as u32;
+    if is_reaped {
+        contact.what |= REAPED;
+    }
     if !outside::is_new(&contact) {
         return 0;
     }
@@ -85,8 +96,10 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         process.fill_header(&mut send.header, Kind::LocalSend);
         send.socket_inode = socket_inode(sock).unwrap_or(0);
         send.peer_tgid = contact.peer;
-        send.peer_name_len = contact.what as u32;
+        send.peer_name_len = name_len;
         send.peer_name = contact.name;
+        send.peer_reaped = is_reaped.into();
+        send.padding = 0;
     });
     0
 }

@@ -238,6 +238,7 @@ fn local_send(send: &abi::LocalSend) -> Result<LocalSendEvent, DecodeError> {
         header: event_header(&send.header),
         socket_inode: send.socket_inode,
         peer_pid: send.peer_tgid,
+        peer_reaped: send.peer_reaped != 0,
         peer_name: Bytes::from(name),
     })
 }

@@ -180,6 +180,8 @@ pub struct LocalSendEvent {
     pub socket_inode: u64,
     /// 0 when the kernel does not know.
     pub peer_pid: u32,
+    /// The process had ended and was reaped: its pid can be another's.
+    pub peer_reaped: bool,
     /// A path, a NUL and an abstract name, or nothing.
     pub peer_name: Bytes,
 }

@@ -350,7 +350,7 @@ impl Loaded {
 }
 
 /// What the programs are told, besides where the kernel has what they read.
-fn switches(options: &Options, cgroup: Option<&CgroupTarget>) -> [(&'static str, u32); 12] {
+fn switches(options: &Options, cgroup: Option<&CgroupTarget>) -> [(&'static str, u32); 13] {
     let debug = &options.debug;
     [
         ("FAIL_PROCESS_EVERY", debug.lose_process_every),
@@ -363,6 +363,7 @@ fn switches(options: &Options, cgroup: Option<&CgroupTarget>) -> [(&'static str,
         ("ENFORCE", options.enforce.into()),
         ("WATCH_RESOLVER", options.resolver.into()),
         ("WATCH_TLS", options.http.into()),
+        ("WATCH_SENDS", options.hand_offs.into()),
         ("FINDING", options.find.into()),
         ("FOLLOW_CGROUP", (options.follow_cgroup && cgroup.is_some()).into()),
     ]
@@ -377,6 +378,8 @@ fn sizes(options: &Options) -> Vec<(&'static str, u32)> {
     // Threads that are in a TLS library at the same time, and sessions: 1 MB and 2 MB.
     const TLS_CALLS: u32 = 4096;
     const TLS_SESSIONS: u32 = 32_768;
+    // Processes that have ended and are still held by a socket, a pidfd or their parent: 2 MB.
+    const ENDED: u32 = 16_384;
     let rings = [
         ("PROCESS_RING", true),
         ("ARGV_RING", true),
@@ -393,6 +396,7 @@ fn sizes(options: &Options) -> Vec<(&'static str, u32)> {
         ("CALLS", when(options.resolver, CALLS)),
         ("TLS_CALLS", when(options.http, TLS_CALLS)),
         ("TLS_SESSIONS", when(options.http, TLS_SESSIONS)),
+        ("ENDED", when(options.hand_offs, ENDED)),
         ("TREE", tree_entries()),
         ("BIRTHS", when(options.find, tree_entries())),
     ];

@@ -181,7 +181,11 @@ fn local_send(send: &LocalSend) -> Observed {
             Some((path, None)) => clean(&path.0),
             None => "a socket without a name".into(),
         },
-        detail: send.peer_pid.map_or("of an unknown process".into(), |pid| format!("of pid {pid}")),
+        detail: match send.peer_pid {
+            Some(pid) if send.peer_reaped => format!("of pid {pid}, which had ended"),
+            Some(pid) => format!("of pid {pid}"),
+            None => "of an unknown process".into(),
+        },
     }
 }
 

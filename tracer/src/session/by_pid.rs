@@ -76,16 +76,16 @@ impl Story {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::{ByPid, ProcessKey, Story};
     use crate::record::schema::{Exit, Fork, Record, Root};
 
-    const ROOT: ProcessKey = ProcessKey { pid: 9, start_ns: 1 };
+    pub(in super::super) const ROOT: ProcessKey = ProcessKey { pid: 9, start_ns: 1 };
     const FIRST: ProcessKey = ProcessKey { pid: 10, start_ns: 5 };
     const SECOND: ProcessKey = ProcessKey { pid: 10, start_ns: 20 };
 
     /// A pid that two processes have one after the other.
-    fn story() -> Story {
+    pub(in super::super) fn story() -> Story {
         let policy = crate::policy::load("no-aws-cli").unwrap();
         let mut story = Story::new(crate::policy::test_start(&policy));
         let fork = |child: ProcessKey| {

@@ -1,7 +1,7 @@
 //! Which of the tree's contacts with processes outside the tree hand work over.
 //!
 //! What is recorded of them is what the kernel saw: a peer that was not tracked at that moment. Here
-//! it is told apart who that was: a process of the tree that has exited since, whoever called tracer,
+//! it is told apart who that was: a process that was just being joined to the tree, whoever called tracer,
 //! a service that the catalogue knows, or one that it does not.
 
 use std::{collections::HashMap, net::IpAddr};
@@ -53,9 +53,10 @@ fn hand_off(t_ns: u64, process: ProcessKey, name: &str, via: Bytes, how: String)
     HandOff { t_ns, process: Some(process), pid: process.pid, name: name.into(), via, how }
 }
 
-/// Whether a process of the tree had this pid before or at that time.
-fn was_in_tree(story: &Story, pid: u32, t_ns: u64) -> bool {
-    story.by_pid_between(pid, 0, t_ns) != ByPid::Nobody
+/// Whether a process of the tree had this pid at that time. One that had it before says nothing: the
+/// kernel gives a pid to another process once its own is reaped.
+fn is_in_tree(story: &Story, pid: u32, t_ns: u64) -> bool {
+    story.by_pid(pid, Some(t_ns)) != ByPid::Nobody
 }
 
 /// Whether a process that was joined, and was not there from the start, has not executed anything since.
@@ -75,7 +76,8 @@ fn is_being_set_up(story: &Story, process: ProcessKey) -> bool {
 
 fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
     let peer = send.peer_pid;
-    if peer.is_some_and(|peer| was_in_tree(story, peer, send.t_ns)) {
+    // Of processes of the tree that have ended, the kernel side knows which listened.
+    if !send.peer_reaped && peer.is_some_and(|peer| is_in_tree(story, peer, send.t_ns)) {
         return None;
     }
     // Standard output may be a socket: what the caller gave is the caller's to watch.
@@ -83,7 +85,11 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
     if send.socket_inode.is_some_and(inherited) {
         return None;
     }
-    let who = peer.map_or("a process outside the tree".into(), |pid| format!("pid {pid}"));
+    let who = match peer {
+        Some(pid) if send.peer_reaped => format!("pid {pid} (a process that had ended)"),
+        Some(pid) => format!("pid {pid}"),
+        None => "a process outside the tree".into(),
+    };
     let Some(name) = &send.peer else {
         let how = if is_being_set_up(story, send.process) {
             format!(
@@ -119,7 +125,7 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
 
 fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
     let Intrusion { t_ns, process, means, target } = *intrusion;
-    let in_tree = was_in_tree(story, target, t_ns);
+    let in_tree = is_in_tree(story, target, t_ns);
     // Whether the caller's pids are those of the initial pid namespace, which the story has.
     let initial = story.processes.get(&process).and_then(|own| own.ns_pid) == Some(process.pid);
     let how = match means {
@@ -156,4 +162,42 @@ fn is_loopback(address: IpAddr) -> bool {
     let address = address.to_canonical();
     // The kernel takes the unspecified address for this machine too.
     address.is_loopback() || address.is_unspecified()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::by_pid::tests::{ROOT, story},
+        HandOffs, Intrusion, IntrusionMeans, LocalSend, Record,
+    };
+    use crate::catalogue::Catalogue;
+
+    /// Of the story's process 10 there was one until 10 and is another one since 20.
+    #[test]
+    fn a_pid_is_the_trees_while_one_of_it_has_it() {
+        let story = story();
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut is_handed = |record| hand_offs.of(&record, &story).is_some();
+        for (t_ns, is_outside) in [(7, false), (15, true), (25, false)] {
+            let mut is_sent = |peer_reaped| {
+                is_handed(Record::LocalSend(LocalSend {
+                    t_ns,
+                    process: ROOT,
+                    peer_pid: Some(10),
+                    peer_reaped,
+                    peer: None,
+                    socket_inode: None,
+                }))
+            };
+            assert_eq!(is_sent(false), is_outside, "sent at {t_ns}");
+            assert!(is_sent(true), "sent at {t_ns} to one that had ended");
+            let intrusion = Intrusion {
+                t_ns,
+                process: ROOT,
+                means: IntrusionMeans::DebuggerAccess,
+                target: 10,
+            };
+            assert_eq!(is_handed(Record::Intrusion(intrusion)), is_outside, "debugged at {t_ns}");
+        }
+    }
 }

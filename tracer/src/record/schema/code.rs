@@ -145,6 +145,9 @@ pub struct LocalSend {
     /// Who listened, or made the pair of sockets; absent where the kernel does not know it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub peer_pid: Option<u32>,
+    /// That process had ended and was reaped, so that its pid can be another's.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub peer_reaped: bool,
     /// The path of the peer's socket; an abstract name begins with a NUL; absent for a socket
     /// without a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]
