@@ -285,7 +285,7 @@ fn found_running(scratch: &Scratch) -> Result<()> {
 
 /// `@command` is what the joined process runs; nobody of a cgroup is the one.
 fn own_program(scratch: &Scratch) -> Result<()> {
-    let cgroup = OwnCgroup::new()?;
+    let cgroup = OwnCgroup::new(scratch)?;
     let path = cgroup.0.to_string_lossy().into_owned();
     // Nothing else is executed.
     let script = "while [ ! -e go ]; do :; done; /bin/sh -c ': again'; kill -STOP $$";
@@ -401,9 +401,9 @@ fn connections_from_arming(scratch: &Scratch) -> Result<()> {
 struct OwnCgroup(PathBuf);
 
 impl OwnCgroup {
-    fn new() -> Result<OwnCgroup> {
+    fn new(scratch: &Scratch) -> Result<OwnCgroup> {
         let Some(v2) = v2_mount()? else { return skip("the v2 cgroups are not mounted") };
-        let path = v2.join(format!("test-attach-{}", std::process::id()));
+        let path = v2.join(scratch.path().file_name().context("a name")?);
         fs::create_dir(&path)?;
         Ok(OwnCgroup(path))
     }
@@ -428,7 +428,7 @@ impl Drop for OwnCgroup {
 
 /// Who is in a cgroup is joined, and who comes later.
 fn cgroup(scratch: &Scratch) -> Result<()> {
-    let cgroup = OwnCgroup::new()?;
+    let cgroup = OwnCgroup::new(scratch)?;
     let path = cgroup.0.to_string_lossy().into_owned();
     let inside = Workload::shell(scratch, &format!("{WAIT}; uname"))?;
     let late = Workload::shell(scratch, &format!("{WAIT}; id"))?;

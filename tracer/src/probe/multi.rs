@@ -117,11 +117,13 @@ fn text(error: impl std::error::Error) -> String {
 
 /// The map that aya made.
 fn descriptor(ebpf: &Ebpf, name: &str) -> Result<RawFd, String> {
-    let map = ebpf.map(name);
-    let Some(Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data)) =
-        map
+    let (Map::Array(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::PerCpuArray(data)
+    | Map::RingBuf(data)) = ebpf.map(name).ok_or_else(|| format!("there is no map `{name}`"))?
     else {
-        return Err(format!("there is no map `{name}`"));
+        return Err(format!("the map `{name}` is of a kind that is not known here"));
     };
     Ok(data.fd().as_fd().as_raw_fd())
 }
