@@ -49,13 +49,12 @@ fn serve(bench: &Bench) -> Result<Server> {
 }
 
 pub(super) fn section(bench: &Bench, effort: Effort) -> Result<Section> {
-    let mut section = Section::new(
+    let section = Section::new(
         "Node: GET over one HTTPS connection, while TLS is read, which is only when asked",
         "wall <= 1.02",
         10_000 / effort.divisor,
         effort.pairs,
     );
-    section.columns = &["wall", "added each"];
     let count = section.count;
     let server = serve(bench)?;
     let words = [
@@ -72,40 +71,39 @@ pub(super) fn section(bench: &Bench, effort: Effort) -> Result<Section> {
     if effort.peers {
         tools.push(Tool::TlsBpftrace);
     }
-    for tool in tools {
-        let measured = Pairs::measure(
-            effort.pairs,
-            || bench.trial(Tool::Nothing, &words),
-            || bench.trial(tool, &words),
-        );
-        section.add(tool.name(), measured, |pairs| {
-            let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);
-            vec![Cell::ratio(pairs.ratio(|trial| trial.load.wall_ns)), Cell::nanoseconds(each)]
-        })?;
-    }
-    Ok(section)
+    compared(bench, section, &tools, &words)
 }
 
 /// What stops at the two ends of one call, whatever that does.
 pub(super) fn stops(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
-    let mut section = Section::new(
+    let section = Section::new(
         "One call of libssl's `SSL_write`, which begins with `sub`, and its return",
         "what is added <= 0.15 of what bpftrace adds",
         100_000 / effort.divisor,
         effort.pairs,
     );
-    section.columns = &["wall", "added each"];
-    let count = section.count;
-    let words = loads.command(Deed::TlsWrite, count, LOAD_CPU);
+    let words = loads.command(Deed::TlsWrite, section.count, LOAD_CPU);
     let mut tools = vec![Tool::Nothing, Tool::TracerHttp];
     if effort.peers {
         tools.push(Tool::WriteBpftrace);
     }
+    compared(bench, section, &tools, &words)
+}
+
+/// The load under each tool.
+fn compared(
+    bench: &Bench,
+    mut section: Section,
+    tools: &[Tool],
+    words: &[String],
+) -> Result<Section> {
+    section.columns = &["wall", "added each"];
+    let count = section.count;
     for tool in tools {
         let measured = Pairs::measure(
-            effort.pairs,
-            || bench.trial(Tool::Nothing, &words),
-            || bench.trial(tool, &words),
+            section.runs,
+            || bench.trial(Tool::Nothing, words),
+            || bench.trial(*tool, words),
         );
         section.add(tool.name(), measured, |pairs| {
             let each = pairs.difference(|trial| trial.load.wall_ns / count as f64);

@@ -101,15 +101,8 @@ fn the_policy_names_who_may_call() {
         );
         let policy = parse(&text, "x.toml").unwrap();
         let git_is_known = |start: &mut Start, _: &mut End| {
-            let copy = KnownCopy {
-                path: "/usr/bin/git".into(),
-                file: file(2),
-                multi_call: false,
-                only_forbids: false,
-                interpreter: None,
-                size_bytes: None,
-            };
             if known {
+                let copy = known_copy("/usr/bin/git", file(2));
                 start.known_programs.insert("git".into(), vec![copy]);
             }
         };

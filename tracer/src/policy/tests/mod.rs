@@ -206,6 +206,18 @@ fn sensor(name: &str) -> SensorState {
     }
 }
 
+/// A program that was found at the start, a binary of one name.
+fn known_copy(path: &str, file: FileId) -> KnownCopy {
+    KnownCopy {
+        path: path.into(),
+        file,
+        multi_call: false,
+        only_forbids: false,
+        interpreter: None,
+        size_bytes: None,
+    }
+}
+
 pub(crate) fn start(policy: &Policy) -> Start {
     Start {
         schema: SCHEMA,
@@ -244,14 +256,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         endpoints: None,
         known_programs: BTreeMap::from([(
             "aws".to_owned(),
-            vec![KnownCopy {
-                path: "/usr/bin/aws".into(),
-                file: file(AWS),
-                multi_call: false,
-                only_forbids: false,
-                interpreter: None,
-                size_bytes: None,
-            }],
+            vec![known_copy("/usr/bin/aws", file(AWS))],
         )]),
         known_packages: BTreeMap::new(),
         interpreters: Vec::new(),

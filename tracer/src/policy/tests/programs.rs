@@ -276,14 +276,8 @@ fn a_listed_script_is_run_by_the_interpreter_of_its_first_line() {
         let text = "name = 'x'\n[[claim]]\nkind = 'runs-only'\nprograms = ['@command', 'npm']";
         let policy = parse(text, "x.toml").unwrap();
         ruling_of(&policy, &[npm], |start, _| {
-            let copy = KnownCopy {
-                path: "/usr/bin/npm".into(),
-                file: script().id,
-                multi_call: false,
-                only_forbids: false,
-                interpreter: known.map(file),
-                size_bytes: None,
-            };
+            let copy = known_copy("/usr/bin/npm", script().id);
+            let copy = KnownCopy { interpreter: known.map(file), ..copy };
             start.known_programs.insert("npm".into(), vec![copy]);
         })
     };
@@ -301,14 +295,7 @@ fn words_alone_allow_no_other_file() {
     let judged = |inode: u64| {
         let status = exec(CHILD, "/usr/bin/git", inode, &["git", "status"]);
         ruling_of(&policy, &[status], |start, _| {
-            let copy = KnownCopy {
-                path: "/usr/bin/git".into(),
-                file: file(2),
-                multi_call: false,
-                only_forbids: false,
-                interpreter: None,
-                size_bytes: None,
-            };
+            let copy = known_copy("/usr/bin/git", file(2));
             start.known_programs.insert("git".into(), vec![copy]);
         })
     };
