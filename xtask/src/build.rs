@@ -94,7 +94,13 @@ fn ebpf_object(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<(
     cargo.env("CARGO_TARGET_BPFEL_UNKNOWN_NONE_LINKER", &tools.linker);
     // BTF is made from debug information, and the kernel wants BTF for the maps' types and for
     // naming source lines in the verifier's log.
-    cargo.env("RUSTFLAGS", "-Cdebuginfo=2 -Clink-arg=--btf");
+    //
+    // Left to itself bpf-linker has LLVM write and copy nothing in place: each record would be zeroed by a
+    // call of a loop that goes from byte to byte, at run time and in the verifier.
+    cargo.env(
+        "RUSTFLAGS",
+        "-Cdebuginfo=2 -Clink-arg=--btf -Clink-arg=--disable-expand-memcpy-in-order",
+    );
     let if_fails = IfFails {
         it_means: "there is no eBPF object to put into tracer",
         remedy: "read the compiler's messages above; if they are about the toolchain or the \

@@ -84,16 +84,17 @@ unsafe extern "C" fn step(_: u64, _: *mut c_void) -> i64 {
         search.failed = 1;
         return STOP;
     }
-    // A piece that fills the room may have been cut, and its last byte is the helper's NUL.
-    let cut = read.cast_unsigned() >= PIECE_BYTES as u64;
-    search.inside = u32::from(cut);
-    search.at = at + if cut { PIECE_BYTES as u64 - 1 } else { read.cast_unsigned() };
+    // First of all, or the verifier walks the loop in it for each case of what follows.
     if inside == 0 {
         let number = number_of(&search.piece);
         if number < VARIABLES_MAX {
             search.found |= 1 << number;
         }
     }
+    // A piece that fills the room may have been cut, and its last byte is the helper's NUL.
+    let cut = read.cast_unsigned() >= PIECE_BYTES as u64;
+    search.inside = u32::from(cut);
+    search.at = at + if cut { PIECE_BYTES as u64 - 1 } else { read.cast_unsigned() };
     GO_ON
 }
 

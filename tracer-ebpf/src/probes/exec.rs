@@ -39,7 +39,10 @@ fn exec(ctx: RawTracePointContext) -> i32 {
 #[inline(always)]
 fn on_exec(process: &Tracked, old_tid: u32, bprm: KernelPtr) {
     let task = Task::current();
-    let file = bprm.follow(&field::BINPRM_FILE).map(File);
+    // Null where it cannot be read, which LLVM is not to know: it would make two copies of everything below,
+    // one of them for this, and the verifier walks both.
+    let file = bprm.read(&field::BINPRM_FILE).unwrap_or(0);
+    let file = File(KernelPtr(core::hint::black_box(file)));
     let emitted = put_together(process, old_tid, bprm, task, file);
     if emitted.is_none() {
         emit::fault(Fault::Scratch);
@@ -53,7 +56,7 @@ fn put_together(
     old_tid: u32,
     bprm: KernelPtr,
     task: Task,
-    file: Option<File>,
+    file: File,
 ) -> Option<()> {
     let scratch = scratch::get()?;
     scratch.begin();
@@ -121,11 +124,9 @@ fn read_descriptors(exec: &mut Exec, task: Task) -> Option<()> {
 }
 
 #[inline(always)]
-fn read_file(exec: &mut Exec, file: Option<File>, process: &Tracked) {
-    let Some(memfd) = file.and_then(|file| {
-        file.describe(&mut exec.file)?;
-        file.is_memfd()
-    }) else {
+fn read_file(exec: &mut Exec, file: File, process: &Tracked) {
+    let described = file.describe(&mut exec.file);
+    let Some(memfd) = described.and_then(|()| file.is_memfd()) else {
         exec.header.unread |= unread::FILE;
         return;
     };
@@ -165,8 +166,7 @@ fn append_names(scratch: &mut Scratch, bprm: KernelPtr) {
 // BTF as a union that the kernel refuses ("Invalid member bits_offset"), and with the BTF go the
 // callbacks of bpf_loop ("missing btf func_info").
 #[inline(always)]
-fn walk_file(file: Option<File>) -> Option<Walked> {
-    let file = file?;
+fn walk_file(file: File) -> Option<Walked> {
     path::append(file.dentry()?, file.mount()?)
 }
 
@@ -177,7 +177,7 @@ fn walk_cwd(task: Task) -> Option<Walked> {
 }
 
 #[inline(always)]
-fn append_file_path(file: Option<File>) -> Option<()> {
+fn append_file_path(file: File) -> Option<()> {
     let walked = walk_file(file);
     let exec = &mut scratch::get()?.exec;
     match walked {
@@ -219,7 +219,7 @@ fn append_script(task: Task, bprm: KernelPtr) -> Option<()> {
         exec.header.unread |= unread::SCRIPT;
         return Some(());
     }
-    let walked = walk_file(Some(file));
+    let walked = walk_file(file);
     let exec = &mut scratch::get()?.exec;
     match walked {
         Some(walked) => {

@@ -97,7 +97,10 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         send.socket_inode = socket_inode(sock).unwrap_or(0);
         send.peer_tgid = contact.peer;
         send.peer_name_len = name_len;
-        send.peer_name = contact.name;
+        // Copied by the helper: LLVM would load all of it first, for which the stack has no room.
+        let (from, to) = (contact.name.as_ptr(), send.peer_name.as_mut_ptr());
+        // SAFETY: both have SOCKET_NAME_BYTES bytes.
+        unsafe { bpf_probe_read_kernel(to.cast(), SOCKET_NAME_BYTES as u32, from.cast()) };
         send.peer_reaped = is_reaped.into();
         send.padding = 0;
     });
