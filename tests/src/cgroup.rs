@@ -61,6 +61,12 @@ pub fn remove_of(tracer: u32) {
 }
 
 fn remove(folder: &Path) {
+    // Those of a tracer or a service manager that was killed in it.
+    for below in fs::read_dir(folder).into_iter().flatten().flatten() {
+        if below.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove(&below.path());
+        }
+    }
     // What has just been killed leaves a moment later.
     for _ in 0..100 {
         if fs::remove_dir(folder).is_ok() {

@@ -41,6 +41,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("what_outlives_tracer", what_outlives_tracer),
     ("doctor_as_json", doctor::as_json),
     ("unit_of_systemd", service::unit_of_systemd),
+    ("started_by_systemd", service::started_by_systemd),
 ];
 
 const LONGEST: Duration = Duration::from_secs(30);

@@ -8,10 +8,14 @@ use std::{
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
+use tracer::{
+    record::{self, Integrity},
+    session::Story,
+};
 use tracer_tests::cgroup::Cgroup;
 
 use super::{doctor, limit, needs, set};
-use crate::harness::{Scratch, on_path};
+use crate::harness::{Scratch, on_path, skip, tracer_program};
 
 fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tracer-host.service")
@@ -40,7 +44,7 @@ pub(super) fn unit_of_systemd(scratch: &Scratch) -> Result<()> {
     let cgroup = Cgroup::new("tracer-test-power")?;
     let mut command = Command::new("sh");
     command.args(["-c", &format!("exec {line}")]);
-    command.env("TRACER", crate::harness::tracer_program());
+    command.env("TRACER", tracer_program());
     command.env("LOGS_DIRECTORY", scratch.path()).current_dir(scratch.path());
     command.env_remove("SUDO_UID").env_remove("SUDO_GID");
     limit(&mut command, bounding, &cgroup)?;
@@ -69,6 +73,96 @@ pub(super) fn unit_of_systemd(scratch: &Scratch) -> Result<()> {
             ensure!(checked.status.success() && said.trim().is_empty(), "{said}");
         }
         Err(_) => eprintln!("  the unit was not checked by systemd-analyze, which is not there"),
+    }
+    Ok(())
+}
+
+/// The first process of namespaces in which there is nothing to write to but what is the test's, so that
+/// it cannot set up, tidy or stop anything of the machine.
+const SERVICE_MANAGER: &str = r#"
+set -e
+scratch=$1 systemd=$2
+mount --make-rprivate /
+mount -t proc proc /proc
+umount -R /sys/fs/cgroup
+mount -t cgroup2 cgroup2 /sys/fs/cgroup
+for folder in /run /tmp /etc/systemd/system /var/lib/systemd; do
+    mount -t tmpfs tmpfs "$folder"
+done
+mkdir -p /run/systemd/system
+cp -r "$scratch/units/." /run/systemd/system
+mount --bind "$scratch/log" /var/log
+mount --bind "$scratch/console" /dev/console
+mount -o remount,ro,bind /
+ip link set lo up
+exec env -i container=tracer-test PATH=/usr/sbin:/usr/bin "$systemd" --system \
+    --unit=trial.target --log-target=console --show-status=false
+"#;
+
+/// With every line of the unit in force, under the real service manager.
+pub(super) fn started_by_systemd(scratch: &Scratch) -> Result<()> {
+    let known = ["/lib/systemd/systemd", "/usr/lib/systemd/systemd"].map(Path::new);
+    let Some(systemd) = known.into_iter().find(|path| path.exists()) else {
+        return skip("systemd is not installed");
+    };
+    let tracer = tracer_program();
+    let unit = fs::read_to_string(unit())?;
+    let unit = unit
+        .replace("/usr/local/bin/tracer", &tracer.to_string_lossy())
+        .replace("--duration 24h", "--duration 2s")
+        .replace("Restart=always", "Restart=no");
+    for folder in ["units/tracer-host.service.d", "log"] {
+        fs::create_dir_all(scratch.path().join(folder))?;
+    }
+    scratch.write("console", "")?;
+    scratch.write("units/tracer-host.service", &unit)?;
+    scratch.write(
+        "units/trial.target",
+        "[Unit]\nDefaultDependencies=no\nWants=tracer-host.service\n",
+    )?;
+    // It ends with the service, and nothing of the machine's own configuration is started.
+    scratch.write(
+        "units/tracer-host.service.d/trial.conf",
+        "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\nFailureAction=exit-force\n\
+         [Service]\nExecStartPost=/bin/sh -c 'cat /proc/$MAINPID/status >/var/log/status'\n\
+         StandardOutput=append:/var/log/said\nStandardError=append:/var/log/said\n",
+    )?;
+    let script = scratch.write("manager", SERVICE_MANAGER)?;
+    let cgroup = Cgroup::new("tracer-test-systemd")?;
+    let entering = cgroup.entering();
+    let mut command = Command::new(&entering[0]);
+    command.args(&entering[1..]).args(["timeout", "--kill-after=5", "120", "unshare"]);
+    let namespaces = ["--mount", "--pid", "--cgroup", "--net", "--uts", "--ipc"];
+    command.args(namespaces).args(["--fork", "--kill-child", "sh"]);
+    command.arg(script).arg(scratch.path()).arg(systemd);
+    let output = command.output()?;
+    let read = |name: &str| fs::read_to_string(scratch.path().join(name)).unwrap_or_default();
+    let said = format!(
+        "{}{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        read("console"),
+        read("log/said")
+    );
+    ensure!(output.status.success(), "{}: {said}", output.status);
+
+    let folder = scratch.path().join("log/tracer");
+    let entries = fs::read_dir(&folder).context("no log directory")?.flatten();
+    let [recording] = &entries.map(|entry| entry.path()).collect::<Vec<_>>()[..] else {
+        anyhow::bail!("not one recording in {}: {said}", folder.display());
+    };
+    let story = Story::of(record::read(recording)?);
+    ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
+    let end = story.end.as_ref().context("no end")?;
+    let [first, last] = &end.canaries[..] else { anyhow::bail!("{:?}", end.canaries) };
+    for canary in [first, last] {
+        ensure!(canary.seen.values().all(|seen| *seen), "{canary:?}");
+    }
+    // Both versions of IP, at the start and in the end: what the unit keeps from tracer is not tried.
+    ensure!(end.canary_events.get("datagram").is_some_and(|count| *count == 8), "{end:?}");
+
+    let status = read("log/status");
+    for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
+        ensure!(status.contains(line), "no {line:?}: {status}");
     }
     Ok(())
 }
