@@ -18,8 +18,8 @@ pub(crate) struct Options {
     /// Put the tables into docs/performance.md too
     #[arg(long, conflicts_with_all = ["quick", "format"])]
     write: bool,
-    /// Only these: spawn, connect, untraced, resolver, http, node, work, start, losses, reading,
-    /// growth
+    /// Only these: spawn, connect, programs, untraced, resolver, http, node, work, start, losses,
+    /// memory, reading, growth
     #[arg(value_name = "PART")]
     parts: Vec<String>,
 }

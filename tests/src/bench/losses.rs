@@ -5,19 +5,26 @@ use std::{
     fs,
     io::BufRead as _,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context as _, Result, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use serde_json::Value;
 
 use super::{
     Effort,
     load::{Deed, LOAD_CPU, Loads, TOOL_CPU},
     table::{Cell, Finding, Section},
-    tools::Bench,
+    tools::{Bench, Tool},
 };
+
+/// A load has begun by then.
+const BEFORE_STOP: Duration = Duration::from_secs(1);
+/// How long a tool is stopped.
+const STOPPED: Duration = Duration::from_millis(2_500);
 
 /// What the last line of a recording says.
 struct Told {
@@ -48,7 +55,7 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
         "verdict",
     ];
     let busy = busy(loads, effort.seconds);
-    let stopped = Some(Duration::from_millis(2_500));
+    let stopped = Some(STOPPED);
     // Longer than the rings can hold.
     let long = Some(Duration::from_secs(effort.seconds / 2));
     let (plain, attempts): (&[&str], &[&str]) = (&[], &["--attempts"]);
@@ -67,7 +74,9 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
     for (name, script, stopped, options) in cases {
         fs::write(&flooded, "")?;
         let started = Instant::now();
-        let told = trace(bench, &script, stopped, options).with_context(|| name.to_owned())?;
+        let words = words(bench, &script, options)?;
+        let told =
+            trace(bench, bench.anywhere(&words)?, stopped).with_context(|| name.to_owned())?;
         let seconds = started.elapsed().as_secs_f64();
         let flood = flood_rate(&fs::read_to_string(&flooded)?)?;
         section.rows.push((
@@ -132,29 +141,108 @@ fn hostile(loads: &Loads, effort: Effort, flooded: &Path) -> String {
     )
 }
 
-fn trace(bench: &Bench, script: &str, stopped: Option<Duration>, options: &[&str]) -> Result<Told> {
-    let log = bench.scratch.file("losses.jsonl");
-    let _ = fs::remove_file(&log);
+/// Tracer, with a policy, around a script.
+fn words(bench: &Bench, script: &str, options: &[&str]) -> Result<Vec<String>> {
     let policy = bench.scratch.write(
         "never.toml",
         "name = \"never\"\n[[claim]]\nkind = \"never-runs\"\nprograms = [\"/nowhere/program\"]\n",
     )?;
-    // The tool may run anywhere: the machine is full.
-    let mut command = std::process::Command::new(&bench.tracer);
-    command.args(["run", "--quiet", "-p"]).arg(&policy).args(options).arg("--output").arg(&log);
-    command.args(["--", "bash", "-c", script]).env(crate::scratch::MARK, bench.scratch.mark());
+    let (tracer, policy, log) =
+        (bench.tracer.to_string_lossy(), policy.to_string_lossy(), bench.log());
+    let mut words = vec![&*tracer, "run", "--quiet", "-p", &*policy];
+    words.extend(options);
+    let log = log.to_string_lossy();
+    words.extend(["--output", &*log, "--", "bash", "-c", script]);
+    Ok(words.into_iter().map(str::to_owned).collect())
+}
+
+fn trace(bench: &Bench, mut command: Command, stopped: Option<Duration>) -> Result<Told> {
+    let log = bench.log();
+    let _ = fs::remove_file(&log);
     let mut child = command.spawn().context("cannot start tracer")?;
     if let Some(stopped) = stopped {
-        thread::sleep(Duration::from_secs(1));
-        let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
-        let pid = pid.context("a pid")?;
-        rustix::process::kill_process(pid, rustix::process::Signal::STOP)?;
+        thread::sleep(BEFORE_STOP);
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
+        kill_process(pid, Signal::STOP)?;
         thread::sleep(stopped);
-        rustix::process::kill_process(pid, rustix::process::Signal::CONT)?;
+        kill_process(pid, Signal::CONT)?;
     }
     let status = child.wait()?;
     ensure!(matches!(status.code(), Some(0 | 11)), "tracer ended with {status}");
     told(&log)
+}
+
+/// Execs on all processors, which are counted, and what each tool shows of them: it shares a processor
+/// with half of them.
+pub(super) fn beside_others(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
+    /// Which tracer records too.
+    const SHELL_AND_LOADS: u64 = 3;
+    let count = 20_000 / effort.divisor;
+    let made = 2 * count;
+    let mut section = Section::new(
+        "Execs on all processors, and how many of them a tool shows",
+        "all; what is missing is counted",
+        made,
+        1,
+    );
+    section.columns = &["shown", "missing", "lost, as it says"];
+    let on = |cpu| loads.command(Deed::Spawn, count, cpu).join(" ");
+    let script = format!("{} & {} & wait", on(LOAD_CPU), on(TOOL_CPU));
+    let mut tools = vec![Tool::Tracer];
+    if effort.peers {
+        tools.extend([Tool::Execsnoop, Tool::ExecsnoopBpftrace]);
+    }
+    for tool in tools {
+        for (how, stopped) in [("", None), (", stopped for 2.5 s", Some(STOPPED))] {
+            let measured = if tool == Tool::Tracer {
+                let words = words(bench, &format!("{script} >/dev/null"), &[])?;
+                trace(bench, bench.prepared(&words)?, stopped).map(|told| {
+                    (told.execs.saturating_sub(SHELL_AND_LOADS), told.lost_of_processes)
+                })
+            } else {
+                shown(bench, tool, &script, stopped)
+            };
+            section.add(&format!("{}{how}", tool.name()), measured, |(shown, lost)| {
+                let missing = made.saturating_sub(shown);
+                vec![Cell::Count(shown), Cell::Count(missing), Cell::Count(lost)]
+            })?;
+        }
+    }
+    Ok(section)
+}
+
+/// The same of a tool that prints a line for each, with the program's name.
+fn shown(bench: &Bench, tool: Tool, script: &str, stopped: Option<Duration>) -> Result<(u64, u64)> {
+    let watcher = bench.watching(tool)?;
+    let mut load = bench.anywhere(&["bash", "-c", script].map(str::to_owned))?;
+    let mut load = load.stdout(Stdio::null()).spawn().context("cannot start the load")?;
+    if let Some(stopped) = stopped {
+        thread::sleep(BEFORE_STOP);
+        watcher.stop_for(stopped)?;
+    }
+    ensure!(load.wait()?.success(), "the load failed");
+    // The load is told what to start.
+    let is_of_load = |line: &&str| line.contains("/nothing") && !line.contains("bench-load");
+    // What it has not read or printed yet.
+    let mut before = 0;
+    loop {
+        let said = bench.said()?;
+        if said.len() == before {
+            let shown = said.lines().filter(is_of_load).count();
+            return Ok((shown as u64, said_lost(&said)));
+        }
+        before = said.len();
+        thread::sleep(Duration::from_secs(2));
+    }
+}
+
+/// `Lost 77 events`, as bpftrace and libbpf's tools have it.
+fn said_lost(said: &str) -> u64 {
+    let numbers = said.lines().filter_map(|line| {
+        let (_, rest) = line.split_once("ost ")?;
+        rest.split_whitespace().next()?.parse::<u64>().ok()
+    });
+    numbers.sum()
 }
 
 fn told(log: &Path) -> Result<Told> {

@@ -118,7 +118,10 @@ pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section
         Part::Node => node(bench, &loads, effort),
         Part::Work => work::section(bench, &loads, effort),
         Part::Start => start::section(bench, &loads, effort),
-        Part::Losses => losses::section(bench, &loads, effort),
+        Part::Losses => {
+            let own = losses::section(bench, &loads, effort)?;
+            return Ok(vec![own, losses::beside_others(bench, &loads, effort)?]);
+        }
         Part::Memory => memory::section(bench, &loads, effort),
         Part::Reading => reading::section(bench, effort),
         Part::Growth => return growth::sections(bench, &loads, effort),

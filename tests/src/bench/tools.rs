@@ -11,6 +11,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, anyhow, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process_group};
 
 use super::{
     load::{self, Cost, TOOL_CPU},
@@ -199,6 +200,10 @@ pub struct Trial {
     pub tool_bytes: u64,
 }
 
+/// Where tools print to.
+const SAID: &str = "said";
+const ERRORS: &str = "errors";
+
 /// Where tools are started.
 #[derive(Debug)]
 pub struct Bench {
@@ -286,9 +291,18 @@ impl Bench {
         self.start(tool, &tool.words(&self.tracer, &self.log()), ready)
     }
 
+    /// What a tool that was started last has printed, and its errors.
+    pub(super) fn said(&self) -> Result<String> {
+        let mut all = String::new();
+        for file in [SAID, ERRORS].map(|name| self.scratch.file(name)) {
+            all += &String::from_utf8_lossy(&fs::read(file)?);
+        }
+        Ok(all)
+    }
+
     /// Returns when its output has these words.
     pub(super) fn start(&self, tool: Tool, words: &[String], ready: &str) -> Result<Watcher> {
-        let (said, errors) = (self.scratch.file("said"), self.scratch.file("errors"));
+        let (said, errors) = (self.scratch.file(SAID), self.scratch.file(ERRORS));
         // Tools look for tracefs where not every machine mounts it.
         let mount = "mount -t tracefs tracefs /sys/kernel/tracing 2>/dev/null; exec \"$@\"";
         let mut wrapped: Vec<String> =
@@ -405,6 +419,14 @@ impl Watcher {
         Ok(memory)
     }
 
+    /// It gets no processor for so long.
+    pub(super) fn stop_for(&self, time: Duration) -> Result<()> {
+        let group = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw).context("a pid")?;
+        kill_process_group(group, Signal::STOP)?;
+        thread::sleep(time);
+        Ok(kill_process_group(group, Signal::CONT)?)
+    }
+
     fn peak_bytes(&self) -> Result<u64> {
         let mut largest = 0;
         for process in self.processes() {
@@ -416,10 +438,8 @@ impl Watcher {
 
 impl Drop for Watcher {
     fn drop(&mut self) {
-        if let Some(group) =
-            i32::try_from(self.child.id()).ok().and_then(rustix::process::Pid::from_raw)
-        {
-            let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+        if let Some(group) = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw) {
+            let _ = kill_process_group(group, Signal::KILL);
         }
         let _ = self.child.wait();
     }
