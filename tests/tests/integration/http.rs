@@ -8,6 +8,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use serde_json::Value;
 use tracer::{
     catalogue::EndpointClass,
     record::schema::{Call, CallOutcome, JoinedBy, TlsReading},
@@ -172,7 +173,7 @@ fn within_the_clients_time(run: &Run) -> Result<usize> {
     const SLACK_MS: f64 = 0.5;
     let mut client_ms = BTreeMap::new();
     for line in String::from_utf8(run.output.stdout.clone())?.lines() {
-        let told: serde_json::Value = serde_json::from_str(line)?;
+        let told: Value = serde_json::from_str(line)?;
         let (path, ms) = (told["path"].as_str(), told["ms"].as_f64());
         // What it gave up can go on for a while.
         let ms = if told["status"].is_null() { f64::INFINITY } else { ms.context("a duration")? };
@@ -245,7 +246,11 @@ struct Row {
     mcp: usize,
 }
 
-/// The same counts at each of three runs, in each mode of the bundled session.
+/// How many of each mode.
+const SESSIONS: usize = 3;
+
+/// The same counts at each of three runs, in each mode of the bundled session, and in the comparison of
+/// them.
 fn table_of_sessions(scratch: &Scratch) -> Result<()> {
     on_path("node")?;
     let agent = fixtures().join("agent");
@@ -253,13 +258,15 @@ fn table_of_sessions(scratch: &Scratch) -> Result<()> {
         return skip("the agent's packages are not installed; `cargo xtask setup` does that");
     }
     let script = agent.join("agent.mjs");
-    for (mode, expected) in [
+    let modes = [
         // Of the ten calls of an MCP server's host, one asks where to log in.
         ("direct", Row { unique_urls: 9, calls: 16, api: 2, mcp: 9 }),
         ("bedrock", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
         ("guardrail", Row { unique_urls: 3, calls: 9, api: 1, mcp: 8 }),
-    ] {
-        for _ in 0..3 {
+    ];
+    let mut members = Vec::new();
+    for (mode, expected) in modes {
+        for _ in 0..SESSIONS {
             let command =
                 [OsString::from("node"), script.clone().into(), "--mode".into(), mode.into()];
             let (run, requests) = recorded(scratch, &command, &["--http-fields"])?;
@@ -285,7 +292,35 @@ fn table_of_sessions(scratch: &Scratch) -> Result<()> {
             ensure!(recorded == logged, "{mode}: other request IDs than the log's");
             let signed = calls.iter().filter(|call| call.has_aws_sig).count();
             ensure!(signed == usize::from(mode != "direct"), "{mode}: {signed} signed calls");
+            members.push(format!("{mode}={}", run.recording.display()));
         }
+    }
+    let words: Vec<&str> = ["compare", "--format", "json"]
+        .into_iter()
+        .chain(members.iter().map(String::as_str))
+        .collect();
+    let output = scratch.tracer(&words).output()?;
+    output.exits(0)?;
+    let comparison: Value = serde_json::from_slice(&output.stdout)?;
+    let groups = comparison["groups"].as_array().context("no groups")?;
+    ensure!(groups.len() == modes.len(), "{} groups", groups.len());
+    for (group, (mode, expected)) in groups.iter().zip(modes) {
+        let calls = &group["calls"];
+        ensure!(group["name"] == mode && calls["sessions"] == SESSIONS, "{mode}: {group:#}");
+        let each = |counted: &str| {
+            let spread = &calls[format!("{counted}_per_session")];
+            let count = spread["min"].as_u64().and_then(|count| usize::try_from(count).ok());
+            ensure!(spread["min"] == spread["max"], "{mode}: {spread:#}");
+            count.with_context(|| format!("{mode}: no count of {counted}: {calls:#}"))
+        };
+        let urls = calls["urls"].as_object().context("no URLs")?;
+        let row = Row {
+            unique_urls: urls.len(),
+            calls: each("calls")?,
+            api: each("api_calls")?,
+            mcp: each("mcp_calls")?,
+        };
+        ensure!(row == expected, "{mode}, compared: {row:?}, not {expected:?}");
     }
     Ok(())
 }
