@@ -9,7 +9,7 @@ use std::{
 use anyhow::{Context as _, Result, bail};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
-use super::profile::{PROFILES, Profile};
+use super::profile::{Build, PROFILES, Profile};
 use crate::network;
 
 /// File systems by type and where they go.
@@ -43,15 +43,25 @@ pub(super) fn set_up() -> Result<()> {
     Ok(())
 }
 
+fn build() -> Build {
+    // Only kernels with PREEMPT_RT have the file.
+    if Path::new("/sys/kernel/realtime").exists() {
+        Build::RealTime
+    } else if release().contains("cloud") {
+        Build::Cloud
+    } else {
+        Build::Plain
+    }
+}
+
 /// The profiles that the kernel's command line names (`profiles=full,cgroup-v1`, which process 1 gets
 /// in its environment), or all of this kind of kernel.
 pub(super) fn wanted() -> Vec<&'static Profile> {
     let names = std::env::var("profiles").unwrap_or_default();
-    // Only kernels with PREEMPT_RT have the file.
-    let real_time = Path::new("/sys/kernel/realtime").exists();
+    let build = build();
     let is_wanted = |profile: &&Profile| {
         if names.is_empty() {
-            return profile.real_time == real_time;
+            return profile.build == build;
         }
         names.split(',').any(|name| name == profile.name.replace(' ', "-"))
     };

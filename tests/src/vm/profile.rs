@@ -10,6 +10,17 @@ use anyhow::Result;
 
 use super::machine;
 
+/// Which of Debian's builds of a kernel a profile is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Build {
+    /// Without drivers that virtual machines have no use for.
+    Cloud,
+    /// What a machine with a disk and a screen has.
+    Plain,
+    /// PREEMPT_RT, where locks sleep and interrupts are threads.
+    RealTime,
+}
+
 /// A state of the machine, and the tests that run in it.
 #[derive(Debug)]
 pub struct Profile {
@@ -18,8 +29,7 @@ pub struct Profile {
     pub what: &'static str,
     /// What brings the machine into that state, from that of the profile before.
     pub(super) prepare: fn() -> Result<()>,
-    /// Of kernels with PREEMPT_RT, where locks sleep and interrupts are threads.
-    pub(super) real_time: bool,
+    pub(super) build: Build,
     /// Ways to attach that tracer is kept from.
     pub forbidden: &'static [&'static str],
     /// Whether the command can have a cgroup of its own.
@@ -36,6 +46,10 @@ pub const ONLY_IN_MACHINES: &[&str] =
 
 const SENSES: &[&str] = &["sensors::each_sees"];
 const OTHER_SENSES: &[&str] = &["sensors::each_sees_by_other_ways"];
+/// Of kernels that differ from one that is tested in full by their configuration alone.
+const SENSES_AND_BUDGETS: &[&str] = &["sensors::each_sees", "sensors::instruction_budgets"];
+const WITHOUT_FENTRY: &[&str] = &["fexit", "uprobe-multi"];
+const WITHOUT_SEND_TRACEPOINT: &[&str] = &["local_send", "foreign_send"];
 
 /// In this order: lockdown cannot be taken back.
 pub const PROFILES: &[Profile] = &[
@@ -43,7 +57,7 @@ pub const PROFILES: &[Profile] = &[
         name: "full",
         what: "as Debian has it, with v2 cgroups",
         prepare: || Ok(()),
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: true,
         tests: &[
@@ -95,8 +109,8 @@ pub const PROFILES: &[Profile] = &[
         what: "`--debug-forbid=fexit`, `=uprobe-multi`: no programs on kernel functions, and of \
                breakpoints each on its own",
         prepare: || Ok(()),
-        real_time: false,
-        forbidden: &["fexit", "uprobe-multi"],
+        build: Build::Cloud,
+        forbidden: WITHOUT_FENTRY,
         has_v2_cgroups: true,
         tests: &[
             "sensors::each_sees",
@@ -110,8 +124,8 @@ pub const PROFILES: &[Profile] = &[
         name: "no send tracepoint",
         what: "`--debug-forbid=local_send`, `=foreign_send`: programs on functions in their place",
         prepare: || Ok(()),
-        real_time: false,
-        forbidden: &["local_send", "foreign_send"],
+        build: Build::Cloud,
+        forbidden: WITHOUT_SEND_TRACEPOINT,
         has_v2_cgroups: true,
         tests: &["sensors::each_sees", "outside::sent_by_sendfile"],
         but_not: OTHER_SENSES,
@@ -120,7 +134,7 @@ pub const PROFILES: &[Profile] = &[
         name: "no kprobes",
         what: "kprobes are switched off (debugfs `kprobes/enabled`); no sensor uses them",
         prepare: machine::without_kprobes,
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: true,
         tests: SENSES,
@@ -130,20 +144,28 @@ pub const PROFILES: &[Profile] = &[
         name: "cgroup hybrid",
         what: "v1 controllers are mounted, v2 beside them at `unified`",
         prepare: machine::hybrid_cgroups,
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: true,
-        tests: SENSES,
+        tests: &[
+            "sensors::each_sees",
+            "attach::first_version_cgroup",
+            "attach::first_version_container",
+        ],
         but_not: OTHER_SENSES,
     },
     Profile {
         name: "cgroup v1",
         what: "v1 controllers alone: the command has no cgroup of its own, and the verdict says so",
         prepare: machine::v1_cgroups,
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: false,
-        tests: SENSES,
+        tests: &[
+            "sensors::each_sees",
+            "attach::first_version_cgroup",
+            "attach::first_version_container",
+        ],
         but_not: OTHER_SENSES,
     },
     Profile {
@@ -153,7 +175,7 @@ pub const PROFILES: &[Profile] = &[
             machine::v2_cgroups()?;
             machine::lock_down("integrity")
         },
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: true,
         tests: SENSES,
@@ -163,7 +185,7 @@ pub const PROFILES: &[Profile] = &[
         name: "lockdown confidentiality",
         what: "`lockdown=confidentiality`: tracer cannot work, and says so",
         prepare: || machine::lock_down("confidentiality"),
-        real_time: false,
+        build: Build::Cloud,
         forbidden: &[],
         has_v2_cgroups: true,
         tests: &["sensors::refused_when_confidential"],
@@ -173,16 +195,67 @@ pub const PROFILES: &[Profile] = &[
         name: "real time",
         what: "Debian's kernels with PREEMPT_RT, with v2 cgroups",
         prepare: || Ok(()),
-        real_time: true,
+        build: Build::RealTime,
         forbidden: &[],
         has_v2_cgroups: true,
         tests: &[
             "sensors::each_sees",
+            "sensors::instruction_budgets",
             "datagrams::repeats_are_one_row",
             "enforce::",
             "exec::from_another_thread",
             "loss::net_records",
         ],
+        but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "real time without fentry",
+        what: "PREEMPT_RT, and what `no fentry` is",
+        prepare: || Ok(()),
+        build: Build::RealTime,
+        forbidden: WITHOUT_FENTRY,
+        has_v2_cgroups: true,
+        tests: SENSES,
+        but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "real time without send tracepoint",
+        what: "PREEMPT_RT, and what `no send tracepoint` is",
+        prepare: || Ok(()),
+        build: Build::RealTime,
+        forbidden: WITHOUT_SEND_TRACEPOINT,
+        has_v2_cgroups: true,
+        tests: SENSES,
+        but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "plain",
+        what: "Debian's kernels with all drivers, with v2 cgroups",
+        prepare: || Ok(()),
+        build: Build::Plain,
+        forbidden: &[],
+        has_v2_cgroups: true,
+        tests: SENSES_AND_BUDGETS,
+        but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "plain without fentry",
+        what: "all drivers, and what `no fentry` is",
+        prepare: || Ok(()),
+        build: Build::Plain,
+        forbidden: WITHOUT_FENTRY,
+        has_v2_cgroups: true,
+        tests: SENSES,
+        but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "plain without send tracepoint",
+        what: "all drivers, and what `no send tracepoint` is",
+        prepare: || Ok(()),
+        build: Build::Plain,
+        forbidden: WITHOUT_SEND_TRACEPOINT,
+        has_v2_cgroups: true,
+        tests: SENSES,
         but_not: OTHER_SENSES,
     },
 ];

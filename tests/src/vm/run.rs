@@ -13,7 +13,7 @@ use serde_json::Value;
 
 use super::{
     machine,
-    profile::{MAY_SKIP, OPTIONS, PROFILE, Profile},
+    profile::{Build, MAY_SKIP, OPTIONS, PROFILE, Profile},
     report, say,
 };
 
@@ -37,7 +37,7 @@ pub(super) fn all_of(profile: &Profile, check: &mut impl FnMut(&str, &str)) -> R
     }
     let options: Vec<String> =
         profile.forbidden.iter().map(|way| format!("--debug-forbid={way}")).collect();
-    let threads = if profile.real_time { THREADS_IN_REAL_TIME } else { THREADS };
+    let threads = if profile.build == Build::RealTime { THREADS_IN_REAL_TIME } else { THREADS };
     let mut tests = Command::new(TESTS)
         .args(["--format", "json", "--test-threads", threads])
         .env(PROFILE, profile.name)

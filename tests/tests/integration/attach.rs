@@ -35,6 +35,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("sockets", sockets),
     ("connections_from_arming", connections_from_arming),
     ("cgroup", cgroup),
+    ("first_version_cgroup", first_version_cgroup),
+    ("first_version_container", first_version_container),
     ("host", host),
     ("ends", ends),
     ("refused", refused),
@@ -403,7 +405,11 @@ struct OwnCgroup(PathBuf);
 impl OwnCgroup {
     fn new(scratch: &Scratch) -> Result<OwnCgroup> {
         let Some(v2) = v2_mount()? else { return skip("the v2 cgroups are not mounted") };
-        let path = v2.join(scratch.path().file_name().context("a name")?);
+        OwnCgroup::below(&v2, scratch)
+    }
+
+    fn below(directory: &Path, scratch: &Scratch) -> Result<OwnCgroup> {
+        let path = directory.join(scratch.path().file_name().context("a name")?);
         fs::create_dir(&path)?;
         Ok(OwnCgroup(path))
     }
@@ -452,6 +458,71 @@ fn cgroup(scratch: &Scratch) -> Result<()> {
         anyhow::bail!("{:?}", seen.story.start.cgroup)
     };
     ensure!(recorded.as_path() == cgroup.0, "{recorded:?}");
+    Ok(())
+}
+
+/// A hierarchy that has a controller of its own, as all had before version 2.
+fn first_version_mount() -> Result<PathBuf> {
+    let mounts = fs::read_to_string("/proc/self/mounts")?;
+    let points = mounts.lines().map(|line| line.split(' ')).filter_map(|mut fields| {
+        let point = fields.nth(1)?;
+        (fields.next()? == "cgroup").then(|| PathBuf::from(point))
+    });
+    let mount = points.into_iter().find(|point| point.ends_with("pids"));
+    mount.map_or_else(|| skip("no controller of pids is mounted as version 1"), Ok)
+}
+
+/// What a hierarchy of version 1 cannot do is said, and members are found all the same.
+fn joined_by_first_version(
+    scratch: &Scratch,
+    cgroup: &OwnCgroup,
+    target: [&str; 2],
+) -> Result<Seen> {
+    let inside = Workload::shell(scratch, &format!("{WAIT}; uname"))?;
+    let outside = Workload::shell(scratch, &format!("{WAIT}; whoami"))?;
+    cgroup.take(&inside.pid())?;
+    let attached = Attached::to(scratch, &target, &["-p", "no-aws-cli", "--from-arming"])?;
+    go(scratch)?;
+    let seen = attached.end()?;
+    seen.rules(Ruling::Inconclusive)?.because("the cgroup is of version 1")?;
+    let doubts = seen.doubts()?;
+    ensure!(
+        doubts.iter().any(|doubt| doubt.contains("a process that joins it later")),
+        "{doubts:?}"
+    );
+    let [uname] = seen.executed("uname")[..] else { anyhow::bail!("{:?}", seen.executed("uname")) };
+    let creator = seen.story.processes[&uname].creator.context("nobody's child")?;
+    ensure!(creator.pid == inside.0.id(), "{creator:?}");
+    ensure!(seen.executed("whoami").is_empty(), "somebody else was joined");
+    drop(outside);
+    Ok(seen)
+}
+
+fn first_version_cgroup(scratch: &Scratch) -> Result<()> {
+    let cgroup = OwnCgroup::below(&first_version_mount()?, scratch)?;
+    let path = cgroup.0.to_string_lossy().into_owned();
+    let seen = joined_by_first_version(scratch, &cgroup, ["--cgroup", &path])?;
+    let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
+    let AttachedTo::Cgroup(joined) = &attachment.to else { anyhow::bail!("{attachment:?}") };
+    ensure!(joined.as_path() == cgroup.0, "{joined:?}");
+    Ok(())
+}
+
+/// Docker's layout, with the driver that has systemd make nothing, by the beginning of its ID.
+fn first_version_container(scratch: &Scratch) -> Result<()> {
+    let above = OwnCgroup::below(&first_version_mount()?, scratch)?;
+    let docker = OwnCgroup(above.0.join("docker"));
+    fs::create_dir(&docker.0)?;
+    // Of this test alone.
+    let id = format!("{:08x}{}", std::process::id(), "5".repeat(56));
+    let container = OwnCgroup(docker.0.join(&id));
+    fs::create_dir(&container.0)?;
+    let seen = joined_by_first_version(scratch, &container, ["--container", &id[..12]])?;
+    let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
+    let AttachedTo::Container { id: found, .. } = &attachment.to else {
+        anyhow::bail!("{attachment:?}")
+    };
+    ensure!(*found == id, "{found:?}");
     Ok(())
 }
 

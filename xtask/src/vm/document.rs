@@ -5,12 +5,16 @@ use std::{
     fmt::Write as _,
     fs,
     path::PathBuf,
+    process::Command,
 };
 
 use anyhow::{Context as _, Result};
 
 use super::outcome::{Outcome, Profile};
-use crate::layout::Layout;
+use crate::{
+    command::{self, IfFails},
+    layout::Layout,
+};
 
 const INTRODUCTION: &str = "# Kernels
 
@@ -19,7 +23,8 @@ const INTRODUCTION: &str = "# Kernels
 unless `tests/src/vm/profile.rs` says before which kernel it may be, and so has a run that finds another
 way to attach than this page has. The same file lists which tests run:
 the processor is emulated, so storms and what needs Node, the AWS CLI, a browser or runc run on
-the machine itself only. That machine's own kernel is the last column of the first and last table.
+the machine itself only. That machine's own kernel is the last column of the tables of ways and of
+instructions.
 
 Needed are Linux 6.1 or newer, x86_64, and the kernel's type information (`/sys/kernel/btf/vmlinux`).
 ";
@@ -30,14 +35,16 @@ const WAYS: &str = "
 A sensor takes its first way that the kernel has. `seen`: it was attached that way on that kernel, in
 one profile or more, and saw what a command did for it. `from` and `until`: the kernel is too old, or too
 new. `refused by the kernel`: it takes no programs on its functions (fentry, fexit), whatever they do.
+`not tried`: no profile of that kernel forbids the ways before it.
 
 ";
 
 const PROFILES: &str = "
 ## Profiles
 
-Each is a state of the machine in which tests run, in this order, in one boot. An empty field: not run on
-that kernel.
+Each is a state of the machine in which tests run, in this order, in one boot. A dash: not a profile of
+that kernel. `full` has every test that runs on an emulated processor; the others have those that what
+they change can matter to.
 
 ";
 
@@ -45,9 +52,18 @@ const INSTRUCTIONS: &str = "
 ## Instructions
 
 How many the kernel's verifier walked in each program, of a million that it allows. The budget
-(`tests/budgets.toml`) has a test fail before that is near.
+(`tests/budgets.toml`) has a test fail before that is near. A dash: that kernel takes another program in
+its place.
 
 ";
+
+const IF_NO_DATE: IfFails<'static> =
+    IfFails { it_means: "the page cannot say when it was made", remedy: "put `date` on PATH" };
+
+/// No profile came to it.
+const NOT_TRIED: &str = "not tried";
+/// There is nothing to say.
+const NONE: &str = "-";
 
 /// What there is of one kernel.
 #[derive(Debug)]
@@ -62,7 +78,12 @@ pub(super) fn write(layout: &Layout, outcomes: &[Outcome]) -> Result<()> {
     let mut columns = columns_of(outcomes);
     columns.push(Column { title: format!("{release}, this machine"), reports });
     let mut page = INTRODUCTION.to_owned();
-    page.push_str("\n| kernel | release |\n|---|---|\n");
+    let date = command::stdout(Command::new("date").args(["-u", "+%F"]), IF_NO_DATE)?;
+    writeln!(
+        page,
+        "\nOn {}, under QEMU without KVM.\n\n| kernel | release |\n|---|---|",
+        date.trim()
+    )?;
     for outcome in outcomes {
         writeln!(page, "| {} | {} |", outcome.name, outcome.release)?;
     }
@@ -168,7 +189,7 @@ fn rows_of_ways(columns: &[Column]) -> Vec<Vec<String>> {
         .map(|(sensor, way)| {
             let cells = (0..columns.len()).map(|number| {
                 let found = findings.get(&(sensor, way, number));
-                found.map_or(String::new(), |found| finding(found).to_owned())
+                found.map_or(NOT_TRIED, |found| finding(found)).to_owned()
             });
             [sensor.to_owned(), way.to_owned()].into_iter().chain(cells).collect()
         })
@@ -180,7 +201,7 @@ fn finding<'a>(found: &BTreeSet<&'a str>) -> &'a str {
     if found.contains("seen") {
         return "seen";
     }
-    found.iter().find(|finding| **finding != "forbidden").copied().unwrap_or("not tried")
+    found.iter().find(|finding| **finding != "forbidden").copied().unwrap_or(NOT_TRIED)
 }
 
 /// In the order in which the kernels had them.
@@ -196,7 +217,7 @@ fn profiles(outcomes: &[Outcome]) -> String {
         .map(|Profile { name, what, .. }| {
             let cells = outcomes.iter().map(|outcome| {
                 let ran = outcome.profiles.iter().any(|known| known.name == *name);
-                if ran { outcome.tally_of(name).to_string() } else { String::new() }
+                if ran { outcome.tally_of(name).to_string() } else { NONE.to_owned() }
             });
             [name.clone(), what.clone()].into_iter().chain(cells).collect()
         })
@@ -221,7 +242,7 @@ fn instructions(columns: &[Column], budgets: &BTreeMap<String, u64>) -> String {
             let (name, count) = rest.split_once('\t')?;
             (name == program).then(|| count.to_owned())
         });
-        counts.next_back().unwrap_or_default()
+        counts.next_back().unwrap_or_else(|| NONE.to_owned())
     };
     let rows: Vec<Vec<String>> = budgets
         .iter()
@@ -253,7 +274,7 @@ mod tests {
         assert_eq!(
             ways(&columns),
             "| sensor | way | a | b |\n|---|---|---|---|\n| s | x | seen | from 6.4 on |\n\
-             | s | y | seen |  |\n| t | z |  | not tried |\n"
+             | s | y | seen |  |\n| t | z | not tried | not tried |\n"
         );
         let same = differences_from(&ways(&columns), &columns);
         assert!(same.is_empty(), "{same:?}");
@@ -265,7 +286,7 @@ mod tests {
         let budgets = BTreeMap::from([("p".to_owned(), 10)]);
         assert_eq!(
             instructions(&columns, &budgets),
-            "| program | budget | a | b |\n|---|---|---|---|\n| p | 10 |  | 7 |\n"
+            "| program | budget | a | b |\n|---|---|---|---|\n| p | 10 | - | 7 |\n"
         );
     }
 

@@ -22,13 +22,15 @@ pub(super) struct Series {
     flavour: &'static str,
 }
 
-/// The oldest kernel that is supported, the one after it, and both with PREEMPT_RT. The plain ones, which
-/// are the cloud ones with more drivers, are not tried.
-pub(super) const SERIES: [Series; 4] = [
+/// All that Debian's archive offers for this release: the oldest kernel that is supported and the one
+/// after it, each built for virtual machines, with PREEMPT_RT, and with all drivers.
+pub(super) const SERIES: [Series; 6] = [
     Series { name: "6.1", flavour: "cloud-amd64" },
     Series { name: "6.12", flavour: "cloud-amd64" },
     Series { name: "6.1-rt", flavour: "rt-amd64" },
     Series { name: "6.12-rt", flavour: "rt-amd64" },
+    Series { name: "6.1-plain", flavour: "amd64" },
+    Series { name: "6.12-plain", flavour: "amd64" },
 ];
 
 const IF_DEBIAN_FAILS: IfFails<'static> = IfFails {
@@ -194,6 +196,9 @@ mod tests {
         assert!(matches!("6.1".parse(), Ok(Wanted::Series(Series { name: "6.1", .. }))));
         assert!(matches!("Cargo.toml".parse(), Ok(Wanted::File(_))));
         let refused = Wanted::from_str("5.4").unwrap_err();
-        assert_eq!(refused, "it is neither a file nor one of 6.1, 6.12, 6.1-rt, 6.12-rt");
+        assert_eq!(
+            refused,
+            "it is neither a file nor one of 6.1, 6.12, 6.1-rt, 6.12-rt, 6.1-plain, 6.12-plain"
+        );
     }
 }

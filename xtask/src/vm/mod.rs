@@ -115,11 +115,13 @@ const ODD_PROGRAMS: &str = "/programs";
   cargo xtask vm --kernel 6.12 --profile cgroup-v1       # one profile
   cargo xtask vm --write                                 # every kernel, and docs/kernel-support.md")]
 pub(crate) struct Options {
-    /// A kernel of Debian's (6.1, 6.12, 6.1-rt, 6.12-rt) or a bzImage; repeatable [default: Debian's]
+    /// A kernel of Debian's (6.1, 6.12, each also with -rt or -plain) or a bzImage; repeatable [default:
+    /// Debian's]
     #[arg(long = "kernel", value_name = "SERIES|FILE")]
     kernels: Vec<Wanted>,
     /// Only this state of the machine (full, no-fentry, no-send-tracepoint, no-kprobes, cgroup-hybrid,
-    /// cgroup-v1, lockdown-integrity, lockdown-confidentiality, real-time); repeatable
+    /// cgroup-v1, lockdown-integrity, lockdown-confidentiality; real-time and plain, each also with
+    /// -without-fentry or -without-send-tracepoint); repeatable
     #[arg(long = "profile", value_name = "NAME")]
     profiles: Vec<String>,
     /// Write docs/kernel-support.md from what is found, and from this machine's own kernel

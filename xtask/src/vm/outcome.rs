@@ -106,15 +106,19 @@ impl Outcome {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.tally_of("")
+        self.count("")
     }
 
-    /// Of the tests in a profile; of all for an empty name.
+    /// Of the tests in a profile.
     pub(super) fn tally_of(&self, profile: &str) -> Tally {
-        let begin = profile.replace(' ', "-");
+        self.count(&format!("{}::", profile.replace(' ', "-")))
+    }
+
+    /// Of the tests whose names begin so.
+    fn count(&self, begin: &str) -> Tally {
         let count = |result| {
             let checks = self.checks.iter().filter(|check| check.result == result);
-            let checks = checks.filter(|check| check.name.starts_with(&begin));
+            let checks = checks.filter(|check| check.name.starts_with(begin));
             u64::try_from(checks.count()).unwrap_or(u64::MAX)
         };
         Tally {
