@@ -21,6 +21,12 @@ fn unit() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/systemd/tracer-host.service")
 }
 
+fn recordings_in(folder: &Path) -> Result<Vec<PathBuf>> {
+    let entries = fs::read_dir(folder).with_context(|| folder.display().to_string())?;
+    let paths = entries.flatten().map(|entry| entry.path());
+    Ok(paths.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl")).collect())
+}
+
 /// The service has the capabilities that it names and no others, and works with them.
 pub(super) fn unit_of_systemd(scratch: &Scratch) -> Result<()> {
     let unit = unit();
@@ -51,12 +57,8 @@ pub(super) fn unit_of_systemd(scratch: &Scratch) -> Result<()> {
     let output = command.output()?;
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(output.status.code() == Some(0), "{}: {said}", output.status);
-    let entries = fs::read_dir(scratch.path())?.flatten().map(|entry| entry.path());
-    let recordings: Vec<PathBuf> =
-        entries.filter(|path| path.extension().is_some_and(|ext| ext == "jsonl")).collect();
-    let [recording] = &recordings[..] else {
-        anyhow::bail!("{recordings:?}: {said}");
-    };
+    let recordings = recordings_in(scratch.path())?;
+    let [recording] = &recordings[..] else { anyhow::bail!("{recordings:?}: {said}") };
     let verified = scratch.tracer(&["verify", &recording.to_string_lossy()]).output()?;
     verified.prints("integrity: every line")?;
     let start = fs::read_to_string(recording)?;
@@ -86,7 +88,7 @@ mount --make-rprivate /
 mount -t proc proc /proc
 umount -R /sys/fs/cgroup
 mount -t cgroup2 cgroup2 /sys/fs/cgroup
-for folder in /run /tmp /etc/systemd/system /var/lib/systemd; do
+for folder in /run /etc/systemd/system /var/lib/systemd; do
     mount -t tmpfs tmpfs "$folder"
 done
 mkdir -p /run/systemd/system
@@ -124,7 +126,7 @@ pub(super) fn started_by_systemd(scratch: &Scratch) -> Result<()> {
     scratch.write(
         "units/tracer-host.service.d/trial.conf",
         "[Unit]\nDefaultDependencies=no\nSuccessAction=exit-force\nFailureAction=exit-force\n\
-         [Service]\nExecStartPost=/bin/sh -c 'cat /proc/$MAINPID/status >/var/log/status'\n\
+         [Service]\nExecStartPost=/bin/sh -c 'cat /proc/$MAINPID/status >$LOGS_DIRECTORY/status'\n\
          StandardOutput=append:/var/log/said\nStandardError=append:/var/log/said\n",
     )?;
     let script = scratch.write("manager", SERVICE_MANAGER)?;
@@ -145,11 +147,8 @@ pub(super) fn started_by_systemd(scratch: &Scratch) -> Result<()> {
     );
     ensure!(output.status.success(), "{}: {said}", output.status);
 
-    let folder = scratch.path().join("log/tracer");
-    let entries = fs::read_dir(&folder).context("no log directory")?.flatten();
-    let [recording] = &entries.map(|entry| entry.path()).collect::<Vec<_>>()[..] else {
-        anyhow::bail!("not one recording in {}: {said}", folder.display());
-    };
+    let recordings = recordings_in(&scratch.path().join("log/tracer"))?;
+    let [recording] = &recordings[..] else { anyhow::bail!("{recordings:?}: {said}") };
     let story = Story::of(record::read(recording)?);
     ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
     let end = story.end.as_ref().context("no end")?;
@@ -160,7 +159,7 @@ pub(super) fn started_by_systemd(scratch: &Scratch) -> Result<()> {
     // Both versions of IP, at the start and in the end: what the unit keeps from tracer is not tried.
     ensure!(end.canary_events.get("datagram").is_some_and(|count| *count == 8), "{end:?}");
 
-    let status = read("log/status");
+    let status = read("log/tracer/status");
     for line in ["NoNewPrivs:\t1", "Seccomp:\t2"] {
         ensure!(status.contains(line), "no {line:?}: {status}");
     }
