@@ -60,7 +60,17 @@ use tracer_tests::vm;
 /// A test: its name and what it does.
 type Test = (&'static str, fn(&Scratch) -> anyhow::Result<()>);
 
+/// Behind nohup(1), or started in the background by a script, signals are ignored, and so they are by
+/// everything that the tests start and send them to.
+fn heed_signals() {
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT] {
+        // SAFETY: the default is no function of this program, and no other thread runs yet.
+        unsafe { libc::signal(signal, libc::SIG_DFL) };
+    }
+}
+
 fn main() -> ExitCode {
+    heed_signals();
     let mut arguments = Arguments::from_args();
     // The long ones come first. Tests wait for the kernel a good part of their time.
     arguments.test_threads.get_or_insert(3);
