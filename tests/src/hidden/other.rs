@@ -111,6 +111,13 @@ pub(super) const ROWS: &[Row] = &[
         ..Row::PLAIN
     },
     Row {
+        name: "UDP-Lite, connected",
+        traced: "$ODD/odd-socket udplite send",
+        shown: &["socket of family 2, type 2, protocol 136, by odd-socket"],
+        claim: Ruling::Inconclusive,
+        ..Row::PLAIN
+    },
+    Row {
         name: "raw socket",
         traced: "$ODD/odd-socket raw",
         shown: &["socket of family 2, type 3, protocol 1, by odd-socket"],

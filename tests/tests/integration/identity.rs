@@ -33,7 +33,28 @@ pub(crate) const TESTS: &[Test] = &[
     ("copy_beside_the_original", copy_beside_the_original),
     ("script_that_replaces_itself", script_that_replaces_itself),
     ("every_script_is_found", every_script_is_found),
+    ("listed_file_changed_in_place", listed_file_changed_in_place),
 ];
+
+/// A file that may run has other content when it does, from before anything could be read.
+fn listed_file_changed_in_place(scratch: &Scratch) -> Result<()> {
+    let tool = scratch.copy("/bin/true".as_ref(), "tool")?.display().to_string();
+    let other = program(scratch, "stand-in")?.display().to_string();
+    let policy = scratch.write(
+        "policy.toml",
+        &format!(
+            "name = 'x'\n[[claim]]\nkind = 'runs-only'\nprograms = ['@command', '/bin/cat', '{tool}']\n"
+        ),
+    )?;
+    for (line, ruling) in [
+        (tool.clone(), Ruling::Proven),
+        (format!("cat {other} >{tool}; {tool}"), Ruling::Inconclusive),
+    ] {
+        let run = scratch.run(["/bin/sh", "-c", &line]).option("-p").option(&policy).record()?;
+        run.rules(ruling).with_context(|| line)?;
+    }
+    Ok(())
+}
 
 /// The stand-in, in a folder that comes first on PATH.
 fn stand_in(scratch: &Scratch) -> Result<PathBuf> {

@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("loader_and_copy", loader_and_copy),
     ("renamed_loader", renamed_loader),
     ("mapped_and_not_run", mapped_and_not_run),
+    ("named_like_memory", named_like_memory),
     ("what_is_lost", what_is_lost),
 ];
 
@@ -111,6 +112,23 @@ fn renamed_loader(scratch: &Scratch) -> Result<()> {
 fn mapped_and_not_run(scratch: &Scratch) -> Result<()> {
     let Files { copy, other } = files(scratch)?;
     let run = traced(scratch, &[&other, &copy], &[])?;
+    run.rules(Ruling::Inconclusive)?.because(&["other", "it mapped", "it may run it"])?;
+    Ok(())
+}
+
+/// What a file is called does not make memory of it.
+fn named_like_memory(scratch: &Scratch) -> Result<()> {
+    struct Removed(PathBuf);
+    impl Drop for Removed {
+        fn drop(&mut self) {
+            let _ = fs::remove_file(&self.0);
+        }
+    }
+    let Files { copy, other } = files(scratch)?;
+    let named = Removed(format!("/memfd:tracer-test-{}", std::process::id()).into());
+    fs::copy(copy, &named.0)?;
+    thread::sleep(Duration::from_millis(50));
+    let run = traced(scratch, &[&other, &named.0], &[])?;
     run.rules(Ruling::Inconclusive)?.because(&["other", "it mapped", "it may run it"])?;
     Ok(())
 }

@@ -34,7 +34,9 @@ pub use found::{Birth, Finding, FoundProcess, ProcessName, Switch, found_state};
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
 pub use odd_socket::OddSocket;
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
-pub use payload::{DNS_STREAM_BYTES, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload};
+pub use payload::{
+    DNS_STREAM_BYTES, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload, QUIC_INITIALS_MAX,
+};
 pub use process::{Exit, Fork, Root};
 pub use resolve::{HOST_NAME_BYTES, RESOLVED_MAX, Resolve};
 pub use rule::{NAME_BYTES_MAX, NAME_HASH_START, RULES_MAX, name_hash, name_hash_step};

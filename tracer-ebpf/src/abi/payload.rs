@@ -8,6 +8,9 @@ use super::{Flow, Header};
 pub const PAYLOAD_BYTES: usize = 4096;
 /// How much of the beginning of a stream of DNS messages is taken, each way: names follow each other in it.
 pub const DNS_STREAM_BYTES: u32 = 16 * 1024;
+/// QUIC Initial packets that are taken of a datagram socket and a destination. The last one stands for those
+/// that follow, too.
+pub const QUIC_INITIALS_MAX: u32 = 64;
 pub const PAYLOAD_SMALL_BYTES: usize = 512;
 
 /// [`super::Kind::Payload`]. Followed by `len` bytes, and by what else the record has room for.

@@ -87,9 +87,15 @@ pub(crate) fn count_exec(file: &FileKey) {
     }
 }
 
+impl Member {
+    pub(crate) fn is_canary(&self) -> bool {
+        self.flags & header_flag::CANARY != 0
+    }
+}
+
 impl Tracked {
     pub(crate) fn is_canary(&self) -> bool {
-        self.member.flags & header_flag::CANARY != 0
+        self.member.is_canary()
     }
 
     /// Fills a zeroed header.

@@ -110,6 +110,11 @@ fn on_address(
         return ALLOW;
     }
     let unspecified = flow::is_unspecified(&address);
+    // A message without an address, over a socket that is connected: the kernel asks about it where control
+    // data comes with it. What is said to have no port it refuses to send.
+    if matches!(via, Via::Send) && unspecified && port == 0 {
+        return ALLOW;
+    }
     let address = if unspecified { instead_of_unspecified(ctx, address, source) } else { address };
     let flow = Flow {
         cookie,

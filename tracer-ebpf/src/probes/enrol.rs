@@ -36,6 +36,10 @@ fn try_enrol(role: Role) -> Option<()> {
         flags: role.header_flags(),
         exec_id: leader.exec_id()?,
     };
+    // Whoever is of the tree stays what it is in it: a root user can run this program too.
+    if tree::find(tgid).is_some_and(|known| known.start_ns == member.start_ns) {
+        return None;
+    }
     cgroup::learn_level(leader);
     if !tree::insert(tgid, &member) {
         return None;

@@ -30,7 +30,8 @@ fn debugger_access(ctx: FExitContext) -> i32 {
         return 0;
     }
     let Some(target) = Task(KernelPtr(ctx.arg(0))).tgid() else { return 0 };
-    if tree::find(target).is_some() {
+    // What tracer's own canaries do is not recorded.
+    if tree::find(target).is_some_and(|target| !target.is_canary()) {
         return 0;
     }
     on_intrusion(&ctx, Means::DebuggerAccess, target)
@@ -74,7 +75,8 @@ fn on_intrusion(ctx: &impl EbpfContext, means: Means, target: u32) -> i32 {
     let Some(process) = tree::current(ctx) else { return 0 };
     let what = NO_SOCKET | means as u64;
     let contact = Contact { tgid: process.tgid, peer: target, what, name: [0; SOCKET_NAME_BYTES] };
-    if outside::is_new(&contact) {
+    // A number of the tree's may be that of another process later.
+    if tree::find(target).is_some() || outside::is_new(&contact) {
         emit::record(Kind::Intrusion, |intrusion: &mut Intrusion| {
             process.fill_header(&mut intrusion.header, Kind::Intrusion);
             intrusion.means = means as u32;

@@ -1,4 +1,4 @@
-//! Sockets whose traffic is not followed: everything but TCP, UDP, unix and netlink sockets, and those of Multipath
+//! Sockets whose traffic is not followed: everything but TCP, UDP (without UDP-Lite), unix and netlink sockets, and those of Multipath
 //! TCP, which the kernel connects to further addresses that the other side names.
 
 use aya_ebpf::{
@@ -19,7 +19,6 @@ const AF_UNIX: u16 = 1;
 const AF_NETLINK: u16 = 16;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
-const IPPROTO_UDP_LITE: u16 = 136;
 const SOCK_RAW: u16 = 3;
 
 /// What was already said of a process.
@@ -95,8 +94,8 @@ fn on_socket(process: &Tracked, family: u16, socket_type: u16, protocol: u16) {
     let followed = match family {
         AF_UNIX | AF_NETLINK => true,
         AF_INET | AF_INET6 => {
-            socket_type != SOCK_RAW
-                && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP | IPPROTO_UDP_LITE)
+            // Of UDP-Lite the kernel shows no hook where a socket is connected.
+            socket_type != SOCK_RAW && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP)
         }
         _ => false,
     };

@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 use tracer_ebpf::abi::{
     DNS_STREAM_BYTES, Fault, Flow, Kind, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload,
+    QUIC_INITIALS_MAX,
 };
 
 use super::{
@@ -40,9 +41,6 @@ const OPENING_BYTES: u32 = 8 * 1024;
 const PLAIN_BYTES: u32 = 64 * 1024;
 /// Behind the beginning of a stream, how far until no part of it is expected any more.
 const RETRANSMISSION_BYTES: u32 = 4 * 1024 * 1024;
-/// QUIC Initial packets that are taken of a flow, and of packets that are sent as one.
-const INITIALS_MAX: u32 = 8;
-const INITIALS_AT_ONCE: u32 = 4;
 /// What both programs return: let it pass.
 const PASS: i32 = 1;
 
@@ -271,13 +269,13 @@ fn on_datagram(
     };
     if port == DNS_PORT {
         pieces.emit(1);
-    } else if direction == Direction::Out && totals.initials < INITIALS_MAX {
+    } else if direction == Direction::Out && totals.initials < QUIC_INITIALS_MAX {
         // Several datagrams can be sent as one, which the kernel or the device takes apart later.
         if segments > 1 {
             pieces.each = flow::whole(&fields(ctx).gso_size);
         }
         pieces.initials = &raw mut totals.initials;
-        pieces.emit(segments.min(INITIALS_AT_ONCE));
+        pieces.emit(segments.min(QUIC_INITIALS_MAX - totals.initials));
     }
     Some(())
 }

@@ -25,7 +25,11 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     let reader = Reader::open(&arguments.recording, signed_by.is_some())?;
     let mut start = reader.start().clone();
     if !arguments.policies.is_empty() {
+        let own = start.forbidden_programs();
         start.policies = crate::load_policies(&arguments.policies)?;
+        // Files of programs that were only allowed then were not watched.
+        let now = start.forbidden_programs();
+        start.known_programs.retain(|program, _| own.contains(program) || !now.contains(program));
     }
     let judged = policy::judge_recording(&arguments.recording, reader, start, |_, _| ())?;
     let as_written = judged.is_as_written();

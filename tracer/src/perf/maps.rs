@@ -9,7 +9,10 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use rustix::event::epoll;
+use rustix::{
+    event::epoll,
+    fs::{MemfdFlags, fstat, major, memfd_create, minor},
+};
 
 use super::{Attributes, open, ring::Ring};
 use crate::model::{Bytes, Device, FileId};
@@ -43,6 +46,7 @@ pub(crate) struct MapStream {
     ready: OwnedFd,
     /// Records that make no sense.
     damaged: u64,
+    memory: Memory,
 }
 
 const PERF_TYPE_SOFTWARE: u32 = 1;
@@ -94,13 +98,14 @@ impl MapStream {
     /// Maps the rings of such events. Who reads them is one alone.
     pub(crate) fn map(events: Vec<OwnedFd>, bytes: usize) -> io::Result<MapStream> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
+        let memory = Memory::of_this_machine();
         let mut rings = Vec::new();
         for event in events {
             let data = epoll::EventData::new_u64(0);
             epoll::add(&ready, &event, data, epoll::EventFlags::IN)?;
             rings.push(Ring::map(event, bytes)?);
         }
-        Ok(MapStream { rings, ready, damaged: 0 })
+        Ok(MapStream { rings, ready, damaged: 0, memory })
     }
 
     /// To wait on.
@@ -111,12 +116,14 @@ impl MapStream {
     /// Hands on what is in the rings, CPU by CPU.
     pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(MapRecord)) {
         let mut damaged = 0;
+        let memory = &self.memory;
         for ring in &mut self.rings {
-            let sound = ring.drain(&mut |kind, misc, body| match decode(kind, misc, body) {
-                Ok(Some(record)) => sink(record),
-                Ok(None) => {}
-                Err(Damaged) => damaged += 1,
-            });
+            let sound =
+                ring.drain(&mut |kind, misc, body| match decode(kind, misc, body, memory) {
+                    Ok(Some(record)) => sink(record),
+                    Ok(None) => {}
+                    Err(Damaged) => damaged += 1,
+                });
             damaged += u64::from(!sound);
         }
         self.damaged += damaged;
@@ -124,6 +131,11 @@ impl MapStream {
 
     /// Records that the kernel had no room for, and those that made no sense.
     pub(crate) fn lost(&self) -> io::Result<u64> {
+        if online_cpus()?.len() > self.rings.len() {
+            return Err(io::Error::other(
+                "a processor came online, and what ran there was not seen",
+            ));
+        }
         let mut sum = self.damaged;
         for ring in &self.rings {
             // struct read_format { u64 value; u64 lost; }
@@ -179,8 +191,35 @@ fn time_of(body: &[u8]) -> Result<u64, Damaged> {
     Ok(u64::from_ne_bytes(*time))
 }
 
+/// Where the kernel keeps memory that has no file in any folder: code that a program makes itself.
+/// What such a mapping is called says nothing, for a file may be named like it.
+#[derive(Debug, Default)]
+struct Memory(Vec<Device>);
+
+impl Memory {
+    fn of_this_machine() -> Memory {
+        // Shared anonymous memory and that of System V are on the same device as those of memfd_create.
+        let kinds = [MemfdFlags::empty(), MemfdFlags::HUGETLB];
+        let device = |kind| {
+            let memory = memfd_create(c"tracer", MemfdFlags::CLOEXEC | kind).ok()?;
+            let device = fstat(&memory).ok()?.st_dev;
+            Some(Device::new(major(device), minor(device)))
+        };
+        Memory(kinds.into_iter().filter_map(device).collect())
+    }
+
+    fn has(&self, device: Device) -> bool {
+        self.0.contains(&device)
+    }
+}
+
 /// `None` for a record that says nothing of interest.
-fn decode(kind: u32, misc: u16, body: &[u8]) -> Result<Option<MapRecord>, Damaged> {
+fn decode(
+    kind: u32,
+    misc: u16,
+    body: &[u8],
+    memory: &Memory,
+) -> Result<Option<MapRecord>, Damaged> {
     const SAMPLE_ID_BYTES: usize = 16;
     let mut reader = Reader(body);
     let what = match kind {
@@ -206,28 +245,16 @@ fn decode(kind: u32, misc: u16, body: &[u8]) -> Result<Option<MapRecord>, Damage
             let name = &reader.0[..name];
             let end = name.iter().position(|byte| *byte == 0).ok_or(Damaged)?;
             let path = Bytes::from(&name[..end]);
-            if inode == 0 || is_memory(&path.0) {
+            let device = Device::new(major, minor);
+            if inode == 0 || memory.has(device) {
                 return Ok(None);
             }
-            (
-                pid,
-                MapEvent::Mapped {
-                    file: FileId { device: Device::new(major, minor), inode },
-                    path,
-                },
-            )
+            (pid, MapEvent::Mapped { file: FileId { device, inode }, path })
         }
         _ => return Ok(None),
     };
     let (pid, what) = what;
     Ok(Some(MapRecord { t_ns: time_of(body)?, pid, what }))
-}
-
-/// Memory that has no file in any folder: code that a program makes itself.
-fn is_memory(path: &[u8]) -> bool {
-    [b"//anon".as_slice(), b"[", b"/memfd:", b"/anon_hugepage", b"/SYSV", b"anon_inode:"]
-        .iter()
-        .any(|prefix| path.starts_with(prefix))
 }
 
 #[cfg(test)]
@@ -260,27 +287,42 @@ mod tests {
         body
     }
 
+    fn decoded(body: &[u8]) -> Result<Option<MapRecord>, Damaged> {
+        decode(PERF_RECORD_MMAP2, 0, body, &Memory::default())
+    }
+
     #[test]
     fn mappings_of_files_are_told_from_memory() {
         let file = FileId { device: Device::new(8, 1), inode: 42 };
         let what = MapEvent::Mapped { file, path: "/lib/x.so".into() };
         let expected = MapRecord { t_ns: 99, pid: 7, what };
-        assert_eq!(decode(PERF_RECORD_MMAP2, 0, &mapping(b"/lib/x.so\0", 42)), Ok(Some(expected)));
-        for (path, inode) in
-            [(b"//anon\0".as_slice(), 0), (b"/memfd:x (deleted)\0", 5), (b"[vdso]\0", 0)]
-        {
-            assert_eq!(decode(PERF_RECORD_MMAP2, 0, &mapping(path, inode)), Ok(None));
+        assert_eq!(decoded(&mapping(b"/lib/x.so\0", 42)), Ok(Some(expected)));
+        for path in [b"//anon\0".as_slice(), b"[vdso]\0"] {
+            assert_eq!(decoded(&mapping(path, 0)), Ok(None));
         }
+        let memory = Memory(vec![Device::new(8, 1)]);
+        let in_memory = mapping(b"/memfd:x (deleted)\0", 5);
+        assert_eq!(decode(PERF_RECORD_MMAP2, 0, &in_memory, &memory), Ok(None));
+        // A name is no more than that.
+        assert!(matches!(decoded(&mapping(b"/memfd:x\0", 5)), Ok(Some(_))));
     }
 
     #[test]
     fn every_cut_of_a_record_is_refused() {
         let whole = mapping(b"/lib/x.so\0", 42);
         for len in 0..72 {
-            assert_eq!(decode(PERF_RECORD_MMAP2, 0, &whole[..len]), Err(Damaged), "{len} bytes");
+            assert_eq!(decoded(&whole[..len]), Err(Damaged), "{len} bytes");
         }
-        assert_eq!(decode(PERF_RECORD_COMM, PERF_RECORD_MISC_COMM_EXEC, &[]), Err(Damaged));
-        assert_eq!(decode(PERF_RECORD_EXIT, 0, &[0; 11]), Err(Damaged));
-        assert_eq!(decode(PERF_RECORD_COMM, 0, &[]), Ok(None));
+        let other = |kind, misc, body: &[u8]| decode(kind, misc, body, &Memory::default());
+        assert_eq!(other(PERF_RECORD_COMM, PERF_RECORD_MISC_COMM_EXEC, &[]), Err(Damaged));
+        assert_eq!(other(PERF_RECORD_EXIT, 0, &[0; 11]), Err(Damaged));
+        assert_eq!(other(PERF_RECORD_COMM, 0, &[]), Ok(None));
+    }
+
+    #[test]
+    fn where_memory_is() {
+        let memory = Memory::of_this_machine();
+        let device = fstat(memfd_create(c"test", MemfdFlags::CLOEXEC).unwrap()).unwrap().st_dev;
+        assert!(memory.has(Device::new(major(device), minor(device))), "{memory:?}");
     }
 }

@@ -234,8 +234,10 @@ impl<'a> Asked<'a> {
         }
         let known = contact.known();
         if known == Known::Surely {
-            // Other names of its address are of other hosts.
-            return None;
+            // Other names of its address are of other hosts, but not those that its own is an alias of.
+            let aliases = contact.naming.aliases.iter();
+            let fit = aliases.map(|alias| self.of_name(alias, contact)).find(is_one);
+            return fit.and_then(|fit| forbidden(contact, fit));
         }
         let names = &contact.naming.names;
         let fits: Vec<Fit> =

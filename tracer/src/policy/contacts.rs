@@ -66,6 +66,11 @@ impl Contact {
                 "only its address stands for that name, and others can have the same address",
             );
         }
+        if self.naming.unread {
+            return Known::Perhaps(
+                "something began there that could not be read, and may have named another",
+            );
+        }
         if self.naming.disagree {
             return Known::Perhaps("the sources of its name contradict each other");
         }

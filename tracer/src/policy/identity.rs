@@ -192,6 +192,10 @@ pub(super) fn unidentified(exec: &Exec, claim: &Claim, story: &Story) -> Option<
                 if let Err(why) = story.content(&version) {
                     return Some(format!("the content of the {what} is not known: {why}"));
                 }
+                // It may be that at the start.
+                if let Some(why) = story.unread_of(version.id) {
+                    return Some(format!("a version of the {what} is not known: {why}"));
+                }
                 let contents: BTreeSet<&str> = story.contents_of(version.id).collect();
                 (contents.len() > 1).then(|| format!("the content of the {what} was changed"))
             })

@@ -130,7 +130,13 @@ fn explained(story: &Story, opened: &Opened, program: &str) -> bool {
         let next = execs.iter().find(|exec| exec.t_ns > until_ns).filter(|_| opened.to_execute);
         let mut candidates = before.into_iter().chain(during).chain(next).peekable();
         if candidates.peek().is_some() {
-            return candidates.any(|exec| runs_it(exec));
+            // Who was made between the open and the exec has what was opened, and not that program.
+            let passed_on = |exec: &Exec| {
+                let mut children =
+                    process.children.iter().filter_map(|key| story.processes.get(key));
+                children.any(|child| child.born_ns > after_ns && child.born_ns <= exec.t_ns)
+            };
+            return candidates.any(|exec| runs_it(exec) && !passed_on(exec));
         }
         // It still ran the program of the process that made it.
         (after_ns, until_ns) = (process.born_ns, process.born_ns);
@@ -142,7 +148,7 @@ fn explained(story: &Story, opened: &Opened, program: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::super::{Ruling, judge, load, tests::*};
-    use crate::record::schema::*;
+    use crate::{model::ProcessKey, record::schema::*};
 
     fn opened(t_ns: u64, after_ns: u64) -> Opened {
         Opened {
@@ -238,6 +244,27 @@ mod tests {
         // Another process does.
         let other = Opened { process: Some(ROOT), ..opened(8, 6) };
         check(allowed(&[Record::Opened(other)]), Ruling::Inconclusive, "it opened");
+    }
+
+    /// Files that are open are inherited.
+    #[test]
+    fn an_exec_does_not_explain_what_a_child_has_open() {
+        const LATE: ProcessKey = ProcessKey { pid: 12, start_ns: 4 };
+        // Read after 3 and no later than at 8; executed at 5.
+        let born = |t_ns| {
+            let fork = Record::Fork(Fork {
+                t_ns,
+                process: CHILD,
+                child: LATE,
+                child_ns_pid: None,
+                child_parent_pid: None,
+                untracked: false,
+                unread: Vec::new(),
+            });
+            allowed(&[fork, Record::Opened(opened(8, 3)), exit(LATE)])
+        };
+        check(born(7), Ruling::Proven, "");
+        check(born(4), Ruling::Inconclusive, "it opened");
     }
 
     #[test]

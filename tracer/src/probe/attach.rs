@@ -18,7 +18,7 @@ use super::{
     attached::{Attached, Breakpoints, Deputy},
     error::{LoadError, chain, refused},
     guard::{self, Watched},
-    kernel::{kernel_release, kills_at_uretprobes},
+    kernel::{kernel_release, kills_at_uretprobes, numbers},
     load::Loaded,
     options::{Library, Options},
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, Wanted},
@@ -136,6 +136,9 @@ impl Loaded {
         let forbidden = &self.options.debug.forbid;
         if let Some(way) = hook.names().find(|name| forbidden.iter().any(|no| no == name)) {
             return Err(LoadError::Forbidden { way });
+        }
+        if numbers(&kernel_release()) < numbers(hook.since) {
+            return Err(LoadError::Since(hook.since));
         }
         let on_functions =
             hook.probes.iter().any(|probe| matches!(probe.attach, Attach::FunctionExit(_)));

@@ -13,7 +13,12 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
-    attach::Link, error::LoadError, guard::Watched, load::Loaded, plain::Plain, sensors::UNATTACHED,
+    attach::Link,
+    error::LoadError,
+    guard::{Unfrozen, Watched},
+    load::Loaded,
+    plain::Plain,
+    sensors::UNATTACHED,
 };
 use crate::{model::FileId, record::schema::SensorState};
 
@@ -158,18 +163,19 @@ impl Attached {
                 .take_map(name)
                 .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
         };
-        let mut by_file =
-            HashMap::<_, Plain<FileKey>, u32>::try_from(map("FORBIDDEN_FILES")?).map_err(object)?;
+        let refused = |error: io::Error| LoadError::Object(error.to_string());
+        let (by_file, by_name) = (map("FORBIDDEN_FILES")?, map("FORBIDDEN_NAMES")?);
+        let filled = [Unfrozen::of(&by_file), Unfrozen::of(&by_name)];
+        let mut by_file = HashMap::<_, Plain<FileKey>, u32>::try_from(by_file).map_err(object)?;
         for file in files {
             let key = FileKey { inode: file.inode, device: file.device.0, padding: 0 };
             by_file.insert(Plain(key), FORBIDDEN, 0).map_err(object)?;
         }
-        let mut by_name =
-            HashMap::<_, u64, u32>::try_from(map("FORBIDDEN_NAMES")?).map_err(object)?;
+        let mut by_name = HashMap::<_, u64, u32>::try_from(by_name).map_err(object)?;
         for name in names {
             by_name.insert(name_hash(name.as_bytes()), FORBIDDEN, 0).map_err(object)?;
         }
-        Ok(())
+        filled.into_iter().try_for_each(|map| map?.freeze()).map_err(refused)
     }
 
     /// Has execs say which of these environment variables are set; each by its place in the list.
@@ -180,11 +186,13 @@ impl Attached {
             .ebpf
             .take_map("VARIABLES")
             .ok_or_else(|| LoadError::Object("the object has no map `VARIABLES`".into()))?;
+        let refused = |error: io::Error| LoadError::Object(error.to_string());
+        let filled = Unfrozen::of(&map).map_err(refused)?;
         let mut numbers = HashMap::<_, u64, u32>::try_from(map).map_err(object)?;
         for (number, name) in (0u32..).zip(variables) {
             numbers.insert(name_hash(name.as_bytes()), number, 0).map_err(object)?;
         }
-        Ok(())
+        filled.freeze().map_err(refused)
     }
 
     /// Instructions the verifier walked, by program that is attached or run on demand.

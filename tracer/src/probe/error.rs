@@ -25,6 +25,8 @@ pub enum LoadError {
     NoCgroup(String),
     #[error("it was not to be attached by {way}")]
     Forbidden { way: &'static str },
+    #[error("it sees everything from Linux {0} on only")]
+    Since(&'static str),
     #[error("this kernel refuses programs on its functions")]
     NoFunctionProbes,
     #[error("there are more than {TLS_FILES_MAX} files with a TLS library")]

@@ -38,13 +38,36 @@ pub(super) fn freeze_maps(ebpf: &Ebpf) -> io::Result<()> {
         if name.starts_with('.') || WRITTEN_LATER.contains(&name) {
             continue;
         }
-        if let Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) =
-            map
-        {
-            freeze_map(map)?;
-        }
+        freeze_one(map)?;
     }
     Ok(())
+}
+
+/// The same for one, if it is of a kind that can be written to.
+pub(super) fn freeze_one(map: &Map) -> io::Result<()> {
+    match map {
+        Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) => {
+            freeze_map(map)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A map that is filled first.
+pub(super) struct Unfrozen(OwnedFd);
+
+impl Unfrozen {
+    pub(super) fn of(map: &Map) -> io::Result<Unfrozen> {
+        match map {
+            Map::HashMap(map) => Ok(Unfrozen(map.fd().as_fd().try_clone_to_owned()?)),
+            _ => Err(io::Error::other("it is no hash map")),
+        }
+    }
+
+    /// Lets nobody write to it any more.
+    pub(super) fn freeze(self) -> io::Result<()> {
+        freeze(self.0.as_fd())
+    }
 }
 
 /// Has a program run where a perf event is, with a number that it can ask for, as long as the link is

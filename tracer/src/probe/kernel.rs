@@ -10,6 +10,13 @@ pub fn kernel_release() -> String {
         .map_or_else(|_| "unknown".into(), |text| text.trim().to_owned())
 }
 
+/// A kernel by the first two numbers of its release, or of a version that a sensor names.
+pub(super) fn numbers(version: &str) -> (u32, u32) {
+    let mut numbers = version.split(|byte: char| !byte.is_ascii_digit()).map(str::parse::<u32>);
+    let mut next = || numbers.next().and_then(Result::ok).unwrap_or(0);
+    (next(), next())
+}
+
 /// The kernel's lockdown mode.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Lockdown {

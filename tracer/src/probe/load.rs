@@ -23,6 +23,7 @@ use super::{
     enlist::{Enroller, Identifier},
     error::{LoadError, chain, load_error, refused},
     finder::Finder,
+    guard,
     kernel::{is_real_time, refuses_function_probes},
     mappings,
     multi::Programs,
@@ -323,6 +324,7 @@ impl Loaded {
             .ebpf
             .take_map("IDENTIFIED")
             .ok_or_else(|| LoadError::Object("the object has no map `IDENTIFIED`".into()))?;
+        guard::freeze_one(&map).map_err(|error| LoadError::Object(error.to_string()))?;
         Identifier::new(program, map).map_err(|error| LoadError::Object(error.to_string()))
     }
 
@@ -335,6 +337,9 @@ impl Loaded {
                 .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
         };
         let (answer, switches, births) = (map("FOUND")?, map("SWITCHES")?, map("BIRTHS")?);
+        for only_read in [&answer, &births] {
+            guard::freeze_one(only_read).map_err(|error| LoadError::Object(error.to_string()))?;
+        }
         Finder::new(program, answer, switches, births)
             .map_err(|error| LoadError::Object(error.to_string()))
     }

@@ -373,7 +373,7 @@ pub const SENSORS: &[Sensor] = &[
                 probes: &[exit_of("other_socket", "__sock_create")],
                 since: MINIMUM_KERNEL,
                 until: "",
-                cannot_see: "what is sent over them",
+                cannot_see: "what is sent over them; sockets that were received from another process",
                 tax: "",
             },
             Hook {
@@ -482,7 +482,7 @@ pub const SENSORS: &[Sensor] = &[
                 ],
                 since: MINIMUM_KERNEL,
                 until: "",
-                cannot_see: "failed execs of 32-bit callers and of io_uring",
+                cannot_see: "failed execs of 32-bit callers and of io_uring; names that another thread changes while they fail",
                 tax: "",
             },
             Hook {
@@ -492,7 +492,7 @@ pub const SENSORS: &[Sensor] = &[
                 ],
                 since: MINIMUM_KERNEL,
                 until: "",
-                cannot_see: "failed execs of 32-bit callers",
+                cannot_see: "failed execs of 32-bit callers; names that another thread changes while they fail",
                 tax: SYSCALL_TAX,
             },
         ],

@@ -39,10 +39,8 @@ fn read(bytes: &[u8], whole: bool) -> Result<DnsMessage, &'static str> {
     let mut header = Cursor(bytes);
     let mut next = || header.u16().ok_or("shorter than the header of a message");
     let (id, flags, questions, answers) = (next()?, next()?, next()?, next()?);
+    let others = u32::from(next()?) + u32::from(next()?);
     let (is_answer, opcode) = (flags & 0x8000 != 0, flags >> 11 & 0xf);
-    if bytes.len() < HEADER_BYTES {
-        return Err("shorter than the header of a message");
-    }
     if opcode != 0 {
         return Err("an operation other than a query");
     }
@@ -55,6 +53,16 @@ fn read(bytes: &[u8], whole: bool) -> Result<DnsMessage, &'static str> {
     let class = message.u16().ok_or("the question is cut")?;
     let of = if class == IN { type_name(of) } else { format!("CLASS{class}/{}", type_name(of)) };
     if !is_answer {
+        // What asks may carry anything behind the question.
+        if !whole {
+            return Err("longer than what tracer reads of a question");
+        }
+        for _ in 0..u32::from(answers) + others {
+            message.record().ok_or("a record behind the question is not valid")?;
+        }
+        if message.at != bytes.len() {
+            return Err("it goes on behind the question");
+        }
         return Ok(DnsMessage::Question { id, name, of });
     }
     let (mut records, mut text_bytes, mut truncated) = (Vec::new(), 0, flags & 0x0200 != 0);

@@ -26,6 +26,24 @@ use crate::{
 struct Job {
     version: FileVersion,
     file: File,
+    /// When the file was that version.
+    stamp: Stamp,
+}
+
+/// What changes with a file's content, as stat(2) has it. Only compared with its like: file systems that
+/// lie over others have numbers of their own there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Stamp {
+    size_bytes: u64,
+    ctime: (i64, i64),
+}
+
+impl Stamp {
+    fn of(file: &File) -> io::Result<Stamp> {
+        let metadata = file.metadata()?;
+        let ctime = (metadata.ctime(), metadata.ctime_nsec());
+        Ok(Stamp { size_bytes: metadata.size(), ctime })
+    }
 }
 
 /// Reads files, each version once.
@@ -68,7 +86,7 @@ impl Contents {
         let Some((queue, report)) = self.idle.take() else { return Ok(()) };
         thread::Builder::new().name("hasher".into()).spawn(move || {
             for job in queue {
-                let result = hash(job.file);
+                let result = hash(job.file, job.stamp);
                 if report.send(content(job.version, result)).is_err() {
                     return;
                 }
@@ -88,8 +106,8 @@ impl Contents {
             return;
         }
         match open(version, paths, identifier) {
-            Ok(file) => {
-                let job = Job { version, file };
+            Ok((file, stamp)) => {
+                let job = Job { version, file, stamp };
                 if self.jobs.as_ref().is_some_and(|jobs| jobs.send(job).is_ok()) {
                     self.pending.insert(version);
                 }
@@ -143,11 +161,13 @@ fn open(
     version: FileVersion,
     paths: impl Iterator<Item = PathBuf>,
     identifier: &Identifier,
-) -> Result<File, String> {
+) -> Result<(File, Stamp), String> {
     let mut why = "no path leads to it any more".to_owned();
     for path in paths {
         // Opened without reading rights first: opening a device or a pipe can have effects.
         let Ok(handle) = identifier.open(&path) else { continue };
+        // Before the version: what changes it afterwards changes this too.
+        let Ok(stamp) = Stamp::of(&handle) else { continue };
         let Some(found) = identifier.version_of(&handle) else { continue };
         if found != version {
             why = if found.id == version.id {
@@ -158,19 +178,21 @@ fn open(
             continue;
         }
         match identifier.read(&handle) {
-            Ok(file) => return Ok(file),
+            Ok(file) => return Ok((file, stamp)),
             Err(error) => why = format!("it cannot be read: {error}"),
         }
     }
     Err(why)
 }
 
-fn hash(mut file: File) -> Result<String, String> {
+/// The digest of the version that had this stamp. The file may have waited for its turn, and anybody may
+/// have written to it meanwhile.
+fn hash(mut file: File, stamp: Stamp) -> Result<String, String> {
     const BLOCK_BYTES: usize = 256 * 1024;
     let mut attempt = || -> io::Result<Option<String>> {
-        let change_time =
-            |file: &File| file.metadata().map(|metadata| (metadata.ctime(), metadata.ctime_nsec()));
-        let before = change_time(&file)?;
+        if Stamp::of(&file)? != stamp {
+            return Ok(None);
+        }
         let mut hasher = Sha256::new();
         let mut block = vec![0; BLOCK_BYTES];
         loop {
@@ -179,11 +201,11 @@ fn hash(mut file: File) -> Result<String, String> {
                 len => hasher.update(&block[..len]),
             }
         }
-        Ok((change_time(&file)? == before).then(|| hex(&hasher.finalize())))
+        Ok((Stamp::of(&file)? == stamp).then(|| hex(&hasher.finalize())))
     };
     match attempt() {
         Ok(Some(sha256)) => Ok(sha256),
-        Ok(None) => Err("it was changed while it was read".into()),
+        Ok(None) => Err("it was changed between its execution and the end of its reading".into()),
         Err(error) => Err(format!("it cannot be read: {error}")),
     }
 }

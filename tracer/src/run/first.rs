@@ -3,7 +3,7 @@
 use std::io;
 
 use super::{
-    Settings,
+    Settings, addresses,
     clock::{boottime_ns, wall_offset_ns},
     engine::VERSION,
     inherited,
@@ -58,6 +58,7 @@ pub(super) fn start_record(
             machine: std::env::consts::ARCH.into(),
             boot_id: read("/proc/sys/kernel/random/boot_id"),
             cpus: std::thread::available_parallelism().map_or(1, usize::from),
+            addresses: addresses::of_this_machine(),
         },
         command: settings.command.iter().map(|word| Bytes::from(word.as_bytes())).collect(),
         cwd: std::env::current_dir().map(|cwd| Bytes::from(cwd.as_path())).unwrap_or_default(),

@@ -228,7 +228,8 @@ impl LiveMachine {
                 return Ok(*version);
             }
             let Some(version) = self.identifier.version_of(&handle) else { continue };
-            if version.id != id && (is_exact || !is_overlay(&handle)) {
+            let beneath = !is_exact && metadata.ino() == id.inode && is_overlay(&handle);
+            if version.id != id && !beneath {
                 why = "another file has its path now".into();
                 continue;
             }
@@ -250,7 +251,7 @@ impl LiveMachine {
 /// Times of change have the resolution of the kernel's tick, 100 Hz at the least, before Linux 6.13.
 const CLOCK_TICK_NS: i64 = 10_000_000;
 
-/// There, a mapping is one of the file beneath, which has another inode.
+/// There, a mapping is one of the file beneath, which is on another device.
 pub(super) fn is_overlay(file: &File) -> bool {
     const OVERLAYFS_SUPER_MAGIC: i64 = 0x794c_7630;
     rustix::fs::fstatfs(file).is_ok_and(|system| system.f_type == OVERLAYFS_SUPER_MAGIC)

@@ -4,6 +4,7 @@
 //! load ─► attach ─► canary ─► witness + launch ─► drain … ─► canary ─► detach ─► drain ─► judge
 //! ```
 
+mod addresses;
 mod attach;
 mod broker;
 pub mod canary;

@@ -33,9 +33,7 @@ impl Attempts {
                 open.errno = event.errno;
                 open.error = errno::name(event.errno);
                 open.filename_cut |= event.filename_cut;
-                if open.filenames.len() < Attempt::FILENAMES_MAX
-                    && !open.filenames.contains(&event.filename)
-                {
+                if !open.filenames.contains(&event.filename) {
                     open.filenames.push(event.filename);
                 }
                 None
@@ -65,7 +63,11 @@ impl Attempts {
 fn continues(open: &Attempt, event: &AttemptEvent) -> bool {
     let last = open.filenames.last().map(|name| name.base_name());
     let unread = event.header.unread != 0 || !open.unread.is_empty();
+    // Each name counts.
+    let has_room =
+        open.filenames.len() < Attempt::FILENAMES_MAX || open.filenames.contains(&event.filename);
     !unread
+        && has_room
         && last == Some(event.filename.base_name())
         && open.argv == event.args
         && open.argv_complete == event.argv_complete

@@ -337,6 +337,11 @@ impl Process<'_> {
                 seen.push((&source.name, source.kind, source.leads_on));
             }
         }
+        // Variables name a service at any address, and nobody known was asked.
+        let elsewhere = self.sources().find_map(|source| {
+            let is_elsewhere = source.kind == SourceKind::Service && !asked(steps, source, t_ns);
+            source.variables.iter().find(|name| is_elsewhere && is_set(name))
+        });
         let before = |step: &&Step| step.t_ns <= t_ns;
         let helper = steps.iter().filter(before).find_map(|step| {
             let StepWhat::Started { child, helper } = &step.what else { return None };
@@ -360,6 +365,14 @@ impl Process<'_> {
                 return Origin::Resolved { source: source.into(), also: names(&seen[1..]) };
             }
             return Origin::OneOf { sources: names(&seen) };
+        }
+        if let Some(variable) = elsewhere {
+            return Origin::Unknown {
+                why: format!(
+                    "{variable} names a service for credentials, and tracer does not know whether that \
+                     was asked"
+                ),
+            };
         }
         // Some only say where to look further.
         let (leading, rest): (Vec<_>, Vec<_>) =

@@ -67,6 +67,10 @@ pub struct Naming {
     pub disagree: bool,
     /// The server name may be encrypted, so the one that is seen may stand for another.
     pub encrypted_hello: bool,
+    /// Something began there that could not be read, and may have named another server.
+    pub unread: bool,
+    /// What the answers of DNS call the server of the best name otherwise: the names that it is an alias of.
+    pub aliases: Vec<String>,
 }
 
 impl Naming {
@@ -95,6 +99,7 @@ pub struct Names {
 struct Said {
     name: Option<(Arc<str>, NameSource)>,
     encrypted_hello: bool,
+    unread: bool,
 }
 
 /// What gave an address to whom, in order of time.
@@ -104,6 +109,8 @@ struct Address {
     any_dns: Vec<Told>,
     resolved: HashMap<ProcessKey, Vec<Told>>,
     hosts: Vec<Arc<str>>,
+    /// When somebody was first told that a name, the first of two, is an alias of the other.
+    aliases: HashMap<(Arc<str>, Arc<str>), u64>,
     /// When somebody was first told a name by DNS.
     first_dns: HashMap<Arc<str>, u64>,
     /// When a process first got a name resolved.
@@ -194,6 +201,7 @@ impl Names {
         let mut spoken: Vec<(&Arc<str>, NameSource)> = Vec::new();
         for said in said {
             naming.encrypted_hello |= said.encrypted_hello;
+            naming.unread |= said.unread;
             spoken.extend(said.name.iter().map(|(name, source)| (name, *source)));
         }
         spoken.sort_by_key(|(_, source)| *source);
@@ -211,6 +219,9 @@ impl Names {
         let different =
             spoken.iter().any(|(name, _)| Some(name) != spoken.first().map(|(name, _)| name));
         naming.disagree = different || (told && !confirmed);
+        if let (Some(address), Some(best)) = (address, naming.names.first()) {
+            naming.aliases = address.aliases_of(&best.name, t_ns);
+        }
         naming
     }
 
@@ -223,12 +234,15 @@ impl Names {
             FirstBytes::Tls { sni, encrypted_hello, .. } => Said {
                 name: sni.as_deref().and_then(host).map(|name| (name, NameSource::Sni)),
                 encrypted_hello: *encrypted_hello,
+                unread: false,
             },
             FirstBytes::Http { host: name, .. } => Said {
                 name: name.as_deref().and_then(host).map(|name| (name, NameSource::HttpHost)),
                 encrypted_hello: false,
+                unread: false,
             },
-            FirstBytes::Other | FirstBytes::Unread { .. } => return,
+            FirstBytes::Unread { .. } => Said { name: None, encrypted_hello: false, unread: true },
+            FirstBytes::Other => return,
         };
         let known = match opening.connection {
             Some(connection) => self.by_connection.entry(connection).or_default(),
@@ -247,6 +261,14 @@ impl Names {
 }
 
 impl Address {
+    fn aliases_of(&self, name: &str, t_ns: u64) -> Vec<String> {
+        let known =
+            self.aliases.iter().filter(|((of, _), told_ns)| **of == *name && **told_ns <= t_ns);
+        let mut aliases: Vec<String> = known.map(|((_, alias), _)| alias.to_string()).collect();
+        aliases.sort_unstable();
+        aliases
+    }
+
     /// Adds what was known at that time, the best first.
     fn list(&self, process: ProcessKey, t_ns: u64, naming: &mut Naming) {
         let own = self.own_dns.get(&process).map(Vec::as_slice).unwrap_or_default();
@@ -322,10 +344,18 @@ impl<'a> Answers<'a> {
         let origins = self.origins.get(&(dns.process, name.clone())).cloned().unwrap_or_default();
         // The name that was asked for comes last, and so is listed first.
         let all: Vec<Arc<str>> = origins.into_iter().chain([Arc::from(name.as_str())]).collect();
+        let aliases: Vec<Arc<str>> =
+            given.aliases.iter().map(|alias| Arc::from(alias.as_str())).collect();
         for address in given.addresses {
-            for name in &all {
-                let name = Arc::clone(name);
-                names.tell(address, Told { t_ns: dns.t_ns, process: dns.process, name });
+            for (number, name) in all.iter().enumerate() {
+                let told = Told { t_ns: dns.t_ns, process: dns.process, name: Arc::clone(name) };
+                names.tell(address, told);
+                // The name that was asked for may be an alias of one that was asked for before.
+                let asked = all.last().filter(|_| number + 1 < all.len());
+                for alias in aliases.iter().chain(asked) {
+                    let pair = (Arc::clone(name), Arc::clone(alias));
+                    names.address(address).aliases.entry(pair).or_insert(dns.t_ns);
+                }
             }
         }
         for alias in given.aliases {

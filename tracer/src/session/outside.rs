@@ -42,7 +42,7 @@ impl HandOffs {
             None
         } else if let Record::ConnectResult(result) = record {
             let connect = self.to_ports.remove(&result.connection)?;
-            over_port(&self.catalogue, &connect, result)
+            over_port(story, &self.catalogue, &connect, result)
         } else {
             None
         }
@@ -146,11 +146,19 @@ fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
     Some(hand_off(t_ns, process, DEBUGGED, via, how.into()))
 }
 
-fn over_port(catalogue: &Catalogue, connect: &Connect, result: &ConnectResult) -> Option<HandOff> {
+fn over_port(
+    story: &Story,
+    catalogue: &Catalogue,
+    connect: &Connect,
+    result: &ConnectResult,
+) -> Option<HandOff> {
     let to = connect.destination?;
     let point = catalogue.port(to.port)?;
-    let here =
-        is_loopback(to.address) || result.source.is_some_and(|from| from.address == to.address);
+    let here = is_loopback(to.address)
+        || result
+            .source
+            .is_some_and(|from| is_loopback(from.address) || from.address == to.address)
+        || story.start.host.addresses.contains(&to.address.to_canonical());
     (here && result.outcome == Outcome::Established).then(|| {
         let how = format!("it connected to a service of this machine, which {}", point.why);
         let via = Bytes::from(to.to_string().as_str());

@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet, VecDeque};
 
-use tracer_ebpf::abi::DNS_STREAM_BYTES;
+use tracer_ebpf::abi::{DNS_STREAM_BYTES, QUIC_INITIALS_MAX};
 
 use crate::{
     model::{Endpoint, EventHeader, PayloadEvent},
@@ -81,6 +81,17 @@ struct Stream {
 struct QuicFlow {
     socket: Socket,
     initials: Initials,
+    /// How many of its packets came here.
+    packets: u32,
+}
+
+/// Why no more of a stream or flow is looked at.
+#[derive(Clone, Copy)]
+enum End {
+    /// There is no more of it.
+    Over(&'static str),
+    /// More may come, and is not read.
+    TooMuch(&'static str),
 }
 
 /// What a look at a stream ends with.
@@ -117,7 +128,8 @@ impl Payloads {
         }
         while self.held_bytes > HELD_BYTES || self.streams.len() + self.quic.len() > OPEN_MAX {
             let Some(oldest) = self.order.pop_front() else { break };
-            records.extend(self.give_up(oldest, "too many connections were beginning at once"));
+            let why = "too many connections were beginning at once";
+            records.extend(self.give_up(oldest, End::TooMuch(why)));
         }
         records
     }
@@ -136,7 +148,7 @@ impl Payloads {
         for connection in over {
             let Some(cookie) = self.by_connection.remove(&connection) else { continue };
             for key in [(cookie, false), (cookie, true)] {
-                records.extend(self.give_up(Begun::Stream(key), "the connection ended"));
+                records.extend(self.give_up(Begun::Stream(key), End::Over("the connection ended")));
                 self.said.remove(&key);
             }
         }
@@ -147,7 +159,7 @@ impl Payloads {
     pub fn rest(&mut self) -> Vec<Record> {
         let mut records = Vec::new();
         while let Some(oldest) = self.order.pop_front() {
-            records.extend(self.give_up(oldest, "tracing ended"));
+            records.extend(self.give_up(oldest, End::Over("tracing ended")));
         }
         records
     }
@@ -174,7 +186,8 @@ impl Payloads {
         if matches!(look, Look::Over) {
             self.forget(key);
         } else if stream.pieces.is_full() {
-            records.extend(self.give_up(Begun::Stream(key), "it is longer than what tracer keeps"));
+            let why = "it is longer than what tracer keeps";
+            records.extend(self.give_up(Begun::Stream(key), End::TooMuch(why)));
         }
         records
     }
@@ -184,11 +197,18 @@ impl Payloads {
         let order = &mut self.order;
         let known = self.quic.entry(flow).or_insert_with(|| {
             order.push_back(Begun::Flow(flow));
-            QuicFlow { socket, initials: Initials::default() }
+            QuicFlow { socket, initials: Initials::default(), packets: 0 }
         });
         let before = known.initials.held_bytes();
         let whole = event.bytes.len() as u64 >= u64::from(event.wire_bytes);
-        let found = known.initials.add(&event.bytes, whole);
+        let mut found = known.initials.add(&event.bytes, whole);
+        known.packets += 1;
+        if known.packets == QUIC_INITIALS_MAX {
+            found.push(Err(format!(
+                "what comes behind {QUIC_INITIALS_MAX} QUIC Initial packets of one socket to one \
+                 destination is not read"
+            )));
+        }
         self.held_bytes = self.held_bytes - before + known.initials.held_bytes();
         found
             .into_iter()
@@ -203,23 +223,31 @@ impl Payloads {
     }
 
     /// Ends a stream or flow that is still open.
-    fn give_up(&mut self, begun: Begun, why: &str) -> Vec<Record> {
+    fn give_up(&mut self, begun: Begun, end: End) -> Vec<Record> {
         match begun {
             Begun::Stream(key) => {
-                let record = self.streams.get(&key).map(|stream| stream.unfinished(why));
+                let record = self.streams.get(&key).map(|stream| stream.unfinished(end));
                 self.forget(key);
                 record.flatten().into_iter().collect()
             }
             Begun::Flow(flow) => {
-                let Some(QuicFlow { socket, initials }) = self.quic.remove(&flow) else {
+                let Some(QuicFlow { socket, initials, .. }) = self.quic.remove(&flow) else {
                     return Vec::new();
                 };
                 self.held_bytes -= initials.held_bytes();
+                let mut missing = initials.rest();
+                let why = match end {
+                    End::Over(why) => why,
+                    End::TooMuch(why) => {
+                        missing.push("which QUIC connections follow was not kept".into());
+                        why
+                    }
+                };
                 let record = |missing: String| {
                     let why = format!("{missing}: {why}");
                     socket.opening(socket.header.time_ns, FirstBytes::Unread { why })
                 };
-                initials.rest().into_iter().map(record).collect()
+                missing.into_iter().map(record).collect()
             }
         }
     }
@@ -273,7 +301,11 @@ impl Stream {
     }
 
     /// What a stream that is over amounts to, although it never was complete.
-    fn unfinished(&self, why: &str) -> Option<Record> {
+    fn unfinished(&self, end: End) -> Option<Record> {
+        let (is_over, why) = match end {
+            End::Over(why) => (true, why),
+            End::TooMuch(why) => (false, why),
+        };
         let t_ns = self.socket.header.time_ns;
         let bytes = self.pieces.beginning().get(self.read_bytes..).unwrap_or_default();
         let missing = if self.cut || self.pieces.has_hole() {
@@ -286,7 +318,7 @@ impl Stream {
             // What comes behind that can be anything.
             let taken = DNS_STREAM_BYTES as usize;
             let is_all = !self.cut && self.pieces.beginning().len() < taken;
-            if bytes.is_empty() && !self.pieces.has_hole() && is_all {
+            if bytes.is_empty() && !self.pieces.has_hole() && is_all && is_over {
                 return None;
             }
             let why =

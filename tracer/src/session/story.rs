@@ -489,10 +489,18 @@ impl Story {
 
     /// SHA-256 of every version of a file that was read.
     pub fn contents_of(&self, file: FileId) -> impl Iterator<Item = &str> {
+        self.versions_of(file).filter_map(|content| content.as_deref().ok())
+    }
+
+    /// Why a version of a file could not be read, if that is so of one.
+    pub fn unread_of(&self, file: FileId) -> Option<&str> {
+        self.versions_of(file).find_map(|content| content.as_ref().err()).map(String::as_str)
+    }
+
+    fn versions_of(&self, file: FileId) -> impl Iterator<Item = &Result<String, String>> {
         let of = |size_bytes, ctime_ns| FileVersion { id: file, size_bytes, ctime_ns };
-        self.contents
-            .range(of(0, i64::MIN)..=of(u64::MAX, i64::MAX))
-            .filter_map(|(_, content)| content.as_deref().ok())
+        let versions = self.contents.range(of(0, i64::MIN)..=of(u64::MAX, i64::MAX));
+        versions.map(|(_, content)| content)
     }
 
     pub fn execs_of(&self, file: FileId) -> u64 {

@@ -27,7 +27,7 @@ pub(in crate::policy) fn contact(address: &str, names: &[(&str, NameSource)]) ->
         process: CHILD,
         means: "TCP connection",
         to: Some(Endpoint { address: to.ip(), port: to.port() }),
-        naming: Naming { names, disagree, encrypted_hello: false },
+        naming: Naming { names, disagree, ..Naming::default() },
         spoken: true,
         is_dns: false,
         hides_name: false,
@@ -210,6 +210,31 @@ fn an_encrypted_name_is_none() {
     check(only(API, hidden("front.example")), Ruling::Inconclusive, "sent encrypted");
     check(never(API, hidden("front.example")), Ruling::Inconclusive, "sent encrypted");
     check(never(API, hidden("api.anthropic.com")), Ruling::Violated, "forbidden");
+}
+
+#[test]
+fn an_alias_forbids_and_does_not_allow() {
+    let cloaked = || {
+        let mut contact = contact(AT, &[("metrics.example", SNI), ("metrics.example", DNS)]);
+        contact.naming.aliases = vec!["collect.evil.org".into()];
+        contact
+    };
+    check(never("'**.evil.org'", cloaked()), Ruling::Violated, "forbidden");
+    check(never("'other.org'", cloaked()), Ruling::Proven, "");
+    check(only("'**.evil.org'", cloaked()), Ruling::Violated, "not listed");
+    check(only("'metrics.example'", cloaked()), Ruling::Proven, "");
+}
+
+#[test]
+fn what_could_not_be_read_may_have_another_name() {
+    let unread = || {
+        let mut contact = contact(AT, &[("api.anthropic.com", SNI), ("api.anthropic.com", DNS)]);
+        contact.naming.unread = true;
+        contact
+    };
+    check(only(API, unread()), Ruling::Inconclusive, "could not be read");
+    check(never("'evil.org'", unread()), Ruling::Inconclusive, "could not be read");
+    check(never(API, unread()), Ruling::Violated, "forbidden");
 }
 
 #[test]

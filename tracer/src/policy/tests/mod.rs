@@ -63,7 +63,7 @@ pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -
     }))
 }
 
-fn exit(process: ProcessKey) -> Record {
+pub(in crate::policy) fn exit(process: ProcessKey) -> Record {
     Record::Exit(Exit {
         t_ns: 9,
         process,
@@ -225,6 +225,7 @@ pub(crate) fn start(policy: &Policy) -> Start {
         t_ns: 0,
         wall_offset_ns: 0,
         host: Host {
+            addresses: Vec::new(),
             name: "h".into(),
             kernel: "k".into(),
             machine: "m".into(),

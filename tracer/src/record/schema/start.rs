@@ -1,6 +1,10 @@
 //! The first line: the machine, what is watched and what the claims are about.
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+    net::IpAddr,
+};
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -103,9 +107,19 @@ pub struct Host {
     pub machine: String,
     pub boot_id: String,
     pub cpus: usize,
+    /// Of its network interfaces, where tracer is.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub addresses: Vec<IpAddr>,
 }
 
 impl Start {
+    /// Those that a claim of its policies says never to run, whose files are watched.
+    pub fn forbidden_programs(&self) -> BTreeSet<String> {
+        let claims = self.policies.iter().flat_map(|policy| &policy.claims);
+        let named = claims.flat_map(|claim| claim.programs_named());
+        named.filter(|(_, forbids)| *forbids).map(|(program, _)| program.clone()).collect()
+    }
+
     /// The catalogue's entry of a program, as this recording has it.
     pub fn program(&self, name: &str) -> Cow<'_, Program> {
         let own = self.catalogue.as_deref().and_then(|entries| catalogue::find(entries, name));

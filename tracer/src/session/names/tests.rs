@@ -236,6 +236,31 @@ fn an_alias_leads_back_to_the_name_that_was_asked() {
 }
 
 #[test]
+fn what_a_name_is_an_alias_of() {
+    let aliases = |story: &Teller| {
+        Names::of(&story.story).connection(story.story.connections.last().unwrap()).aliases
+    };
+    let mut story = Teller::new();
+    let chain = [["a.example", "CNAME", "edge.example"], ["edge.example", "A", ADDRESS]];
+    story.connects(ROOT, ADDRESS);
+    story.asks(ROOT, "a.example", "A").answered(ROOT, "a.example", "A", &chain);
+    assert!(aliases(&story).is_empty(), "it was not known yet");
+    story.connects(ROOT, ADDRESS);
+    assert_eq!(aliases(&story), ["edge.example"]);
+
+    // Of another name with the same address.
+    story.resolves(ROOT, "b.example", ADDRESS).connects(ROOT, ADDRESS).says(sni("b.example"));
+    assert!(aliases(&story).is_empty());
+
+    // Asked one after the other.
+    let mut story = Teller::new();
+    let alias = [["a.example", "CNAME", "edge.example"]];
+    story.asks(ROOT, "a.example", "A").answered(ROOT, "a.example", "A", &alias);
+    story.resolves(ROOT, "edge.example", ADDRESS).connects(ROOT, ADDRESS).says(sni("a.example"));
+    assert_eq!(aliases(&story), ["edge.example"]);
+}
+
+#[test]
 fn answers_that_nobody_asked_for_name_nothing() {
     let mut story = Teller::new();
     story.answered(ROOT, "a.example", "A", &[["a.example", "A", ADDRESS]]);

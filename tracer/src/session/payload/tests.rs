@@ -229,6 +229,49 @@ fn quic_is_told_by_its_datagrams() {
     assert!(payloads.rest().is_empty());
 }
 
+/// What comes behind them may begin another connection, and that is said.
+#[test]
+fn what_is_not_read_of_quic_is_said() {
+    let mut payloads = Payloads::default();
+    let mut all = Vec::new();
+    for _ in 0..QUIC_INITIALS_MAX {
+        all.extend(said(&payloads.add(datagram(1, 443, made::QUIC_V1))));
+    }
+    let [first, last] = &all[..] else { panic!("{all:?}") };
+    assert_eq!(first, "quic quic.example");
+    assert!(last.starts_with("unread: ") && last.contains("is not read"), "{last}");
+}
+
+/// One that has room made for others may go on with anything.
+#[test]
+fn a_dns_stream_that_is_given_up_is_none() {
+    let mut payloads = Payloads::default();
+    let question = made::question(1, "a.example", made::A);
+    let framed = [&u16::try_from(question.len()).unwrap().to_be_bytes()[..], &question].concat();
+    assert_eq!(said(&payloads.add(event(1, 53, &framed))), ["asks a.example A"]);
+    let mut given_up = Vec::new();
+    for cookie in 2..=u64::try_from(OPEN_MAX).unwrap() + 1 {
+        given_up.extend(said(&payloads.add(event(cookie, 443, &[22, 3]))));
+    }
+    let [malformed] = &given_up[..] else { panic!("{given_up:?}") };
+    assert!(malformed.starts_with("malformed: "), "{malformed}");
+}
+
+#[test]
+fn nothing_is_hidden_behind_a_question() {
+    let question = made::question(1, "a.example", made::A);
+    let more = [&question[..], b"and more"].concat();
+    let mut payloads = Payloads::default();
+    let mut asks = |bytes: &[u8], wire_bytes: usize| {
+        let wire_bytes = u32::try_from(wire_bytes).unwrap();
+        said(&payloads.add(PayloadEvent { wire_bytes, ..datagram(1, 53, bytes) }))
+    };
+    assert_eq!(asks(&question, question.len()), ["asks a.example A"]);
+    assert_eq!(asks(&more, more.len()), ["malformed: it goes on behind the question"]);
+    let cut = asks(&question, question.len() + 9);
+    assert_eq!(cut, ["malformed: longer than what tracer reads of a question"]);
+}
+
 #[test]
 fn memory_is_bounded() {
     let mut payloads = Payloads::default();
