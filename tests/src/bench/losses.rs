@@ -195,7 +195,7 @@ pub(super) fn beside_others(bench: &Bench, loads: &Loads, effort: Effort) -> Res
     for tool in tools {
         for (how, stopped) in [("", None), (", stopped for 2.5 s", Some(STOPPED))] {
             let measured = if tool == Tool::Tracer {
-                let words = words(bench, &format!("{script} >/dev/null"), &[])?;
+                let words = words(bench, &format!("{{ {script}; }} >/dev/null"), &[])?;
                 trace(bench, bench.prepared(&words)?, stopped).map(|told| {
                     (told.execs.saturating_sub(SHELL_AND_LOADS), told.lost_of_processes)
                 })

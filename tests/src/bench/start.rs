@@ -65,7 +65,11 @@ fn start(bench: &Bench, words: &[String]) -> Result<Started> {
     let ended_ns = now_ns();
     ensure!(
         matches!(output.status.code(), Some(0 | 11)),
-        Skip(format!("it ended with {}", output.status))
+        Skip(format!(
+            "it ended with {}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr).lines().next().unwrap_or_default()
+        ))
     );
     let said = String::from_utf8_lossy(&output.stdout);
     // Other lines are the tool's.

@@ -45,12 +45,11 @@ pub(super) fn freeze_maps(ebpf: &Ebpf) -> io::Result<()> {
 
 /// The same for one, if it is of a kind that can be written to.
 pub(super) fn freeze_one(map: &Map) -> io::Result<()> {
-    match map {
-        Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) => {
-            freeze_map(map)
-        }
-        _ => Ok(()),
+    if let Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) = map
+    {
+        freeze_map(map)?;
     }
+    Ok(())
 }
 
 /// A map that is filled first.
@@ -58,10 +57,8 @@ pub(super) struct Unfrozen(OwnedFd);
 
 impl Unfrozen {
     pub(super) fn of(map: &Map) -> io::Result<Unfrozen> {
-        match map {
-            Map::HashMap(map) => Ok(Unfrozen(map.fd().as_fd().try_clone_to_owned()?)),
-            _ => Err(io::Error::other("it is no hash map")),
-        }
+        let Map::HashMap(map) = map else { return Err(io::Error::other("it is no hash map")) };
+        Ok(Unfrozen(map.fd().as_fd().try_clone_to_owned()?))
     }
 
     /// Lets nobody write to it any more.

@@ -90,3 +90,38 @@ fn attempt(event: AttemptEvent) -> Attempt {
         unread: names(&header),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::{Bytes, EventHeader};
+
+    /// A claim may name the last one.
+    #[test]
+    fn every_folder_of_a_long_path_is_there() {
+        const FOLDERS: usize = 3 * Attempt::FILENAMES_MAX + 1;
+        let mut attempts = Attempts::default();
+        let mut all = Vec::new();
+        for folder in 0..FOLDERS {
+            all.extend(attempts.add(AttemptEvent {
+                header: EventHeader {
+                    time_ns: 1,
+                    process: ProcessKey { pid: 10, start_ns: 1 },
+                    tid: 10,
+                    cpu: 0,
+                    flags: 0,
+                    unread: 0,
+                },
+                errno: 2,
+                filename: Bytes::from(format!("/{folder}/rg").as_str()),
+                filename_cut: false,
+                args: vec!["rg".into()],
+                argv_complete: true,
+            }));
+        }
+        all.extend(attempts.take(true));
+        let names = all.iter().map(|attempt| attempt.filenames.len()).sum::<usize>();
+        let tries = all.iter().map(|attempt| attempt.tries).sum::<u64>();
+        assert_eq!((names, tries), (FOLDERS, FOLDERS as u64));
+    }
+}

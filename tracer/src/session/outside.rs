@@ -176,9 +176,49 @@ fn is_loopback(address: IpAddr) -> bool {
 mod tests {
     use super::{
         super::by_pid::tests::{ROOT, story},
-        HandOffs, Intrusion, IntrusionMeans, LocalSend, Record,
+        Connect, ConnectResult, HandOffs, Intrusion, IntrusionMeans, LocalSend, Outcome, Record,
     };
-    use crate::catalogue::Catalogue;
+    use crate::{catalogue::Catalogue, model::Endpoint};
+
+    /// Port 22 leads to whatever the machine's users may run.
+    #[test]
+    fn a_service_of_this_machine_by_any_of_its_addresses() {
+        const PORT: u16 = 22;
+        let mut story = story();
+        story.start.host.addresses = vec!["192.168.7.9".parse().unwrap()];
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut is_handed = |from: &str, to: &str| {
+            let end =
+                |address: &str, port| Some(Endpoint { address: address.parse().unwrap(), port });
+            let connect = Connect {
+                t_ns: 5,
+                process: ROOT,
+                thread: 10,
+                connection: 1,
+                cookie: None,
+                destination: end(to, PORT),
+                net_ns_inum: 1,
+                unread: Vec::new(),
+            };
+            let result = ConnectResult {
+                t_ns: 6,
+                process: ROOT,
+                connection: 1,
+                outcome: Outcome::Established,
+                connect_ns: None,
+                source: end(from, 40_000),
+                unread: Vec::new(),
+            };
+            assert!(hand_offs.of(&Record::Connect(connect), &story).is_none());
+            hand_offs.of(&Record::ConnectResult(result), &story).is_some()
+        };
+        assert!(is_handed("127.0.0.1", "127.0.0.1"));
+        assert!(is_handed("192.168.7.9", "192.168.7.9"));
+        assert!(is_handed("172.17.0.1", "192.168.7.9"), "from another of its addresses");
+        assert!(is_handed("172.17.0.1", "::ffff:192.168.7.9"));
+        assert!(is_handed("127.0.0.1", "172.17.0.1"), "over loopback nobody else is reached");
+        assert!(!is_handed("192.168.7.9", "192.168.7.10"));
+    }
 
     /// Of the story's process 10 there was one until 10 and is another one since 20.
     #[test]
