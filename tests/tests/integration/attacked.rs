@@ -126,37 +126,62 @@ fn detached_probe(scratch: &Scratch) -> Result<()> {
 fn edited_maps(scratch: &Scratch) -> Result<()> {
     const BPF_MAP_DELETE_ELEM: libc::c_long = 3;
     const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
+    /// BPF_MAP_TYPE_HASH, _ARRAY, _PERCPU_ARRAY and _LRU_HASH; the others are rings.
+    const WRITABLE: [u64; 4] = [1, 2, 6, 9];
+    /// Written while tracing goes on, and about calls or who is found running.
+    const OPEN: [&str; 3] = ["SWITCHES", "TLS_PLACES", "TLS_SESSIONS"];
     let recording = scratch.file("session.jsonl");
-    let run = scratch.run(["sh", "-c", WAIT]).policy("no-aws-cli").option("-o").option(&recording);
-    let mut tracer = run.spawn()?;
+    let command = ["sh", "-c", WAIT];
+    let run = scratch.run(command).policy("no-aws-cli");
+    let mut tracer = run.option("-o").option(&recording).spawn()?;
     until("the command", || {
         fs::read_to_string(&recording).is_ok_and(|text| text.contains("\"type\":\"exec\""))
     })?;
-    let mut refused = 0;
+    let mut refused = Vec::new();
     for entry in fs::read_dir(format!("/proc/{}/fdinfo", tracer.id()))? {
         let text = fs::read_to_string(entry?.path()).unwrap_or_default();
-        const HASH: u64 = 1; // BPF_MAP_TYPE_HASH
-        let (Some(id), Some(HASH)) = (field(&text, "map_id:"), field(&text, "map_type:")) else {
+        let (Some(id), Some(kind)) = (field(&text, "map_id:"), field(&text, "map_type:")) else {
             continue;
         };
-        if field(&text, "key_size:") != Some(4) || field(&text, "value_size:") != Some(16) {
+        if !WRITABLE.contains(&kind) {
             continue;
         }
-        // The processes of the tree: it is keyed by their ids.
         let map = open_by_id(BPF_MAP_GET_FD_BY_ID, u32::try_from(id)?)?;
-        let key = 1u32;
-        let address = (&raw const key) as u64;
+        let name = map_name(&map)?;
+        if OPEN.contains(&&*name) {
+            continue;
+        }
+        ensure!(field(&text, "frozen:") == Some(1), "{name} can be written to");
+        let key = [1u8; 64];
+        let address = key.as_ptr() as u64;
         let [low, high] = [address as u32, (address >> 32) as u32];
         let descriptor = map.as_raw_fd().cast_unsigned();
         let deleted = bpf(BPF_MAP_DELETE_ELEM, &mut Attr([descriptor, 0, low, high, 0, 0, 0, 0]));
-        let error = deleted.err().context("it could be written to")?;
-        ensure!(error.raw_os_error() == Some(libc::EPERM), "{error}");
-        refused += 1;
+        let error = deleted.err().with_context(|| format!("{name} was written to"))?;
+        ensure!(error.raw_os_error() == Some(libc::EPERM), "{name}: {error}");
+        refused.push(name);
     }
     scratch.write("go", "")?;
     ensure!(wait_for(&mut tracer)?.code() == Some(0), "the run was not proven");
-    ensure!(refused == 1, "{refused} maps of processes");
+    for name in ["TREE", "IDENTIFIED"] {
+        ensure!(refused.iter().any(|refused| refused == name), "no {name} in {refused:?}");
+    }
     Ok(())
+}
+
+/// Of a map, as the kernel keeps it: 15 bytes at the most.
+fn map_name(map: &OwnedFd) -> Result<String> {
+    const BPF_OBJ_GET_INFO_BY_FD: libc::c_long = 15;
+    /// In `struct bpf_map_info`, behind six numbers.
+    const NAME: std::ops::Range<usize> = 24..40;
+    let mut info = [0u8; NAME.end];
+    let address = info.as_mut_ptr() as u64;
+    let [low, high] = [address as u32, (address >> 32) as u32];
+    let (fd, len) = (map.as_raw_fd().cast_unsigned(), u32::try_from(info.len())?);
+    bpf(BPF_OBJ_GET_INFO_BY_FD, &mut Attr([fd, len, low, high, 0, 0, 0, 0]))?;
+    let name = &info[NAME];
+    let end = name.iter().position(|byte| *byte == 0).unwrap_or(name.len());
+    Ok(String::from_utf8_lossy(&name[..end]).into_owned())
 }
 
 /// A file system of this size, gone afterwards.

@@ -168,10 +168,10 @@ pub(super) fn prepare(
         Watch::new(&known.wanted(settings), machine.identifier(), machine.sees_global_pids());
     let mut start = start_record(settings, &attached, known, &watch, user, cgroup)?;
     change(&mut start);
-    if settings.probes.enforce {
-        let (files, names) = policy::rules(&start);
-        attached.forbid(&files, &names)?;
-    }
+    // Without any, nobody can add one later either.
+    let (files, names) =
+        if settings.probes.enforce { policy::rules(&start) } else { Default::default() };
+    attached.forbid(&files, &names)?;
     let variables = settings.catalogue.credential_variables();
     attached.look_for(&variables)?;
     let writer = settings.output.take().map(Writer::new);
