@@ -1,4 +1,4 @@
-//! Hands the eBPF object to `include_bytes_aligned!` and the commit to `--version`.
+//! Hands the eBPF object to `include_bytes_aligned!`.
 //!
 //! The object is built by another compiler for another target, so it is not built from here:
 //! `cargo xtask build` does that first. Packagers can name one with `TRACER_EBPF_OBJECT`.
@@ -6,13 +6,12 @@
 use std::{
     env, fs,
     path::{Path, PathBuf},
-    process::{Command, ExitCode},
+    process::ExitCode,
 };
 
 const OBJECT: &str = "TRACER_EBPF_OBJECT";
 
 fn main() -> ExitCode {
-    name_commit();
     match copy_object() {
         Ok(()) => ExitCode::SUCCESS,
         Err(sentence) => {
@@ -39,24 +38,4 @@ fn copy_object() -> Result<(), String> {
     fs::copy(&object, &copy)
         .map(|_| ())
         .map_err(|error| format!("cannot copy {} to {}: {error}", object.display(), copy.display()))
-}
-
-/// `TRACER_VERSION`: the version and, in a git checkout, the commit the build is based on.
-fn name_commit() {
-    let version = env!("CARGO_PKG_VERSION");
-    match git(&["rev-parse", "--short=12", "HEAD"]) {
-        Some(commit) => println!("cargo::rustc-env=TRACER_VERSION={version} ({commit})"),
-        None => println!("cargo::rustc-env=TRACER_VERSION={version}"),
-    }
-    // The log of HEAD grows with every commit and checkout; HEAD itself does not.
-    if let Some(log) = git(&["rev-parse", "--git-path", "logs/HEAD"])
-        && Path::new(&log).exists()
-    {
-        println!("cargo::rerun-if-changed={log}");
-    }
-}
-
-fn git(arguments: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(arguments).output().ok()?;
-    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

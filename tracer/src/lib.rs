@@ -27,3 +27,5 @@ pub mod evidence;
 pub mod otlp;
 pub mod policy;
 pub mod report;
+
+pub mod version;

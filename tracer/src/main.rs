@@ -22,14 +22,19 @@ use tracer::{
     record::{self, Existing, Integrity, schema::CommandStatus},
     report::{self, Detail, Paint},
     run::{self, Broker, CallingUser, Finished, SenderProcess, Settings, Task},
+    version,
 };
 
 use crate::command::Signing;
+
+/// Set by `cargo xtask`.
+const COMMIT: Option<&str> = option_env!("TRACER_COMMIT");
 
 fn main() -> ExitCode {
     if std::env::args_os().next().is_some_and(|name| name == run::canary::NAME) {
         return run::canary::main();
     }
+    version::name(COMMIT);
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(error) => {

@@ -43,7 +43,17 @@ pub(crate) fn host_cargo(layout: &Layout) -> Command {
     if let Some(toolchain) = std::env::var_os("RUSTUP_TOOLCHAIN") {
         command.env("RUSTUP_TOOLCHAIN", toolchain);
     }
+    // For `tracer --version`; each build gets the same, or each would compile tracer anew.
+    if let Some(commit) = commit(layout) {
+        command.env("TRACER_COMMIT", commit);
+    }
     command
+}
+
+/// The commit that is checked out, where there is one.
+fn commit(layout: &Layout) -> Option<String> {
+    let output = program(layout, "git").args(["rev-parse", "--short=12", "HEAD"]).output().ok()?;
+    output.status.success().then(|| String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }
 
 /// Shows the command on the terminal, lets it talk there, and fails if it does.

@@ -341,7 +341,8 @@ fn killed_sender(scratch: &Scratch) -> Result<()> {
         command.stdout(Stdio::null()).stderr(log);
     });
     let mut tracer = tracer.spawn_on_own_streams()?;
-    until("a request", || (sink.requests() > 0).then_some(()))?;
+    // There is a second one when tracer knows that the first has arrived.
+    until("two requests", || (sink.requests() > 1).then_some(()))?;
     let sender = rustix::process::Pid::from_raw(i32::try_from(sender_of(tracer.id())?)?);
     rustix::process::kill_process(sender.context("a pid")?, rustix::process::Signal::KILL)?;
     let says =

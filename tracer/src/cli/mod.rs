@@ -9,7 +9,7 @@ use std::{ffi::OsString, path::PathBuf};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::otlp::Collector;
+use crate::{otlp::Collector, version::version};
 
 pub use attach::{Attach, AttachTarget};
 pub use compare::{Compare, CompareFormat, Member};
@@ -44,7 +44,7 @@ Examples:
 #[derive(Debug, Parser)]
 #[command(
     name = "tracer",
-    version = crate::run::VERSION,
+    version = version(),
     about = "Proves which programs a process tree ran and which endpoints it called, from the kernel",
     after_help = format!("{EXAMPLES}\n\n{EXIT_CODES}"),
     disable_help_subcommand = true

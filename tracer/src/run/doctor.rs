@@ -5,7 +5,6 @@ use std::collections::BTreeMap;
 use super::{
     capabilities::{self, Feature, NEEDS},
     cgroup::{self, CommandCgroup},
-    engine,
     libraries::libraries,
     sandbox,
     watch::Watch,
@@ -18,6 +17,7 @@ use crate::{
         sensors::{FILES, MAPS, PlainSensor, SENSORS},
     },
     report::{CapabilityFinding, DIAGNOSIS, Diagnosis, Finding, SensorFinding},
+    version::version,
 };
 
 /// Tries everything `run` needs, and leaves nothing attached.
@@ -40,7 +40,7 @@ pub fn diagnose(options: &probe::Options) -> Diagnosis {
     };
     Diagnosis {
         schema: DIAGNOSIS,
-        tracer: engine::VERSION.into(),
+        tracer: version().into(),
         kernel: probe::kernel_release(),
         machine: std::env::consts::ARCH.into(),
         lockdown: match probe::lockdown() {

@@ -31,9 +31,6 @@ use crate::{
     session::Story,
 };
 
-/// Version and commit.
-pub(crate) const VERSION: &str = env!("TRACER_VERSION");
-
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     #[error(transparent)]

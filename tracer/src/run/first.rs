@@ -5,7 +5,6 @@ use std::io;
 use super::{
     Settings, addresses,
     clock::{boottime_ns, wall_offset_ns},
-    engine::VERSION,
     inherited,
     known::Known,
     user::CallingUser,
@@ -15,6 +14,7 @@ use crate::{
     model::Bytes,
     probe::{Attached, sensors},
     record::schema::{self, FileWatch, Host, SCHEMA, SensorState, Start},
+    version::version,
 };
 
 fn plain(sensor: &sensors::PlainSensor, missing: Option<String>) -> SensorState {
@@ -49,7 +49,7 @@ pub(super) fn start_record(
     };
     Ok(Start {
         schema: SCHEMA,
-        tracer: VERSION.into(),
+        tracer: version().into(),
         t_ns,
         wall_offset_ns: wall_offset_ns()?,
         host: Host {

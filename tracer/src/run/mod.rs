@@ -40,7 +40,6 @@ pub use broker::{Broker, Task};
 pub use capabilities::Powerless;
 pub use code_file::CodeFile;
 pub use doctor::diagnose;
-pub(crate) use engine::VERSION;
 pub use engine::{Finished, RunError, run};
 pub use inherited::stdout_was_closed;
 pub use launch::LaunchError;

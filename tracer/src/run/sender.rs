@@ -15,11 +15,12 @@ use std::{
 };
 
 use rustix::{
+    event::{PollFd, PollFlags, Timespec, poll},
     net::{
         AddressFamily, SocketFlags, SocketType, socketpair,
         sockopt::{Timeout, set_socket_timeout},
     },
-    process::{Pid, WaitOptions, waitpid},
+    process::{Pid, PidfdFlags, WaitOptions, pidfd_open, waitpid},
 };
 
 use super::{broker, sandbox::confine_sender, signals::OriginalMask};
@@ -32,11 +33,16 @@ const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// It answers in [`TIMEOUT`], whatever the collector does.
 const ANSWERS_IN: Duration = TIMEOUT.saturating_mul(2);
 
+/// Having closed its side, it has nothing left to do.
+const ENDS_IN: Timespec = Timespec { tv_sec: 2, tv_nsec: 0 };
+
 /// The process, as tracer has it.
 #[derive(Debug)]
 pub struct SenderProcess {
     collector: Collector,
     pid: Pid,
+    /// Readable when it has ended.
+    ended: OwnedFd,
     /// Or why nothing can be sent any more.
     connection: Result<File, String>,
 }
@@ -64,13 +70,20 @@ impl SenderProcess {
             return Err(io::Error::last_os_error());
         };
         broker::add_own(pid);
+        let ended = pidfd_open(pid, PidfdFlags::empty())?;
         let mut here = File::from(here);
         let greeting: Result<(), String> = receive(&mut here)?;
         greeting.map_err(io::Error::other)?;
-        Ok(SenderProcess { collector, pid, connection: Ok(here) })
+        Ok(SenderProcess { collector, pid, ended, connection: Ok(here) })
     }
 
     fn gone(&self, error: &io::Error) -> String {
+        // A process that ends closes what it has before it can be waited for.
+        if error.kind() != io::ErrorKind::WouldBlock {
+            let mut ended = [PollFd::new(&self.ended, PollFlags::IN)];
+            // Whether it did is what waiting for it says.
+            let _ = poll(&mut ended, Some(&ENDS_IN));
+        }
         let ended = match waitpid(Some(self.pid), WaitOptions::NOHANG) {
             Ok(Some((_, status))) => match (status.terminating_signal(), status.exit_status()) {
                 (Some(signal), _) => format!("was killed by signal {signal}"),
