@@ -6,7 +6,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::{Context as _, Result, bail, ensure};
 use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::profile::{Build, PROFILES, Profile};
@@ -56,16 +56,19 @@ fn build() -> Build {
 
 /// The profiles that the kernel's command line names (`profiles=full,cgroup-v1`, which process 1 gets
 /// in its environment), or all of this kind of kernel.
-pub(super) fn wanted() -> Vec<&'static Profile> {
+pub(super) fn wanted() -> Result<Vec<&'static Profile>> {
     let names = std::env::var("profiles").unwrap_or_default();
-    let build = build();
-    let is_wanted = |profile: &&Profile| {
-        if names.is_empty() {
-            return profile.build == build;
-        }
-        names.split(',').any(|name| name == profile.name.replace(' ', "-"))
-    };
-    PROFILES.iter().filter(is_wanted).collect()
+    if names.is_empty() {
+        let build = build();
+        return Ok(PROFILES.iter().filter(|profile| profile.build == build).collect());
+    }
+    let is_named = |profile: &&Profile, name| profile.name.replace(' ', "-") == name;
+    for name in names.split(',') {
+        let found = PROFILES.iter().any(|profile| is_named(&profile, name));
+        ensure!(found, "there is no profile {name}");
+    }
+    let wanted = |profile: &&Profile| names.split(',').any(|name| is_named(profile, name));
+    Ok(PROFILES.iter().filter(wanted).collect())
 }
 
 fn mount_at(source: &str, kind: &str, at: &str, data: Option<&CStr>) -> Result<()> {

@@ -36,10 +36,10 @@ pub fn init() -> ! {
         checks += 1;
         say(&format!("vm-check {name} {}", line.replace(['\n', '\r'], " | ")));
     };
-    match machine::set_up() {
-        Ok(()) => {
+    match machine::set_up().and_then(|()| machine::wanted()) {
+        Ok(profiles) => {
             say(&format!("vm-kernel {}", machine::release()));
-            for profile in machine::wanted() {
+            for profile in profiles {
                 if let Err(error) = run::all_of(profile, &mut check) {
                     check(&format!("{}::set-up", profile.name), &format!("FAILED {error:#}"));
                 }
