@@ -121,6 +121,8 @@ macro_rules! kernel_fields {
             TCP_BYTES_RECEIVED: "tcp_sock" "bytes_received";
             SOCK_SOCKET: "sock" "sk_socket";
             SOCK_PEER_PID: "sock" "sk_peer_pid";
+            SOCK_PEER_CRED: "sock" "sk_peer_cred";
+            SOCK_UID: "sock" "sk_uid";
             SOCKET_SOCK: "socket" "sk";
             SOCKET_FILE: "socket" "file";
             UNIX_PEER: "unix_sock" "peer";

@@ -152,11 +152,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
         summary: !arguments.quiet || arguments.sign.is_some(),
         progress: !arguments.quiet && io::stderr().is_terminal(),
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let finished = runtime.block_on(run::run(settings));
+    let finished = run::run(settings);
     broker.finish();
     let finished = finished.inspect_err(|_| unused.remove())?;
     if !arguments.quiet && finished.launch_error.is_none() {
@@ -179,7 +175,7 @@ fn say_what_was_delivered(delivery: Option<&Delivery>, quiet: bool) {
     let Some(delivery) = delivery else { return };
     if !delivery.is_whole() {
         eprintln!(
-            "tracer: {delivery}. The recording (--output) has everything; \
+            "tracer: {delivery}. A recording (--output) has everything; \
              `tracer report --otlp-endpoint URL RECORDING` sends it again"
         );
     } else if !quiet {

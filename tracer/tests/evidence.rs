@@ -49,7 +49,7 @@ fn recording(name: &str) -> PathBuf {
 fn read(text: &[u8]) -> Result<Story, ReadError> {
     let reader = Reader::new(Cursor::new(text.to_vec()), "edited".into(), false)?;
     let story = Story::for_verdict(reader.start().clone());
-    Ok(story.read(reader, |_, _| ())?.0)
+    Ok(story.read(reader, &mut |_, _| ())?.0)
 }
 
 fn judged(text: &[u8]) -> (Story, Verdict) {
@@ -264,7 +264,7 @@ fn verdicts_keep_what_they_need() {
     for (name, text) in recordings() {
         let lean = read(&text).unwrap();
         let reader = Reader::new(Cursor::new(text), name.clone(), false).unwrap();
-        let full = Story::new(reader.start().clone()).read(reader, |_, _| ()).unwrap().0;
+        let full = Story::new(reader.start().clone()).read(reader, &mut |_, _| ()).unwrap().0;
         let of = |story: &Story| policy::judge(story, &story.start.policies);
         assert_eq!(of(&lean), of(&full), "{name}");
         let asked = policy::asks_for_contacts(&lean.start, &lean.start.policies);

@@ -41,8 +41,12 @@ pub struct Profile {
 }
 
 /// Tests that change what all processes of a machine share.
-pub const ONLY_IN_MACHINES: &[&str] =
-    &["pids::reused", "sensors::refused_when_confidential", "attacked::clock_set"];
+pub const ONLY_IN_MACHINES: &[&str] = &[
+    "pids::reused",
+    "sensors::refused_when_confidential",
+    "attacked::clock_set",
+    "maps::processors_come_and_go",
+];
 
 const SENSES: &[&str] = &["sensors::each_sees"];
 const OTHER_SENSES: &[&str] = &["sensors::each_sees_by_other_ways"];
@@ -139,6 +143,16 @@ pub const PROFILES: &[Profile] = &[
         has_v2_cgroups: true,
         tests: SENSES,
         but_not: OTHER_SENSES,
+    },
+    Profile {
+        name: "processors",
+        what: "with v2 cgroups, while the second processor goes offline and comes back",
+        prepare: || Ok(()),
+        build: Build::Cloud,
+        forbidden: &[],
+        has_v2_cgroups: true,
+        tests: &["maps::processors_come_and_go"],
+        but_not: &[],
     },
     Profile {
         name: "cgroup hybrid",

@@ -15,12 +15,13 @@ use tracer::{
 
 use crate::{
     Test,
-    harness::{Run, Scratch, in_private_network, program, skip},
+    harness::{Run, Scratch, in_private_network, on_path, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
     ("repeats_are_one_row", repeats_are_one_row),
     ("mapped_addresses", mapped_addresses),
+    ("connected_with_control_data", connected_with_control_data),
     ("raw_sockets_once", raw_sockets_once),
     ("own_cgroup", own_cgroup),
     ("survivors_move_out", survivors_move_out),
@@ -82,6 +83,27 @@ fn mapped_addresses(scratch: &Scratch) -> Result<()> {
         let run = datagrams(scratch, "127.0.0.1:0", "::ffff:127.0.0.1", &extra)?;
         one_row(&run, "127.0.0.1", via, (2, 10))?;
     }
+    Ok(())
+}
+
+/// As clients of HTTP/3 send: the kernel asks about each message of such a socket, and knows no port then.
+fn connected_with_control_data(scratch: &Scratch) -> Result<()> {
+    let python = on_path("python3")?;
+    let script = "import socket, struct, sys
+UDP_SEGMENT = 103
+s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+s.connect(('127.0.0.1', int(sys.argv[1])))
+for _ in range(3):
+    s.sendmsg([b'x' * 14], [(socket.IPPROTO_UDP, UDP_SEGMENT, struct.pack('H', 7))])";
+    let run = in_private_network(|_| {
+        let receiver = UdpSocket::bind("127.0.0.1:0")?;
+        let port = receiver.local_addr()?.port().to_string();
+        scratch.run([python.as_os_str(), "-c".as_ref(), script.as_ref(), port.as_ref()]).record()
+    })?;
+    run.exits(0)?;
+    let [datagram] = run.story.datagrams.as_slice() else { bail!("{:?}", run.story.datagrams) };
+    ensure!(datagram.via == DatagramVia::Connect, "{datagram:?}");
+    ensure!(datagram.destination.is_some_and(|to| to.port != 0), "{datagram:?}");
     Ok(())
 }
 

@@ -22,7 +22,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("renamed_loader", renamed_loader),
     ("mapped_and_not_run", mapped_and_not_run),
     ("named_like_memory", named_like_memory),
+    ("on_overlayfs", on_overlayfs),
     ("what_is_lost", what_is_lost),
+    ("processors_come_and_go", processors_come_and_go),
 ];
 
 /// `aws` on PATH, a copy of it elsewhere, and another program. All of them older than the moment in
@@ -133,6 +135,43 @@ fn named_like_memory(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+/// What is mapped there is a file beneath, of another device. It is the one at its path only while it has the same
+/// number.
+fn on_overlayfs(scratch: &Scratch) -> Result<()> {
+    let lower = scratch.folder("lower")?;
+    fs::create_dir(scratch.file("empty"))?;
+    fs::create_dir(scratch.file("merged"))?;
+    let Files { copy, other } = files(scratch)?;
+    for (file, name) in [(&copy, "copy"), (&other, "other"), (&other, "harmless")] {
+        fs::copy(file, lower.join(name))?;
+    }
+    thread::sleep(Duration::from_millis(50));
+    // Looked at from within its mount namespace, which ends with it.
+    let load = "import mmap, os, sys, time; f = os.open(sys.argv[1], os.O_RDONLY); \
+                m = mmap.mmap(f, 0, mmap.MAP_PRIVATE, mmap.PROT_READ | mmap.PROT_EXEC); time.sleep(1)";
+    let within = |before: &str, file: &str| {
+        let script = format!(
+            "mount -t overlay -o lowerdir={}:{} none {merged}; cd {merged}; {before} \
+             exec /usr/bin/python3 -c '{load}' {file}",
+            lower.display(),
+            scratch.file("empty").display(),
+            merged = scratch.file("merged").display(),
+        );
+        let command = ["unshare", "--mount", "--propagation", "private", "sh", "-ec", &script];
+        traced(scratch, &command.map(Path::new), &[])
+    };
+    let run = within("", "harmless")?;
+    run.proven()?;
+    let read = mapped(&run, "harmless");
+    ensure!(read.len() == 1 && read[0].unread.is_none(), "{:?}", run.story.mapped);
+    let run = within("", "copy")?;
+    run.rules(Ruling::Inconclusive)?.because(&["python3", "it mapped", "which is aws"])?;
+    // Another file is there when it is mapped.
+    let run = within("exec 3< copy; mount --bind harmless copy;", "/proc/self/fd/3")?;
+    run.rules(Ruling::Inconclusive)?.because(&["it mapped", "another file has its path"])?;
+    Ok(())
+}
+
 fn what_is_lost(scratch: &Scratch) -> Result<()> {
     let script = "i=0; while [ $i -lt 200 ]; do ls /; i=$((i+1)); done > /dev/null";
     let run = scratch
@@ -152,4 +191,24 @@ fn what_is_lost(scratch: &Scratch) -> Result<()> {
             .map(drop),
     }
     .context("lost records")
+}
+
+/// In a virtual machine: a processor has its events from the start or not at all.
+fn processors_come_and_go(scratch: &Scratch) -> Result<()> {
+    const SECOND: &str = "/sys/devices/system/cpu/cpu1/online";
+    let sure = |line: &str| scratch.run(["sh", "-c", line]).policy("no-aws-cli").record();
+    let unsure = |line: &str| -> Result<()> {
+        sure(line)?
+            .rules(Ruling::Inconclusive)?
+            .because(&["a processor came online or went offline"])?;
+        Ok(())
+    };
+    fs::write(SECOND, "0")?;
+    sure("ls")?.proven()?;
+    unsure(&format!("echo 1 > {SECOND}; ls"))?;
+    sure("ls")?.proven()?;
+    // tracer looks once a second.
+    unsure(&format!("echo 0 > {SECOND}; sleep 5; echo 1 > {SECOND}; ls"))?;
+    sure("ls")?.proven()?;
+    Ok(())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::OsStr,
+    fs,
     io::Read as _,
     net::UdpSocket,
     os::{
@@ -34,6 +35,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("listener_of_the_tree_is_reaped", listener_of_the_tree_is_reaped),
     ("inherited_socket", inherited_socket),
     ("empty_messages", empty_messages),
+    ("pair_that_is_connected_elsewhere", pair_that_is_connected_elsewhere),
+    ("name_of_a_harmless_service", name_of_a_harmless_service),
+    ("netlink", netlink),
     ("debugger", debugger),
     ("own_child", own_child),
 ];
@@ -310,6 +314,108 @@ impl Drop for Victim {
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
+}
+
+/// The socket keeps what the kernel noted when the pair was made.
+fn pair_that_is_connected_elsewhere(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let service = UnixDatagram::bind(&socket)?;
+    let script = "
+import socket, sys
+left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+left.send(b'!')
+right.recv(1)
+if sys.argv[1:]:
+    left.connect(sys.argv[1])
+    left.send(b'!')
+";
+    let socket = socket.to_string_lossy();
+    let traced = |more: &[&str]| {
+        let command = [&["/usr/bin/python3", "-c", script], more].concat();
+        scratch.run(command).policy("no-aws-cli").record()
+    };
+    traced(&[])?.proven()?;
+    let run = traced(&[&socket])?;
+    ensure!(service.recv(&mut [0; 2])? == 1, "nothing arrived");
+    run.rules(Ruling::Inconclusive)?.because(&["unknown local service", &socket])?;
+    Ok(())
+}
+
+/// A user who has a root directory of his own gives his socket the name of the log's.
+fn name_of_a_harmless_service(scratch: &Scratch) -> Result<()> {
+    let root = scratch.folder("root")?;
+    fs::create_dir(root.join("dev"))?;
+    let service = "
+import os, socket, sys
+kind = getattr(socket, sys.argv[1])
+own = socket.socket(socket.AF_UNIX, kind)
+os.chroot(sys.argv[2])
+os.setgroups([])
+os.setegid(int(sys.argv[3]))
+os.chown('/dev', int(sys.argv[3]), int(sys.argv[3]))
+os.seteuid(int(sys.argv[3]))
+own = socket.socket(socket.AF_UNIX, kind)
+own.bind('/dev/log')
+if kind == socket.SOCK_STREAM:
+    own.listen()
+print('bound', flush=True)
+sys.stdin.read()
+";
+    let client = "
+import socket, sys
+own = socket.socket(socket.AF_UNIX, getattr(socket, sys.argv[1]))
+own.connect(sys.argv[2])
+own.send(b'!')
+";
+    let named = root.join("dev/log");
+    for kind in ["SOCK_DGRAM", "SOCK_STREAM"] {
+        for (user, is_believed) in [("0", true), ("65534", false)] {
+            let mut service = Command::new("/usr/bin/python3")
+                .args(["-c", service, kind])
+                .arg(&root)
+                .arg(user)
+                .stdin(Stdio::piped())
+                .stdout(Stdio::piped())
+                .spawn()?;
+            let mut said = [0; 5];
+            service.stdout.as_mut().context("it was piped")?.read_exact(&mut said)?;
+            let named = named.to_string_lossy();
+            let command = ["/usr/bin/python3", "-c", client, kind, &named];
+            let run = scratch.run(command).policy("no-aws-cli").record();
+            drop(service.stdin.take());
+            ensure!(service.wait()?.success(), "the service failed");
+            fs::remove_file(&*named)?;
+            let run = run?;
+            ensure!(run.story.local_sends.len() == 1, "{:?}", run.story.local_sends);
+            let ruled = if is_believed {
+                run.proven()
+            } else {
+                let rules = run.rules(Ruling::Inconclusive);
+                rules.and_then(|run| run.because(&["unknown local service", "/dev/log"]))
+            };
+            ruled.with_context(|| format!("{kind} of user {user}"))?;
+        }
+    }
+    Ok(())
+}
+
+/// The kernel and other processes are asked over sockets of one family.
+fn netlink(scratch: &Scratch) -> Result<()> {
+    let script = "
+import os, socket, sys
+own = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, int(sys.argv[1]))
+own.bind((0, 0))
+to = own.getsockname() if sys.argv[1] == '2' else (0, 0)
+own.sendto(bytes(16), to)
+";
+    let traced = |protocol: &str| {
+        let command = ["/usr/bin/python3", "-c", script, protocol];
+        scratch.run(command).policy("no-aws-cli").record()
+    };
+    traced("0")?.proven()?;
+    let run = traced("2")?;
+    run.rules(Ruling::Inconclusive)?.because(&["unknown local service", "netlink"])?;
+    Ok(())
 }
 
 fn debugger(scratch: &Scratch) -> Result<()> {

@@ -25,6 +25,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("owned_by_the_caller", owned_by_the_caller),
     ("caller_gains_no_rights", caller_gains_no_rights),
     ("verify_agrees", verify_agrees),
+    ("verified_with_what_was_not_watched", verified_with_what_was_not_watched),
     ("five_hundred_edits", five_hundred_edits),
     ("killed_tracer", killed_tracer),
     ("full_disk", full_disk),
@@ -152,6 +153,29 @@ fn caller_gains_no_rights(scratch: &Scratch) -> Result<()> {
 
 fn verify(scratch: &Scratch, recording: &Path) -> Result<Output> {
     scratch.tracer(&["verify", &recording.to_string_lossy()]).output()
+}
+
+/// Files of a program that a policy only lists are not watched: by such a recording nobody can prove that it did
+/// not run.
+fn verified_with_what_was_not_watched(scratch: &Scratch) -> Result<()> {
+    let policy = |file: &str, kind: &str, programs: &str| {
+        let text = format!("name = 'p'\n[[claim]]\nkind = '{kind}'\nprograms = [{programs}]\n");
+        scratch.write(file, &text)
+    };
+    let listed = policy("listed.toml", "runs-only", "'sleep', 'uname'")?;
+    let forbidden = policy("forbidden.toml", "never-runs", "'uname'")?;
+    for (recorded_with, code, says) in [(&forbidden, 0, "proven"), (&listed, 11, "uname")] {
+        let run = scratch.run(["sleep", "0"]).policy(recorded_with).record()?;
+        run.proven()?;
+        let recording = run.recording.to_string_lossy();
+        let arguments = ["verify", "-p", &forbidden.to_string_lossy(), &recording];
+        let verified = scratch.tracer(&arguments).output()?;
+        verified
+            .exits(i32::from(code))?
+            .prints(says)
+            .with_context(|| format!("{recorded_with:?}"))?;
+    }
+    Ok(())
 }
 
 fn verify_agrees(scratch: &Scratch) -> Result<()> {

@@ -14,8 +14,8 @@ pub struct LocalSend {
     pub header: Header,
     /// Inode number of the sender's socket on sockfs; 0 when it has none.
     pub socket_inode: u64,
-    /// The process that listened, or that made the pair; 0 when the kernel does not know it, as of
-    /// datagram sockets.
+    /// The process that listened, or that made the pair which the peer is one of; 0 when the kernel does not know
+    /// it, as of other sockets for datagrams.
     pub peer_tgid: u32,
     /// Bytes of `peer_name`: a path with or without its NUL, or a NUL and an abstract name; 0 for a
     /// socket without a name.
@@ -23,7 +23,9 @@ pub struct LocalSend {
     pub peer_name: [u8; SOCKET_NAME_BYTES],
     /// Not 0: that process had ended and was reaped, and its number can be another's.
     pub peer_reaped: u32,
-    pub padding: u32,
+    /// The user, in the initial user namespace, as whom the peer listened, made the pair or, of datagrams, the socket;
+    /// `u32::MAX` when the kernel does not know it.
+    pub peer_uid: u32,
 }
 
 /// What an [`Intrusion`] was done with.

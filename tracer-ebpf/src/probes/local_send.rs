@@ -21,10 +21,13 @@ use crate::kernel::{
 };
 
 const AF_UNIX: u16 = 1;
+const SOCK_DGRAM: u16 = 2;
 /// Where the name begins in `struct sockaddr_un`: behind the family.
 const NAME_OFFSET: u64 = 2;
-/// Tells contacts with a process that is gone from those with another one of its number.
-const REAPED: u64 = 1 << 33;
+/// Tells contacts with a process that is gone from those with another one of its number. Above the name's length,
+/// and below the peer's user.
+const REAPED: u64 = 1 << 16;
+const UID_SHIFT: u32 = 32;
 
 /// `sock_send_length(sk, ret, flags)`.
 #[raw_tracepoint(tracepoint = "sock_send_length")]
@@ -68,8 +71,12 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
     if sock.read::<u16>(&field::SOCK_FAMILY) != Some(AF_UNIX) {
         return 0;
     }
-    // Who listened, or made the pair.
-    let peer = sock.follow(&field::SOCK_PEER_PID);
+    // Who listened, or made the pair. For datagrams a socket can be connected elsewhere afterwards, and still has its
+    // pair's maker: what the other end has is that end's own.
+    let is_datagram = sock.read::<u16>(&field::SOCK_TYPE) == Some(SOCK_DGRAM);
+    // Null where there is none: verifiers refuse an `Option` of it, whose value they see read where it is not set.
+    let other = sock.follow(&field::UNIX_PEER).unwrap_or(KernelPtr(0));
+    let peer = if is_datagram { other } else { sock }.follow(&field::SOCK_PEER_PID);
     let peer_tgid = peer.and_then(pid_number).unwrap_or(0);
     let is_in_tree = tree::find(peer_tgid).is_some();
     // Once it is reaped, its number may be another process's. Asked after the look-up, so that the number
@@ -80,11 +87,19 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
     }
     let mut contact =
         Contact { tgid: process.tgid, peer: peer_tgid, what: 0, name: [0; SOCKET_NAME_BYTES] };
-    read_peer_name(&mut contact, sock);
+    read_peer_name(&mut contact, other);
     let name_len = contact.what as u32;
     if is_reaped {
         contact.what |= REAPED;
     }
+    // Of a connection nobody has accepted, the other end is nobody's yet.
+    let uid = if is_datagram {
+        other.read::<u32>(&field::SOCK_UID).unwrap_or(u32::MAX)
+    } else {
+        let cred = sock.follow(&field::SOCK_PEER_CRED).unwrap_or(KernelPtr(0));
+        cred.read::<u32>(&field::CRED_EUID).unwrap_or(u32::MAX)
+    };
+    contact.what |= u64::from(uid) << UID_SHIFT;
     if !outside::is_new(&contact) {
         return 0;
     }
@@ -102,14 +117,14 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         // SAFETY: both have SOCKET_NAME_BYTES bytes.
         unsafe { bpf_probe_read_kernel(to.cast(), SOCKET_NAME_BYTES as u32, from.cast()) };
         send.peer_reaped = is_reaped.into();
-        send.padding = 0;
+        send.peer_uid = uid;
     });
     0
 }
 
 #[inline(always)]
-fn read_peer_name(contact: &mut Contact, sock: KernelPtr) -> Option<()> {
-    let address = sock.follow(&field::UNIX_PEER)?.follow(&field::UNIX_ADDRESS)?;
+fn read_peer_name(contact: &mut Contact, peer: KernelPtr) -> Option<()> {
+    let address = peer.follow(&field::UNIX_ADDRESS)?;
     let len = u64::from(address.read::<u32>(&field::UNIX_ADDRESS_LEN)?).wrapping_sub(NAME_OFFSET);
     if !scratch::in_bounds(len, 1, SOCKET_NAME_BYTES as u64) {
         return None;

@@ -1,5 +1,5 @@
-//! Sockets whose traffic is not followed: everything but TCP, UDP (without UDP-Lite), unix and netlink sockets, and those of Multipath
-//! TCP, which the kernel connects to further addresses that the other side names.
+//! Sockets whose traffic is not followed: everything but TCP, UDP (without UDP-Lite), unix sockets and those of netlink
+//! to the kernel; and those of Multipath TCP, which the kernel connects to further addresses that the other side names.
 
 use aya_ebpf::{
     macros::{cgroup_sock, fexit, map, raw_tracepoint},
@@ -17,6 +17,8 @@ use crate::kernel::{
 
 const AF_UNIX: u16 = 1;
 const AF_NETLINK: u16 = 16;
+/// The one of netlink's that is for processes among themselves.
+const NETLINK_USERSOCK: u16 = 2;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
 const SOCK_RAW: u16 = 3;
@@ -92,7 +94,8 @@ fn is_inet(family: u16) -> bool {
 #[inline(always)]
 fn on_socket(process: &Tracked, family: u16, socket_type: u16, protocol: u16) {
     let followed = match family {
-        AF_UNIX | AF_NETLINK => true,
+        AF_UNIX => true,
+        AF_NETLINK => protocol != NETLINK_USERSOCK,
         AF_INET | AF_INET6 => {
             // Of UDP-Lite the kernel shows no hook where a socket is connected.
             socket_type != SOCK_RAW && matches!(protocol, IPPROTO_TCP | IPPROTO_UDP)

@@ -2,7 +2,6 @@
 
 use std::io::{self, Write as _};
 
-use anyhow::Context as _;
 use tracer::{
     cli::{self, exit},
     policy, probe,
@@ -63,11 +62,7 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         duration: arguments.duration,
         from_arming: arguments.from_arming,
     };
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .context("cannot start the event loop")?;
-    let finished = runtime.block_on(run::attach(settings, join));
+    let finished = run::attach(settings, join);
     broker.finish();
     let finished = finished.inspect_err(|_| unused.remove())?;
     if !arguments.quiet {

@@ -28,7 +28,7 @@ fn each(recording: &Path, mut to: impl FnMut(&Logs, LogRecord)) -> anyhow::Resul
     let reader = Reader::open(recording, false)?;
     let start = reader.start().clone();
     let mut logs = Logs::new(&start);
-    let judged = policy::judge_recording(recording, reader, start, |record, _| {
+    let judged = policy::judge_recording(recording, reader, start, &mut |record, _| {
         for log in logs.of(record) {
             to(&logs, log);
         }

@@ -26,7 +26,7 @@ pub(crate) fn sign(arguments: &cli::Sign) -> anyhow::Result<u8> {
     );
     let key = PrivateKey::load(&arguments.key)?;
     let reader = Reader::open(recording, true)?;
-    let (story, sha256) = Story::new(reader.start().clone()).read(reader, |_, _| ())?;
+    let (story, sha256) = Story::new(reader.start().clone()).read(reader, &mut |_, _| ())?;
     if !crate::is_whole(&story.integrity) {
         eprintln!("tracer: {} was not signed", recording.display());
         return Ok(exit::INCONCLUSIVE);

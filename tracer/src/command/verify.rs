@@ -31,7 +31,7 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
         let now = start.forbidden_programs();
         start.known_programs.retain(|program, _| own.contains(program) || !now.contains(program));
     }
-    let judged = policy::judge_recording(&arguments.recording, reader, start, |_, _| ())?;
+    let judged = policy::judge_recording(&arguments.recording, reader, start, &mut |_, _| ())?;
     let as_written = judged.is_as_written();
     let Judged { story, verdict, sha256 } = judged;
     let mut out = String::new();

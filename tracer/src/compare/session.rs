@@ -103,7 +103,7 @@ impl Session {
         let (end, integrity, ruling) = match verdicts {
             Verdicts::Computed => {
                 let Judged { story, verdict, .. } =
-                    policy::judge_recording(path, reader, start, |record, _| seen(record))?;
+                    policy::judge_recording(path, reader, start, &mut |record, _| seen(record))?;
                 (story.end, story.integrity, verdict.map(|verdict| verdict.overall))
             }
             Verdicts::Recorded => {

@@ -239,6 +239,7 @@ fn local_send(send: &abi::LocalSend) -> Result<LocalSendEvent, DecodeError> {
         socket_inode: send.socket_inode,
         peer_pid: send.peer_tgid,
         peer_reaped: send.peer_reaped != 0,
+        peer_uid: (send.peer_uid != u32::MAX).then_some(send.peer_uid),
         peer_name: Bytes::from(name),
     })
 }

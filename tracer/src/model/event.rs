@@ -182,6 +182,8 @@ pub struct LocalSendEvent {
     pub peer_pid: u32,
     /// The process had ended and was reaped: its pid can be another's.
     pub peer_reaped: bool,
+    /// As whom the peer made its socket; `None` when the kernel does not know.
+    pub peer_uid: Option<u32>,
     /// A path, a NUL and an abstract name, or nothing.
     pub peer_name: Bytes,
 }

@@ -43,6 +43,8 @@ struct Program {
 #[derive(Debug)]
 pub(super) struct Open {
     process: ProcessKey,
+    /// What that ran when it connected. The connection may end after it.
+    program: Option<Program>,
     attempted_ns: u64,
     pub(super) destination: Option<Endpoint>,
     connect_ns: Option<u64>,
@@ -237,9 +239,13 @@ impl Logs {
     }
 
     pub(super) fn process(&self, key: ProcessKey) -> Attributes {
+        Self::running(key, self.programs.get(&key))
+    }
+
+    fn running(key: ProcessKey, program: Option<&Program>) -> Attributes {
         let mut attributes = Attributes::default();
         attributes.number("process.pid", key.pid);
-        let Some(program) = self.programs.get(&key) else { return attributes };
+        let Some(program) = program else { return attributes };
         if let Some(vpid) = program.vpid {
             attributes.number("process.vpid", vpid);
         }
@@ -288,6 +294,7 @@ impl Logs {
     fn connect(&mut self, connect: &Connect) {
         let open = Open {
             process: connect.process,
+            program: self.programs.get(&connect.process).cloned(),
             attempted_ns: connect.t_ns,
             destination: connect.destination,
             connect_ns: None,
@@ -353,9 +360,8 @@ impl Logs {
     }
 
     fn connection(&self, open: Open) -> LogRecord {
-        let Open { process, attempted_ns, destination, connect_ns, name, more, severity, said } =
-            open;
-        let mut attributes = self.process(process);
+        let mut attributes = Self::running(open.process, open.program.as_ref());
+        let Open { attempted_ns, destination, connect_ns, name, more, severity, said, .. } = open;
         let to = name.clone().or_else(|| destination.map(|to| to.to_string()));
         let to = to.unwrap_or_else(|| "an unknown address".into());
         let body = format!("{}: the connection to {to} {said}", Self::name(&attributes));

@@ -47,6 +47,10 @@ pub(crate) struct MapStream {
     /// Records that make no sense.
     damaged: u64,
     memory: Memory,
+    /// Those online when the rings were mapped, of which each has one.
+    processors: Vec<u32>,
+    /// Since then others were seen to be online.
+    processors_changed: bool,
 }
 
 const PERF_TYPE_SOFTWARE: u32 = 1;
@@ -86,7 +90,9 @@ impl MapStream {
             clock: libc::CLOCK_BOOTTIME,
             ..Attributes::default()
         };
-        let events = online_cpus()?.into_iter().map(|cpu| open(&attributes, 0, cpu));
+        let events = online_processors()?
+            .into_iter()
+            .map(|cpu| open(&attributes, 0, i32::try_from(cpu).map_err(io::Error::other)?));
         MapStream::map(events.collect::<io::Result<_>>()?, bytes)
     }
 
@@ -99,13 +105,15 @@ impl MapStream {
     pub(crate) fn map(events: Vec<OwnedFd>, bytes: usize) -> io::Result<MapStream> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let memory = Memory::of_this_machine();
+        let processors = online_processors()?;
         let mut rings = Vec::new();
         for event in events {
             let data = epoll::EventData::new_u64(0);
             epoll::add(&ready, &event, data, epoll::EventFlags::IN)?;
             rings.push(Ring::map(event, bytes)?);
         }
-        Ok(MapStream { rings, ready, damaged: 0, memory })
+        let processors_changed = processors.len() != rings.len();
+        Ok(MapStream { rings, ready, damaged: 0, memory, processors, processors_changed })
     }
 
     /// To wait on.
@@ -129,11 +137,17 @@ impl MapStream {
         self.damaged += damaged;
     }
 
+    /// To be called now and then. A processor that comes online has no event, and one that comes back has none any
+    /// more.
+    pub(crate) fn check(&mut self) {
+        self.processors_changed |= online_processors().is_ok_and(|now| now != self.processors);
+    }
+
     /// Records that the kernel had no room for, and those that made no sense.
-    pub(crate) fn lost(&self) -> io::Result<u64> {
-        if online_cpus()?.len() > self.rings.len() {
+    pub(crate) fn lost(&mut self) -> io::Result<u64> {
+        if self.processors_changed || online_processors()? != self.processors {
             return Err(io::Error::other(
-                "a processor came online, and what ran there was not seen",
+                "a processor came online or went offline, and what ran there was not seen",
             ));
         }
         let mut sum = self.damaged;
@@ -154,15 +168,15 @@ impl MapStream {
 }
 
 /// `0-3,5` is 0, 1, 2, 3 and 5.
-fn online_cpus() -> io::Result<Vec<i32>> {
+fn online_processors() -> io::Result<Vec<u32>> {
     let text = std::fs::read_to_string("/sys/devices/system/cpu/online")?;
-    let parse = |text: &str| text.parse::<i32>().map_err(io::Error::other);
-    let mut cpus = Vec::new();
+    let parse = |text: &str| text.parse::<u32>().map_err(io::Error::other);
+    let mut processors = Vec::new();
     for part in text.trim().split(',') {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
-        cpus.extend(parse(first)?..=parse(last)?);
+        processors.extend(parse(first)?..=parse(last)?);
     }
-    Ok(cpus)
+    Ok(processors)
 }
 
 #[derive(Debug, PartialEq, Eq)]

@@ -22,7 +22,7 @@ pub fn explain(policy: &Policy, catalogue: &Catalogue) -> String {
 
 fn meaning(claim: &Claim, catalogue: &Catalogue) -> Vec<String> {
     let mut lines: Vec<String> =
-        claim.programs.iter().map(|name| program(name, catalogue)).collect();
+        claim.programs.iter().map(|name| program(name, claim.kind, catalogue)).collect();
     let calls = calls(claim, catalogue);
     if !calls.is_empty() {
         lines.push(format!(
@@ -58,12 +58,19 @@ fn meaning(claim: &Claim, catalogue: &Catalogue) -> Vec<String> {
     lines
 }
 
-fn program(name: &str, catalogue: &Catalogue) -> String {
+fn program(name: &str, kind: ClaimKind, catalogue: &Catalogue) -> String {
     if name == "@command" {
         return "@command: the file of the traced command (or of the process that is joined), and its script".into();
     }
+    if kind == ClaimKind::RunsOnly {
+        return format!(
+            "{name}: the files that are found under that name at the start, as they are then"
+        );
+    }
     if name.starts_with('/') {
-        return format!("{name}: the file of that path, and what has its content");
+        return format!(
+            "{name}: the file of that path, and what has the inode or the content of one that is there at the start"
+        );
     }
     if !catalogue.has_program(name) {
         return format!("`{name}` is not in the catalogue: it stands for files of that name");

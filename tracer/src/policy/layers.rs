@@ -174,8 +174,12 @@ fn interpreted(layer: &Layer<'_>, program: &Program) -> Option<Match> {
     let interpreter = family(&layer.name)?;
     let shown = &layer.shown;
     let named = |argument: &Bytes| program.is_file_name(argument.base_name());
-    let names_module =
-        |text: &str| program.python_modules.iter().find(|module| text.contains(*module));
+    // To a shell or to JavaScript it is a word like any other.
+    let is_python = !interpreter.module.is_empty();
+    let names_module = |text: &str| {
+        let mut modules = program.python_modules.iter();
+        modules.find(|module| is_python && text.contains(*module))
+    };
     let (mut options, mut words) = (0, 0);
     let mut arguments = layer.argv.iter().skip(1).peekable();
     'words: while let Some(argument) = arguments.next() {
@@ -218,8 +222,11 @@ fn interpreted(layer: &Layer<'_>, program: &Program) -> Option<Match> {
                 }
                 return None;
             };
-            let imports =
-                ["import ", "from "].iter().any(|word| value.contains(&format!("{word}{found}")));
+            let imports = value.split(['\n', ';']).map(str::trim_start).any(|statement| {
+                let rest =
+                    statement.strip_prefix("import ").or_else(|| statement.strip_prefix("from "));
+                rest.is_some_and(|rest| rest.trim_start().starts_with(found.as_str()))
+            });
             let how =
                 format!("{shown} was given {}", if module { "the module" } else { "code with" });
             let how = format!("{how} {found}");
@@ -231,9 +238,6 @@ fn interpreted(layer: &Layer<'_>, program: &Program) -> Option<Match> {
         }
     }
     // `-m cProfile -m MODULE`, `-m runpy MODULE`: a module that runs another.
-    if interpreter.module.is_empty() {
-        return None;
-    }
     let mut arguments = layer.argv.iter().skip(1);
     let given = arguments.find(|argument| names_module(&argument.lossy()).is_some())?;
     Some(Match::MayRun(format!("{shown} was given {}", given.lossy())))

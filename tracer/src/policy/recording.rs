@@ -43,7 +43,7 @@ pub fn judge_recording(
     path: &Path,
     reader: Reader,
     start: Start,
-    seen: impl FnMut(&Record, &Story),
+    seen: &mut dyn FnMut(&Record, &Story),
 ) -> Result<Judged, ReadError> {
     let (story, sha256) = Story::for_verdict(start).read(reader, seen)?;
     let judged = Judged { verdict: judge(&story, &story.start.policies), story, sha256 };
@@ -53,6 +53,6 @@ pub fn judge_recording(
         return Ok(judged);
     }
     let whole = Story::for_verdict_in(story.start.clone(), Window::ENDLESS);
-    let (story, _) = whole.read(Reader::open(path, false)?, |_, _| ())?;
+    let (story, _) = whole.read(Reader::open(path, false)?, &mut |_, _| ())?;
     Ok(Judged { verdict: judge(&story, &story.start.policies), story, sha256 })
 }

@@ -66,19 +66,22 @@ struct Finding<'a> {
     row: Option<usize>,
 }
 
-pub fn html(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+pub fn html(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     page(out, |out| data(summary, out))
 }
 
 /// The page's parts are put in one after the other, so that no data can name a place for another.
-fn page<W: Write>(out: &mut W, data: impl FnOnce(&mut W) -> io::Result<()>) -> io::Result<()> {
+fn page(
+    out: &mut dyn Write,
+    data: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<()> {
     let csp = format!(
         "default-src 'none'; script-src '{}'; style-src '{}'; base-uri 'none'; form-action 'none'",
         digest(SCRIPT),
         digest(STYLE)
     );
     let mut rest = PAGE;
-    let mut up_to = |place: &str, out: &mut W| {
+    let mut up_to = |place: &str, out: &mut dyn Write| {
         let (before, after) = rest.split_once(place).unwrap_or((rest, ""));
         rest = after;
         out.write_all(before.as_bytes())
@@ -99,15 +102,15 @@ pub(crate) fn digest(text: &str) -> String {
     format!("sha256-{}", base64::prelude::BASE64_STANDARD.encode(Sha256::digest(text)))
 }
 
-fn data(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+fn data(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     Ok(serde_json::to_writer(Inert(out), &Data::of(summary))?)
 }
 
 /// Leaves no character of a JSON text that means anything to an HTML parser. All of them can only be in
 /// strings, where an escape is as good. A character comes whole, as serde_json writes them.
-struct Inert<'a, W>(&'a mut W);
+struct Inert<'a>(&'a mut dyn Write);
 
-impl<W: Write> Write for Inert<'_, W> {
+impl Write for Inert<'_> {
     fn write(&mut self, text: &[u8]) -> io::Result<usize> {
         const ESCAPES: [(&str, &str); 5] = [
             ("<", "\\u003c"),

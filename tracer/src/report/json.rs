@@ -9,7 +9,7 @@ use super::{Diagnosis, Summary};
 use crate::record::Record;
 
 /// The summary object, and a line feed.
-pub fn json(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+pub fn json(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     serde_json::to_writer_pretty(&mut *out, summary)?;
     out.write_all(b"\n")
 }

@@ -84,13 +84,13 @@ fn microseconds(ns: u64) -> f64 {
 
 /// Events on their way out. They are written as they come: all of them together take many times the
 /// memory of the summary.
-struct Events<'a, W> {
-    out: &'a mut W,
+struct Events<'a> {
+    out: &'a mut dyn Write,
     are_some: bool,
     written: io::Result<()>,
 }
 
-impl<W: Write> Events<'_, W> {
+impl Events<'_> {
     /// After an error, nothing.
     fn push(&mut self, event: Event) {
         if self.written.is_ok() {
@@ -107,7 +107,7 @@ impl<W: Write> Events<'_, W> {
     }
 }
 
-pub fn perfetto(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
+pub fn perfetto(summary: &Summary, out: &mut dyn Write) -> io::Result<()> {
     out.write_all(br#"{"traceEvents":["#)?;
     let mut events = Events { out: &mut *out, are_some: false, written: Ok(()) };
     all(summary, &mut events);
@@ -121,7 +121,7 @@ pub fn perfetto(summary: &Summary, out: &mut impl Write) -> io::Result<()> {
     writeln!(out, r#"],"displayTimeUnit":"ns","otherData":{other}}}"#)
 }
 
-fn all(summary: &Summary, events: &mut Events<'_, impl Write>) {
+fn all(summary: &Summary, events: &mut Events<'_>) {
     let end_ns = end_of_trace(summary);
     let tracks = tracks(&summary.processes);
     for (place, (process, track)) in summary.processes.iter().zip(&tracks).enumerate() {
@@ -195,12 +195,7 @@ fn tracks(processes: &[ProcessSummary]) -> Vec<u64> {
         .collect()
 }
 
-fn describe(
-    process: &ProcessSummary,
-    track: u64,
-    place: usize,
-    events: &mut Events<'_, impl Write>,
-) {
+fn describe(process: &ProcessSummary, track: u64, place: usize, events: &mut Events<'_>) {
     let metadata = |what: &str, args: Value| Event::new(what, "M", track, 0, args);
     events.push(metadata("process_name", json!({ "name": process.name() })));
     events.push(metadata("process_sort_index", json!({ "sort_index": place })));
@@ -210,12 +205,7 @@ fn describe(
 }
 
 /// One slice from each exec to the next, the first from birth where nothing was executed before.
-fn programs(
-    process: &ProcessSummary,
-    track: u64,
-    end_ns: u64,
-    events: &mut Events<'_, impl Write>,
-) {
+fn programs(process: &ProcessSummary, track: u64, end_ns: u64, events: &mut Events<'_>) {
     let gone_ns = process.exited_at_ns.unwrap_or(end_ns);
     let first_ns = process.execs.first().map_or(gone_ns, |exec| exec.at_ns);
     let born_ns = process.born_at_ns;
@@ -250,7 +240,7 @@ fn asynchronous(
     track: u64,
     number: usize,
     end_ns: u64,
-    events: &mut Events<'_, impl Write>,
+    events: &mut Events<'_>,
 ) {
     let id = format!("{number:#x}");
     let to = endpoint.map_or_else(|| destination(connection.destination), EndpointSummary::label);
@@ -285,7 +275,7 @@ fn asynchronous(
 }
 
 /// One that did not end is as long as it is known to have lasted.
-fn http_call(call: &CallSummary, track: u64, number: usize, events: &mut Events<'_, impl Write>) {
+fn http_call(call: &CallSummary, track: u64, number: usize, events: &mut Events<'_>) {
     let (first_ns, last_ns) = (call.first_byte_ns(), call.last_byte_ns());
     let until_ns = last_ns.or(first_ns).unwrap_or(call.at_ns);
     let id = format!("call {number:#x}");

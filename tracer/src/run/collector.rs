@@ -157,10 +157,17 @@ impl Collector {
         self.maps.stream = Some(stream);
     }
 
+    /// Whether that stream is still one of all that runs.
+    pub(super) fn check_maps(&mut self) {
+        if let Some(Ok(stream)) = &mut self.maps.stream {
+            stream.check();
+        }
+    }
+
     /// What became of that stream; none when it was never there.
-    pub(super) fn maps_watched(&self) -> Option<MapsWatched> {
+    pub(super) fn maps_watched(&mut self) -> Option<MapsWatched> {
         let absent = |why: &str| MapsWatched::Absent(why.to_owned());
-        Some(match self.maps.stream.as_ref()? {
+        Some(match self.maps.stream.as_mut()? {
             Err(why) => absent(&format!("it could not be opened: {why}")),
             // Each exec of the tree is in it.
             Ok(_) if !self.maps.has_said_anything && self.kept.story.execs > 0 => {

@@ -68,7 +68,18 @@ pub struct Finished {
 }
 
 /// Traces the command to its end.
-pub async fn run(mut settings: Settings) -> Result<Finished, RunError> {
+pub fn run(settings: Settings) -> Result<Finished, RunError> {
+    on_event_loop(run_command(settings))
+}
+
+/// Of this thread: there is no other one when it begins.
+pub(super) fn on_event_loop<T>(
+    work: impl Future<Output = Result<T, RunError>>,
+) -> Result<T, RunError> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
     let broker = settings.broker.clone();
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
     check_capabilities(&settings, true, user.is_some(), user.is_some())?;

@@ -85,6 +85,7 @@ impl Kept {
             record,
             Record::LocalSend(_)
                 | Record::Intrusion(_)
+                | Record::OddSocket(_)
                 | Record::Connect(_)
                 | Record::ConnectResult(_)
         );

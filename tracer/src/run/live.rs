@@ -397,6 +397,7 @@ impl Session {
         if let Err(why) = self.attached.check() {
             self.checks.failure.get_or_insert(why);
         }
+        self.collector.check_maps();
     }
 }
 

@@ -297,8 +297,9 @@ fn excerpt(path: &Path, limits: Limits) -> Result<(Story, Option<Verdict>), Read
     };
     let reader = Reader::open(path, false)?;
     let start = reader.start().clone();
-    let mut judged =
-        policy::judge_recording(path, reader, start, |record, story| choice.note(record, story))?;
+    let mut judged = policy::judge_recording(path, reader, start, &mut |record, story| {
+        choice.note(record, story)
+    })?;
     choice.finish(&mut judged);
     let Judged { story, verdict, .. } = judged;
     drop(story);

@@ -12,7 +12,10 @@ use crate::{
     model::{Bytes, ProcessKey},
     record::{
         Record,
-        schema::{Connect, ConnectResult, HandOff, Intrusion, IntrusionMeans, LocalSend, Outcome},
+        schema::{
+            Connect, ConnectResult, HandOff, Intrusion, IntrusionMeans, LocalSend, OddSocket,
+            Outcome,
+        },
     },
 };
 
@@ -35,6 +38,8 @@ impl HandOffs {
             over_socket(story, &self.catalogue, send)
         } else if let Record::Intrusion(intrusion) = record {
             by_force(story, intrusion)
+        } else if let Record::OddSocket(socket) = record {
+            over_netlink(socket)
         } else if let Record::Connect(connect) = record {
             if connect.destination.is_some_and(|to| self.catalogue.port(to.port).is_some()) {
                 self.to_ports.insert(connect.connection, connect.clone());
@@ -74,6 +79,9 @@ fn is_being_set_up(story: &Story, process: ProcessKey) -> bool {
     true
 }
 
+/// Those below are accounts of the system and its services (SYS_UID_MAX of login.defs(5)).
+const FIRST_USER: u32 = 1000;
+
 fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
     let peer = send.peer_pid;
     // Of processes of the tree that have ended, the kernel side knows which listened.
@@ -88,7 +96,7 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
     let who = match peer {
         Some(pid) if send.peer_reaped => format!("pid {pid} (a process that had ended)"),
         Some(pid) => format!("pid {pid}"),
-        None => "a process outside the tree".into(),
+        None => "whoever has the other end (the kernel does not tell who that is)".into(),
     };
     let Some(name) = &send.peer else {
         let how = if is_being_set_up(story, send.process) {
@@ -97,14 +105,17 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
                  it, as a process does that a runtime makes a container of"
             )
         } else {
-            format!("it sent something to {who} over a socket that was passed to it")
+            format!("it sent something to {who}, over a socket that has no name there")
         };
         return Some(hand_off(send.t_ns, send.process, UNKNOWN_SERVICE, "socket".into(), how));
     };
     let known = catalogue.socket(&name.0);
-    if known.is_some_and(|point| point.kind == HandOffKind::HarmlessSocket) {
+    let is_harmless = known.is_some_and(|point| point.kind == HandOffKind::HarmlessSocket);
+    // In a root directory of its own anybody can give such a name to a socket.
+    if is_harmless && send.peer_uid.is_some_and(|uid| uid < FIRST_USER) {
         return None;
     }
+    let known = known.filter(|_| !is_harmless);
     let via = match name.0.strip_prefix(&[0]) {
         Some(name) => Bytes([b"@", name].concat()),
         None => name.clone(),
@@ -120,6 +131,15 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
             );
             hand_off(send.t_ns, send.process, UNKNOWN_SERVICE, via, how)
         }
+    })
+}
+
+/// Whom it reaches is known to no hook.
+fn over_netlink(socket: &OddSocket) -> Option<HandOff> {
+    socket.is_netlink().then(|| {
+        let how = "it made or used a socket of NETLINK_USERSOCK, which carries messages to other processes, and \
+                   what those do with them is not known";
+        hand_off(socket.t_ns, socket.process, UNKNOWN_SERVICE, "netlink".into(), how.into())
     })
 }
 
@@ -233,6 +253,7 @@ mod tests {
                     process: ROOT,
                     peer_pid: Some(10),
                     peer_reaped,
+                    peer_uid: None,
                     peer: None,
                     socket_inode: None,
                 }))

@@ -179,7 +179,7 @@ impl Story {
     pub fn read(
         mut self,
         mut reader: Reader,
-        mut seen: impl FnMut(&Record, &Story),
+        seen: &mut dyn FnMut(&Record, &Story),
     ) -> Result<(Story, Option<[u8; 32]>), ReadError> {
         while let Some(record) = reader.next_event()? {
             seen(&record, &self);

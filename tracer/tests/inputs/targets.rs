@@ -242,7 +242,7 @@ fn recording(bytes: &[u8]) {
         return;
     };
     let story = Story::new(reader.start().clone());
-    let Ok((story, _)) = story.read(reader, |_, _| ()) else { return };
+    let Ok((story, _)) = story.read(reader, &mut |_, _| ()) else { return };
     let verdict = policy::judge(&story, &story.start.policies);
     if story.integrity != Integrity::Intact {
         assert_ne!(verdict.map(|verdict| verdict.overall), Some(Ruling::Proven));

@@ -119,7 +119,7 @@ pub(crate) struct Options {
     /// Debian's]
     #[arg(long = "kernel", value_name = "SERIES|FILE")]
     kernels: Vec<Wanted>,
-    /// Only this state of the machine (full, no-fentry, no-send-tracepoint, no-kprobes, cgroup-hybrid,
+    /// Only this state of the machine (full, no-fentry, no-send-tracepoint, no-kprobes, processors, cgroup-hybrid,
     /// cgroup-v1, lockdown-integrity, lockdown-confidentiality; real-time and plain, each also with
     /// -without-fentry or -without-send-tracepoint); repeatable
     #[arg(long = "profile", value_name = "NAME")]

@@ -154,6 +154,24 @@ fn the_first_source_that_is_set_counts() {
     assert_eq!(origin(&[&node(KEYS), &files]), Origin::NoContact);
 }
 
+/// The variable may lead to any address, of which tracer does not know that it is such a service.
+#[test]
+fn a_service_that_a_variable_names_may_have_been_asked() {
+    let own = ["AWS_CONTAINER_CREDENTIALS_FULL_URI"];
+    let node = |variables: &[&str]| [image(5, ROOT, &["node"], variables)];
+    let files = [opened(50, "shared files")];
+    let Origin::Unknown { why } = origin(&[&node(&own), &files, &bedrock()]) else {
+        panic!("where it leads is not known")
+    };
+    assert!(why.contains(own[0]), "{why}");
+    // Keys in the environment come before it.
+    let both = [KEYS, &own].concat();
+    assert_eq!(
+        origin(&[&node(&both), &files, &bedrock()]),
+        resolved("environment", &["shared files"])
+    );
+}
+
 #[test]
 fn a_source_that_was_asked_counts_for_more_than_one_that_leads_on() {
     let node = [image(5, ROOT, &["node"], &[])];

@@ -55,6 +55,7 @@ fn what_an_interpreter_may_run_is_inconclusive() {
     unclear(&["python3", "-m", "runpy", "awscli"], "may run aws");
     unclear(&["python3", "-m", "cProfile", "-m", "awscli"], "may run aws");
     unclear(&["python3", "-c", "print('awscli')"], "may run aws");
+    unclear(&["python3", "-c", "print('no import awscli')"], "may run aws");
     unclear(&["bash", "-o", "posix", "/opt/aws"], "may run aws");
     unclear(&["bash", "--rcfile", "f", "/opt/aws"], "may run aws");
     unclear(&["node", "-r", "fs", "/opt/aws"], "may run aws");

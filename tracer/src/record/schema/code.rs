@@ -148,6 +148,9 @@ pub struct LocalSend {
     /// That process had ended and was reaped, so that its pid can be another's.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub peer_reaped: bool,
+    /// The user, in the initial user namespace, as whom the peer listened or made its socket.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub peer_uid: Option<u32>,
     /// The path of the peer's socket; an abstract name begins with a NUL; absent for a socket
     /// without a name.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -37,7 +37,8 @@ pub enum MapsWatched {
 pub struct End {
     pub t_ns: u64,
     pub command_status: CommandStatus,
-    /// A signal told tracer to stop before the tree had ended.
+    /// Signals told tracer to stop while the command ran on. Never of `attach`, which is meant to end before what it
+    /// joined.
     pub interrupted: bool,
     /// Per CPU and kind; rows of zeros are left out.
     pub counters: Vec<CounterRow>,

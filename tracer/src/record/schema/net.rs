@@ -139,10 +139,18 @@ pub struct OddSocket {
     pub protocol: u16,
 }
 
+/// `AF_NETLINK`
+const NETLINK: u16 = 16;
+
 /// `IPPROTO_MPTCP`
 const MULTIPATH: u16 = 262;
 
 impl OddSocket {
+    /// Of netlink, those that reach other processes and not the kernel are recorded.
+    pub fn is_netlink(&self) -> bool {
+        self.family == NETLINK
+    }
+
     pub fn is_multipath(&self) -> bool {
         // Numbers of protocols are the internet's; other families count theirs from zero, by the dozen.
         self.protocol == MULTIPATH

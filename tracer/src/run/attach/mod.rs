@@ -25,7 +25,7 @@ use self::{
 use super::{
     Settings, capabilities,
     clock::boottime_ns,
-    engine::{Finished, RunError, check_capabilities, prepare},
+    engine::{Finished, RunError, check_capabilities, on_event_loop, prepare},
     live::Session,
     sandbox,
     signals::Signals,
@@ -66,7 +66,11 @@ const LATER_LIBRARIES: &str = "libraries that a process maps after it was found,
 const NO_MAPS: &str = "a process that runs already inherits no watch of what it maps";
 
 /// Traces what runs until it has ended, the time is over or a signal comes.
-pub async fn attach(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
+pub fn attach(settings: Settings, join: Join) -> Result<Finished, RunError> {
+    on_event_loop(join_what_runs(settings, join))
+}
+
+async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, RunError> {
     check_capabilities(&settings, false, false, true)?;
     let broker = settings.broker.clone();
     let Place { to, members, cgroup, follow, for_ever, doubt } = join.target.find()?;

@@ -92,6 +92,7 @@ pub(super) fn local_send(event: &LocalSendEvent) -> Record {
         process: event.header.process,
         peer_pid: (event.peer_pid != 0).then_some(event.peer_pid),
         peer_reaped: event.peer_reaped,
+        peer_uid: event.peer_uid,
         peer: (!event.peer_name.is_empty()).then(|| event.peer_name.clone()),
         socket_inode: (event.socket_inode != 0).then_some(event.socket_inode),
     })
