@@ -129,6 +129,8 @@ fn read_peer_name(contact: &mut Contact, peer: KernelPtr) -> Option<()> {
     if !scratch::in_bounds(len, 1, SOCKET_NAME_BYTES as u64) {
         return None;
     }
+    // Verifiers before 6.5 forget what they knew of a number that LLVM has put on the stack meanwhile.
+    let len = len & (SOCKET_NAME_BYTES.next_power_of_two() as u64 - 1);
     let name = address.at(&field::UNIX_ADDRESS_NAME)?.0 + NAME_OFFSET;
     let room = contact.name.as_mut_ptr();
     // SAFETY: `room` has SOCKET_NAME_BYTES bytes and `len` is no more; the helper checks the source.
