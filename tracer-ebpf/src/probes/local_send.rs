@@ -129,7 +129,7 @@ fn read_peer_name(contact: &mut Contact, peer: KernelPtr) -> Option<()> {
     if !scratch::in_bounds(len, 1, SOCKET_NAME_BYTES as u64) {
         return None;
     }
-    // Verifiers before 6.5 forget what they knew of a number that LLVM has put on the stack meanwhile.
+    // LLVM may keep the number on the stack from before the check, and the verifier of 6.1 does not see that it is the same.
     let len = len & (SOCKET_NAME_BYTES.next_power_of_two() as u64 - 1);
     let name = address.at(&field::UNIX_ADDRESS_NAME)?.0 + NAME_OFFSET;
     let room = contact.name.as_mut_ptr();
