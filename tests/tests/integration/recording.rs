@@ -170,10 +170,7 @@ fn verified_with_what_was_not_watched(scratch: &Scratch) -> Result<()> {
         let recording = run.recording.to_string_lossy();
         let arguments = ["verify", "-p", &forbidden.to_string_lossy(), &recording];
         let verified = scratch.tracer(&arguments).output()?;
-        verified
-            .exits(i32::from(code))?
-            .prints(says)
-            .with_context(|| format!("{recorded_with:?}"))?;
+        verified.exits(code)?.prints(says).with_context(|| format!("{recorded_with:?}"))?;
     }
     Ok(())
 }
