@@ -144,7 +144,7 @@ impl MapStream {
     }
 
     /// Records that the kernel had no room for, and those that made no sense.
-    pub(crate) fn lost(&mut self) -> io::Result<u64> {
+    pub(crate) fn lost(&self) -> io::Result<u64> {
         if self.processors_changed || online_processors()? != self.processors {
             return Err(io::Error::other(
                 "a processor came online or went offline, and what ran there was not seen",

@@ -165,9 +165,9 @@ impl Collector {
     }
 
     /// What became of that stream; none when it was never there.
-    pub(super) fn maps_watched(&mut self) -> Option<MapsWatched> {
+    pub(super) fn maps_watched(&self) -> Option<MapsWatched> {
         let absent = |why: &str| MapsWatched::Absent(why.to_owned());
-        Some(match self.maps.stream.as_mut()? {
+        Some(match self.maps.stream.as_ref()? {
             Err(why) => absent(&format!("it could not be opened: {why}")),
             // Each exec of the tree is in it.
             Ok(_) if !self.maps.has_said_anything && self.kept.story.execs > 0 => {
