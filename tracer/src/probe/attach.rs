@@ -2,58 +2,29 @@
 
 use std::{
     fs::File,
-    os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
-    path::Path,
+    io,
+    os::fd::{AsFd as _, BorrowedFd},
 };
 
-use aya::programs::{
-    CgroupAttachMode, CgroupSkb, CgroupSkbAttachType, CgroupSock, CgroupSockAddr, FExit,
-    ProgramError, TracePoint, UProbe,
-    links::{FdLink, LinkError},
-    uprobe::{UProbeAttachPoint, UProbeScope},
-};
 use tracer_ebpf::abi::Kind;
 
 use super::{
     attached::{Attached, Breakpoints, Deputy},
-    error::{LoadError, chain, refused},
-    guard::{self, Watched},
+    error::{LoadError, refused},
+    guard,
     kernel::{kernel_release, kills_at_uretprobes, numbers},
+    links::{self, Link},
     load::Loaded,
     options::{Library, Options},
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, Wanted},
-    tracepoint,
 };
 use crate::record::schema::SensorState;
-
-/// What keeps a program attached; closing its descriptor detaches.
-#[derive(Debug)]
-pub(super) enum Link {
-    Bpf(FdLink),
-    /// As slow to detach as a perf event.
-    Slow(FdLink),
-    /// Breakpoints that somebody else made, or several in one: slow to detach, too.
-    Breakpoints(OwnedFd),
-    /// Closing the link detaches the program; closing the event, slow to close, only frees it.
-    Tracepoint {
-        link: OwnedFd,
-        event: OwnedFd,
-    },
-}
-
-impl Link {
-    fn of_cgroup(
-        link: Result<FdLink, LinkError>,
-        program: &'static str,
-    ) -> Result<Link, LoadError> {
-        link.map(Link::Bpf).map_err(|error| refused(program, &error))
-    }
-}
 
 impl Loaded {
     /// Attaches every sensor that is wanted, in the best way the kernel allows.
     pub fn attach(mut self) -> Result<Attached, LoadError> {
         let (mut links, mut states, mut programs) = (Vec::new(), Vec::new(), Vec::new());
+        let mut tls_together = false;
         let mut canary_kinds = vec![Kind::Root];
         for sensor in SENSORS {
             if !sensor.is_wanted(&self.options) {
@@ -64,6 +35,7 @@ impl Loaded {
                     links.extend(attached);
                     canary_kinds.extend(sensor.canary);
                     programs.extend(hook.probes.iter().map(|probe| probe.program));
+                    tls_together |= hook.is_together();
                     states.push(state(sensor, Ok(hook), &self.options));
                 }
                 Err(error) if sensor.wanted == Wanted::Always => return Err(error),
@@ -72,23 +44,18 @@ impl Loaded {
                 }
             }
         }
-        guard::freeze_maps(&self.ebpf).map_err(|error| {
+        guard::freeze_maps(&self.object).map_err(|error| {
             LoadError::Object(format!("the maps could not be made read-only for others: {error}"))
         })?;
-        let ways = |name: &str| states.iter().any(|state| state.hook.starts_with(name));
-        if !ways("uprobe_multi") {
-            self.together = None;
-        }
-        let tls_files = 0;
-        let watched = watch(&links);
+        self.types = None;
         Ok(Attached {
             loaded: self,
             links,
-            watched,
             programs,
             canary_kinds,
             sensors: states,
-            tls_files,
+            tls_together,
+            tls_files: 0,
             deputy: None,
         })
     }
@@ -152,126 +119,84 @@ impl Loaded {
     }
 
     /// Attaches the programs of a hook, all or none.
-    fn attach_hook(&mut self, hook: &Hook) -> Result<Vec<Link>, LoadError> {
-        const MODE: CgroupAttachMode = CgroupAttachMode::Single; // links are many all the same
+    fn attach_hook(&self, hook: &Hook) -> Result<Vec<Link>, LoadError> {
         let mut links = Vec::new();
-        for Probe { program, attach } in hook.probes {
-            if self.options.debug.silence.as_deref() == Some(*program) {
+        for Probe { program: name, attach } in hook.probes {
+            if self.options.debug.silence.as_deref() == Some(*name) {
                 continue;
             }
-            let error = |error: ProgramError| refused(program, &error);
-            links.push(match attach {
-                Attach::RawTracepoint(tracepoint) => {
-                    let program = self.raw(program)?;
-                    let id = program.attach(tracepoint).map_err(error)?;
-                    Link::Bpf(program.take_link(id).map_err(error)?.into())
+            let program = self.program(name)?;
+            let link = match attach {
+                Attach::RawTracepoint(place) => {
+                    links::to_raw_tracepoint(program, place).map(Link::Bpf)
                 }
-                Attach::FunctionExit(_) => {
-                    let program = self.program::<FExit>(program)?;
-                    let id = program.attach().map_err(error)?;
-                    Link::Bpf(program.take_link(id).map_err(error)?.into())
-                }
-                Attach::SyscallTracepoint(name) => {
-                    let fd = self.program::<TracePoint>(program)?.fd().map_err(error)?.as_fd();
-                    tracepoint::attach("syscalls", name, fd)
-                        .map_err(|error| refused(program, &error))?
+                Attach::FunctionExit(_) => links::to_function(program).map(Link::Bpf),
+                Attach::SyscallTracepoint(place) => {
+                    links::to_tracepoint(program, "syscalls", place)
                 }
                 Attach::LibraryCall(_) | Attach::LibraryReturn(_) => {
-                    links.extend(self.attach_to_libraries(program)?);
+                    let at_return = matches!(attach, Attach::LibraryReturn(_));
+                    links.extend(self.attach_to_libraries(name, program, at_return)?);
                     continue;
                 }
                 // As their files are found: see [`Attached::watch_tls`].
-                Attach::Tls(_) | Attach::TlsTogether(_) => continue,
-                Attach::CgroupAddress(_) => {
-                    let cgroup = self.cgroup_directory()?;
-                    let attached = self.program::<CgroupSockAddr>(program)?;
-                    let id = attached.attach(&cgroup, MODE).map_err(error)?;
-                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
+                Attach::Tls(_) => continue,
+                Attach::TlsTogether(_) => match links::has_several_breakpoints(program) {
+                    Ok(()) => continue,
+                    Err(error) => Err(error),
+                },
+                Attach::CgroupAddress(_) | Attach::CgroupPacket(_) | Attach::CgroupSocket(_) => {
+                    let cgroup = self.cgroup.as_ref();
+                    let cgroup = cgroup.map_err(|why| LoadError::NoCgroup(why.clone()))?;
+                    let attach_type = self.object.cgroup_attach(name)?;
+                    links::to_cgroup(program, cgroup.directory.as_fd(), attach_type).map(Link::Bpf)
                 }
-                Attach::CgroupPacket(direction) => {
-                    let direction = match *direction {
-                        "ingress" => CgroupSkbAttachType::Ingress,
-                        _ => CgroupSkbAttachType::Egress,
-                    };
-                    let cgroup = self.cgroup_directory()?;
-                    let attached = self.program::<CgroupSkb>(program)?;
-                    let id = attached.attach(&cgroup, direction, MODE).map_err(error)?;
-                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
-                }
-                Attach::CgroupSocket(_) => {
-                    let cgroup = self.cgroup_directory()?;
-                    let attached = self.program::<CgroupSock>(program)?;
-                    let id = attached.attach(&cgroup, MODE).map_err(error)?;
-                    Link::of_cgroup(attached.take_link(id).map_err(error)?.try_into(), program)?
-                }
-            });
+            };
+            links.push(link.map_err(|error| refused(name, &error))?);
         }
         Ok(links)
     }
 
     /// Attaches to getaddrinfo, in every process that has one of the libraries.
-    fn attach_to_libraries(&mut self, name: &'static str) -> Result<Vec<Link>, LoadError> {
-        let libraries = self.options.libraries.clone();
-        let program = self.program::<UProbe>(name)?;
+    fn attach_to_libraries(
+        &self,
+        name: &'static str,
+        program: BorrowedFd<'_>,
+        at_return: bool,
+    ) -> Result<Vec<Link>, LoadError> {
         let attach = |library: &Library| {
             let Library { path, getaddrinfo_bytes } = library;
-            break_at(program, name, (*getaddrinfo_bytes).into(), path)
+            let places = Breakpoints {
+                offsets: &[*getaddrinfo_bytes],
+                cookie: 0,
+                at_return,
+                together: false,
+            };
+            let attached = File::open(path)
+                .and_then(|file| links::to_breakpoints(program, file.as_fd(), &places));
+            attached.map(Link::Breakpoints).map_err(|error| {
+                let words = format!("{}: {error}", path.display());
+                refused(name, &io::Error::new(error.kind(), words))
+            })
         };
-        libraries.iter().map(attach).collect()
+        self.options.libraries.iter().map(attach).collect()
     }
 
-    /// Attaches a program to a place in a file, in every process that has it mapped.
+    /// Attaches a program to places in a file, in every process that has it mapped.
     pub(super) fn break_at(
-        &mut self,
+        &self,
         name: &'static str,
         deputy: Option<&dyn Deputy>,
         file: &File,
         places: &Breakpoints<'_>,
     ) -> Result<Link, LoadError> {
-        let program: &mut UProbe = self.program(name)?;
-        if let Some(deputy) = deputy {
-            let fd = program.fd().map_err(|error| refused(name, &error))?.as_fd();
-            let link = deputy.break_at(fd, file.as_fd(), places);
-            return link.map(Link::Breakpoints).map_err(|error| refused(name, &error));
-        }
-        let at = places.offsets.first().copied().unwrap_or_default();
-        let point = UProbeAttachPoint { location: at.into(), cookie: Some(places.cookie) };
-        // The file itself, whatever becomes of its name.
-        let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-        break_at(program, name, point, Path::new(&path))
+        let program = self.program(name)?;
+        let link = match deputy {
+            Some(deputy) => deputy.break_at(program, file.as_fd(), places),
+            None => links::to_breakpoints(program, file.as_fd(), places),
+        };
+        link.map(Link::Breakpoints).map_err(|error| refused(name, &error))
     }
-
-    fn cgroup_directory(&self) -> Result<OwnedFd, LoadError> {
-        let cgroup = self.cgroup.as_ref().map_err(|why| LoadError::NoCgroup(why.clone()))?;
-        cgroup.directory.try_clone().map_err(|error| LoadError::NoCgroup(error.to_string()))
-    }
-}
-
-/// Opened once: asking the kernel for a link by its number needs CAP_SYS_ADMIN.
-fn watch(links: &[Link]) -> Result<Vec<Watched>, String> {
-    let watched = links.iter().filter_map(|link| match link {
-        Link::Bpf(link) => Some(Watched::new(link)),
-        // Nobody can take these away from who holds them.
-        Link::Slow(_) | Link::Breakpoints(_) | Link::Tracepoint { .. } => None,
-    });
-    watched
-        .collect::<Result<_, _>>()
-        .map_err(|error| format!("whether probes are attached cannot be looked up: {error}"))
-}
-
-fn break_at(
-    program: &mut UProbe,
-    name: &'static str,
-    point: UProbeAttachPoint<'_>,
-    path: &Path,
-) -> Result<Link, LoadError> {
-    let id = program.attach(point, path, UProbeScope::AllProcesses);
-    let link = id.and_then(|id| program.take_link(id)).map_err(|error| {
-        let detail = format!("{}: {}", path.display(), chain(&error));
-        LoadError::Refused { program: name, detail }
-    })?;
-    let link = FdLink::try_from(link).map_err(|error| refused(name, &error))?;
-    Ok(Link::Slow(link))
 }
 
 fn state(sensor: &Sensor, attached: Result<&Hook, String>, options: &Options) -> SensorState {

@@ -13,9 +13,9 @@ use tracer_ebpf::abi::{
 };
 
 use super::{
-    attach::Link,
     error::LoadError,
-    guard::{Unfrozen, Watched},
+    guard::Unfrozen,
+    links::{self, Link},
     load::Loaded,
     plain::Plain,
     sensors::UNATTACHED,
@@ -27,13 +27,13 @@ use crate::{model::FileId, record::schema::SensorState};
 pub struct Attached {
     pub(super) loaded: Loaded,
     pub(super) links: Vec<Link>,
-    /// Of the links that others can detach: those; or why they cannot be watched.
-    pub(super) watched: Result<Vec<Watched>, String>,
     /// Those that are attached.
     pub(super) programs: Vec<&'static str>,
     /// What a canary makes the kernel report.
     pub canary_kinds: Vec<Kind>,
     pub sensors: Vec<SensorState>,
+    /// Breakpoints in TLS libraries are links of several places.
+    pub(super) tls_together: bool,
     /// Files whose TLS library is watched.
     pub(super) tls_files: u32,
     pub(super) deputy: Option<Arc<dyn Deputy>>,
@@ -103,14 +103,12 @@ impl FinalCounters {
 impl Attached {
     /// Nothing fires any more afterwards, but for a probe that runs at this very moment.
     pub fn detach(&mut self) {
-        self.watched = Ok(Vec::new());
         let mut tracepoints = Vec::new();
         // The kernel waits out a grace period for each of these; those of several threads are one.
         std::thread::scope(|scope| {
             for link in self.links.drain(..) {
                 match link {
                     Link::Bpf(link) => drop(link),
-                    Link::Slow(link) => drop(scope.spawn(move || drop(link))),
                     Link::Breakpoints(link) => drop(scope.spawn(move || drop(link))),
                     Link::Tracepoint { link, event } => {
                         scope.spawn(move || drop(link));
@@ -135,8 +133,10 @@ impl Attached {
     /// Whether every probe is attached still, as far as the kernel tells.
     pub fn check(&self) -> Result<(), String> {
         let mut detached = 0;
-        for link in self.watched.as_ref().map_err(Clone::clone)? {
-            match link.is_detached() {
+        for link in &self.links {
+            // Nobody can take the others away from who holds them.
+            let Link::Bpf(link) = link else { continue };
+            match links::is_detached(link.as_fd()) {
                 Ok(None | Some(false)) => {}
                 Ok(Some(true)) => detached += 1,
                 Err(error) => {
@@ -157,12 +157,7 @@ impl Attached {
     pub fn forbid(&mut self, files: &[FileId], names: &[String]) -> Result<(), LoadError> {
         const FORBIDDEN: u32 = 1;
         let object = |error: MapError| LoadError::Object(error.to_string());
-        let mut map = |name: &str| {
-            self.loaded
-                .ebpf
-                .take_map(name)
-                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
-        };
+        let mut map = |name: &str| self.loaded.object.take_map(name);
         let refused = |error: io::Error| LoadError::Object(error.to_string());
         let (by_file, by_name) = (map("FORBIDDEN_FILES")?, map("FORBIDDEN_NAMES")?);
         let filled = [Unfrozen::of(&by_file), Unfrozen::of(&by_name)];
@@ -181,11 +176,7 @@ impl Attached {
     /// Has execs say which of these environment variables are set; each by its place in the list.
     pub fn look_for(&mut self, variables: &[String]) -> Result<(), LoadError> {
         let object = |error: MapError| LoadError::Object(error.to_string());
-        let map = self
-            .loaded
-            .ebpf
-            .take_map("VARIABLES")
-            .ok_or_else(|| LoadError::Object("the object has no map `VARIABLES`".into()))?;
+        let map = self.loaded.object.take_map("VARIABLES")?;
         let refused = |error: io::Error| LoadError::Object(error.to_string());
         let filled = Unfrozen::of(&map).map_err(refused)?;
         let mut numbers = HashMap::<_, u64, u32>::try_from(map).map_err(object)?;
@@ -196,13 +187,12 @@ impl Attached {
     }
 
     /// Instructions the verifier walked, by program that is attached or run on demand.
-    pub fn verified_instructions(&mut self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
+    pub fn verified_instructions(&self) -> Result<BTreeMap<&'static str, u32>, LoadError> {
         let find = self.loaded.options.find.then_some(&"find");
         let programs = self.programs.iter().chain(UNATTACHED).chain(find);
         programs
             .map(|name| {
-                let fd = self.loaded.program_fd(name)?;
-                let count = fd.and_then(|fd| about_program(fd, "verified_insns:"));
+                let count = about_program(self.loaded.program(name)?, "verified_insns:");
                 Ok((*name, count.and_then(|count| count.try_into().ok()).unwrap_or(0)))
             })
             .collect()
@@ -210,7 +200,7 @@ impl Attached {
 
     /// By CPU.
     fn stats(&self) -> Result<Vec<Stats>, LoadError> {
-        let map = self.loaded.ebpf.map("STATS").ok_or_else(no_map)?;
+        let map = self.loaded.object.map("STATS")?;
         let stats = PerCpuArray::<_, Plain<Stats>>::try_from(map)
             .and_then(|stats| stats.get(&0, 0))
             .map_err(object)?;
@@ -223,36 +213,33 @@ impl Attached {
     }
 
     /// Reads the counters. They are final once detached and no probe runs.
-    pub fn counters(&mut self) -> Result<FinalCounters, LoadError> {
+    pub fn counters(&self) -> Result<FinalCounters, LoadError> {
         let stats = self.stats()?;
-        let ebpf = &mut self.loaded.ebpf;
-        let ledger =
-            HashMap::<_, Plain<FileKey>, u64>::try_from(ebpf.map("LEDGER").ok_or_else(no_map)?)
+        let kernel = &self.loaded.object;
+        let ledger = HashMap::<_, Plain<FileKey>, u64>::try_from(kernel.map("LEDGER")?)
+            .map_err(object)?
+            .iter()
+            .map(|row| row.map(|(Plain(file), count)| (file, count)))
+            .collect::<Result<_, _>>()
+            .map_err(object)?;
+        let mut flows =
+            HashMap::<_, Plain<Flow>, Plain<FlowTotals>>::try_from(kernel.map("FLOWS")?)
                 .map_err(object)?
                 .iter()
-                .map(|row| row.map(|(Plain(file), count)| (file, count)))
-                .collect::<Result<_, _>>()
+                .map(|row| row.map(|(Plain(flow), Plain(totals))| (flow, totals)))
+                .collect::<Result<Vec<_>, _>>()
                 .map_err(object)?;
-        let mut flows = HashMap::<_, Plain<Flow>, Plain<FlowTotals>>::try_from(
-            ebpf.map("FLOWS").ok_or_else(no_map)?,
-        )
-        .map_err(object)?
-        .iter()
-        .map(|row| row.map(|(Plain(flow), Plain(totals))| (flow, totals)))
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(object)?;
         flows.sort_unstable_by_key(|(flow, _)| *flow);
-        let elsewhere =
-            HashMap::<_, u64, Plain<Asked>>::try_from(ebpf.map("ASKED").ok_or_else(no_map)?)
-                .map_err(object)?
-                .iter()
-                .map(|row| row.map(|(cookie, Plain(asked))| (cookie, asked.elsewhere_packets)))
-                .filter(|row| !matches!(row, Ok((_, 0))))
-                .collect::<Result<_, _>>()
-                .map_err(object)?;
+        let elsewhere = HashMap::<_, u64, Plain<Asked>>::try_from(kernel.map("ASKED")?)
+            .map_err(object)?
+            .iter()
+            .map(|row| row.map(|(cookie, Plain(asked))| (cookie, asked.elsewhere_packets)))
+            .filter(|row| !matches!(row, Ok((_, 0))))
+            .collect::<Result<_, _>>()
+            .map_err(object)?;
         let mut skipped_runs = BTreeMap::new();
         for name in &self.programs {
-            let Some(fd) = self.loaded.program_fd(name)? else { continue };
+            let fd = self.loaded.program(name)?;
             // How often the kernel skipped it because it was already running on that CPU (5.12+).
             let misses = about_program(fd, "recursion_misses:").ok_or_else(|| {
                 LoadError::Object(format!("the kernel does not say how often it skipped `{name}`"))
@@ -273,17 +260,13 @@ fn object(error: MapError) -> LoadError {
     LoadError::Object(error.to_string())
 }
 
-fn no_map() -> LoadError {
-    LoadError::Object("the object lacks a map".into())
-}
-
 /// Of these two only what comes in a softirq is skipped, and of that only by one of them: the other tells it. There
 /// is much of it on a machine whose network is busy. Of real-time kernels that is not believed: later ones may let
 /// tracepoints be preempted.
 const EACH_FOR_THE_OTHER: [&str; 2] = ["connect", "sock_state"];
 
 /// A number that the kernel tells of a program.
-fn about_program(program: BorrowedFd<'_>, name: &str) -> Option<u64> {
+pub(super) fn about_program(program: BorrowedFd<'_>, name: &str) -> Option<u64> {
     let info =
         std::fs::read_to_string(format!("/proc/self/fdinfo/{}", program.as_raw_fd())).ok()?;
     let (_, rest) = info.split_once(name)?;

@@ -2,8 +2,9 @@
 
 use std::{thread, time::Duration};
 
-use aya::Ebpf;
 use aya_log::EbpfLogger;
+
+use super::{attached::about_program, load::Loaded};
 
 struct StandardError;
 
@@ -20,9 +21,13 @@ impl log::Log for StandardError {
 }
 
 /// Prints from now on, in a thread of its own.
-pub(super) fn start(ebpf: &mut Ebpf) -> Result<(), String> {
+pub(super) fn start(loaded: &Loaded) -> Result<(), String> {
     const EVERY: Duration = Duration::from_millis(20);
-    let mut logger = EbpfLogger::init_with_logger(ebpf, StandardError)
+    // All programs write to the same ring.
+    let program = loaded.program("exec").map_err(|error| error.to_string())?;
+    let id = about_program(program, "prog_id:").and_then(|id| id.try_into().ok());
+    let id = id.ok_or("the kernel does not number its programs")?;
+    let mut logger = EbpfLogger::init_from_id_with_logger(id, StandardError)
         .map_err(|error| format!("the object was built without log lines: {error}"))?;
     thread::spawn(move || {
         loop {

@@ -27,6 +27,8 @@ pub enum LoadError {
     Forbidden { way: &'static str },
     #[error("it sees everything from Linux {0} on only")]
     Since(&'static str),
+    #[error("this kernel has no function {function}, at whose end the probe `{program}` is to run")]
+    NoFunction { program: &'static str, function: &'static str },
     #[error("this kernel refuses programs on its functions")]
     NoFunctionProbes,
     #[error("there are more than {TLS_FILES_MAX} files with a TLS library")]
@@ -70,7 +72,8 @@ pub(super) fn refused(
     }
 }
 
-pub(super) fn load_error(error: aya::EbpfError) -> LoadError {
+/// Something of the object.
+pub(super) fn unusable(error: impl std::error::Error + 'static) -> LoadError {
     match permission(&error) {
         Some(detail) => LoadError::NotPermitted(detail),
         None => LoadError::Object(chain(&error)),

@@ -62,7 +62,6 @@ pub(super) fn kills_at_uretprobes(release: &str) -> bool {
 /// the kernel's types have to be read first.
 pub(super) fn refuses_function_probes() -> bool {
     const BPF_PROG_TYPE_TRACING: u32 = 26;
-    const BPF_TRACE_FEXIT: u32 = 25;
     // r0 = 0; exit
     const INSTRUCTIONS: [u64; 2] = [0xb7, 0x95];
     // Not a function: where such programs are allowed, this one is refused for that.
@@ -72,7 +71,7 @@ pub(super) fn refuses_function_probes() -> bool {
         instruction_count: INSTRUCTIONS.len() as u32,
         instructions: INSTRUCTIONS.as_ptr() as u64,
         license: c"GPL".as_ptr() as u64,
-        attach_type: BPF_TRACE_FEXIT,
+        attach_type: raw::TRACE_FEXIT,
         attach_type_id: NO_FUNCTION,
         ..ProgramLoad::default()
     };

@@ -1,35 +1,24 @@
 //! Loading: maps and programs are in the kernel, which has checked them, and nothing is attached.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
-    panic::resume_unwind,
-    path::PathBuf,
-    sync::{Mutex, MutexGuard, OnceLock, PoisonError},
-    thread,
 };
 
-use aya::{
-    Btf, Ebpf, EbpfLoader,
-    maps::{MapData, RingBuf},
-    programs::{
-        CgroupSkb, CgroupSock, CgroupSockAddr, FExit, Program, ProgramError, RawTracePoint,
-        TracePoint, UProbe,
-    },
-};
+use aya::maps::{MapData, RingBuf};
 
 use super::{
-    btf::Offsets,
+    btf::{KernelTypes, Offsets},
     enlist::{Enroller, Identifier},
-    error::{LoadError, chain, load_error, refused},
+    error::LoadError,
     finder::Finder,
     guard,
     kernel::{is_real_time, refuses_function_probes},
     mappings,
-    multi::Programs,
+    object::{Globals, Object},
     options::Options,
     sensors::{Attach, Hook, Probe, SENSORS, Sensor, UNATTACHED, Wanted},
-    tls,
+    threads::at_once,
 };
 
 /// The eBPF object that `cargo xtask build` made.
@@ -66,66 +55,23 @@ impl std::fmt::Debug for Rings {
 
 /// Programs and maps are in the kernel, nothing is attached.
 pub struct Loaded {
-    pub(super) ebpf: Ebpf,
+    pub(super) object: Object,
+    programs: BTreeMap<&'static str, Program>,
     pub(super) options: Options,
     /// Why programs were refused that a sensor may want.
     refusals: BTreeMap<&'static str, LoadError>,
-    types: Types,
+    /// Until everything is attached.
+    pub(super) types: Option<KernelTypes>,
     pub(super) no_function_probes: bool,
     pub(super) real_time: bool,
     /// Or why there is none.
     pub(super) cgroup: Result<CgroupTarget, String>,
-    /// For TLS libraries, where the kernel has links of several breakpoints.
-    pub(super) together: Option<Programs>,
-    /// Why there are none although calls are asked for.
-    no_together: Option<String>,
 }
 
-/// The kernel's types, which are read when a program needs them.
-struct Types {
-    file: PathBuf,
-    read: OnceLock<Result<Btf, String>>,
-}
-
-impl Types {
-    /// Has the kernel check a program for where it is to be attached.
-    fn load(
-        &self,
-        name: &'static str,
-        program: &mut Program,
-        attach: Attach,
-    ) -> Result<(), LoadError> {
-        fn of<'a, P>(program: &'a mut Program) -> Result<&'a mut P, ProgramError>
-        where
-            &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-        {
-            program.try_into()
-        }
-        match attach {
-            Attach::RawTracepoint(_) => of::<RawTracePoint>(program).and_then(|one| one.load()),
-            Attach::SyscallTracepoint(_) => of::<TracePoint>(program).and_then(|one| one.load()),
-            Attach::LibraryCall(_) | Attach::LibraryReturn(_) | Attach::Tls(_) => {
-                of::<UProbe>(program).and_then(|one| one.load())
-            }
-            // Not aya's: see [`tls::load_together`].
-            Attach::TlsTogether(_) => Ok(()),
-            Attach::CgroupAddress(_) => of::<CgroupSockAddr>(program).and_then(|one| one.load()),
-            Attach::CgroupPacket(_) => of::<CgroupSkb>(program).and_then(|one| one.load()),
-            Attach::CgroupSocket(_) => of::<CgroupSock>(program).and_then(|one| one.load()),
-            Attach::FunctionExit(function) => {
-                let types = self.get()?;
-                of::<FExit>(program).and_then(|one| one.load(function, types))
-            }
-        }
-        .map_err(|error| refused(name, &error))
-    }
-
-    fn get(&self) -> Result<&Btf, LoadError> {
-        let read = || {
-            Btf::parse_file(&self.file, aya::Endianness::default()).map_err(|error| chain(&error))
-        };
-        self.read.get_or_init(read).as_ref().map_err(|error| LoadError::Object(error.clone()))
-    }
+/// A program that the kernel has checked for where it is to be attached.
+struct Program {
+    way: &'static str,
+    fd: OwnedFd,
 }
 
 impl std::fmt::Debug for Loaded {
@@ -139,52 +85,25 @@ impl Loaded {
         options: &Options,
         cgroup: Result<CgroupTarget, String>,
     ) -> Result<Loaded, LoadError> {
-        // aya reads the kernel's types for relocations, which rustc cannot emit, before it can be told
-        // not to: at the same time, since it is several megabytes.
-        let (offsets, mut loader) = thread::scope(|scope| {
-            let offsets = scope.spawn(|| Offsets::of_kernel(&options.btf));
-            let loader = EbpfLoader::new();
-            (offsets.join().unwrap_or_else(|panic| resume_unwind(panic)), loader)
-        });
-        let offsets = offsets?;
-        for (global, offset) in &offsets.0 {
-            loader.override_global(global, offset, true);
-        }
-        let switches = switches(options, cgroup.as_ref().ok());
-        for (global, value) in &switches {
-            loader.override_global(global, value, true);
-        }
-        let cgroup_id = cgroup.as_ref().map_or(0, |cgroup| cgroup.id);
-        loader.override_global("COMMAND_CGROUP", &cgroup_id, true);
-        for (map, entries) in sizes(options) {
-            loader.map_max_entries(map, entries);
-        }
-        for (map, entries) in &options.debug.map_entries {
-            loader.map_max_entries(map, *entries);
-        }
-        loader.btf(None);
-        let ebpf = loader.load(OBJECT).map_err(load_error)?;
+        let types = KernelTypes::read(&options.btf)?;
+        let object = Object::load(
+            OBJECT,
+            &globals(&types.offsets()?, options, cgroup.as_ref().ok()),
+            &sizes(options),
+        )?;
         let mut loaded = Loaded {
-            ebpf,
+            object,
+            programs: BTreeMap::new(),
             options: options.clone(),
             refusals: BTreeMap::new(),
-            types: Types { file: options.btf.clone(), read: OnceLock::new() },
+            types: Some(types),
             no_function_probes: refuses_function_probes(),
             real_time: is_real_time(),
             cgroup,
-            together: None,
-            no_together: None,
         };
-        if options.http {
-            // Now: the maps that it needs are taken later.
-            match tls::load_together(OBJECT, &loaded.ebpf) {
-                Ok(programs) => loaded.together = Some(programs),
-                Err(why) => loaded.no_together = Some(why),
-            }
-        }
         loaded.load_wanted()?;
         #[cfg(feature = "debug-log")]
-        super::debug_log::start(&mut loaded.ebpf).map_err(LoadError::Object)?;
+        super::debug_log::start(&loaded).map_err(LoadError::Object)?;
         Ok(loaded)
     }
 
@@ -205,7 +124,7 @@ impl Loaded {
             })
             .collect();
         let probes = hooks.iter().flat_map(|(_, hook)| hook.probes).chain(&by_itself);
-        self.load_at_once(&probes.map(|probe| (probe.program, probe.attach)).collect());
+        self.load_at_once(probes.map(|probe| (probe.program, probe.attach)).collect());
         for (sensor, hook) in hooks {
             if sensor.wanted == Wanted::Always {
                 self.load(hook.probes)?;
@@ -215,88 +134,59 @@ impl Loaded {
     }
 
     /// Several programs at a time: the kernel's verifier takes most of the time of a start.
-    fn load_at_once(&mut self, wanted: &BTreeMap<&'static str, Attach>) {
-        let Loaded { ebpf, types, refusals, .. } = self;
-        let mut jobs: Vec<_> = ebpf
-            .programs_mut()
-            .filter_map(|(name, program)| {
-                let (name, attach) = wanted.get_key_value(name)?;
-                Some((*name, *attach, program))
-            })
-            .collect();
+    fn load_at_once(&mut self, wanted: BTreeMap<&'static str, Attach>) {
+        let mut jobs: Vec<(&str, Attach)> = wanted.into_iter().collect();
         // Else the longest one may come last, and the other threads wait for it.
         let place = |name| LONGEST_FIRST.iter().position(|long| *long == name);
-        jobs.sort_by_key(|(name, ..)| place(*name).unwrap_or(LONGEST_FIRST.len()));
-        let threads = thread::available_parallelism().map_or(1, usize::from).min(jobs.len());
-        let (jobs, refused) = (Mutex::new(jobs.into_iter()), Mutex::new(refusals));
-        thread::scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|| {
-                    loop {
-                        let job = lock(&jobs).next();
-                        let Some((name, attach, program)) = job else { break };
-                        if let Err(error) = types.load(name, program, attach) {
-                            lock(&refused).insert(name, error);
-                        }
-                    }
-                });
+        jobs.sort_by_key(|(name, _)| place(*name).unwrap_or(LONGEST_FIRST.len()));
+        let checked = at_once(&jobs, |(name, attach)| self.check(name, *attach));
+        for ((name, _), checked) in jobs.into_iter().zip(checked) {
+            match checked {
+                Ok(program) => drop(self.programs.insert(name, program)),
+                Err(error) => drop(self.refusals.insert(name, error)),
             }
-        });
+        }
+    }
+
+    /// Has the kernel check a program for where it is to be attached.
+    fn check(&self, name: &'static str, attach: Attach) -> Result<Program, LoadError> {
+        let function = match attach {
+            Attach::FunctionExit(function) => {
+                let number = self.types.as_ref().map(|types| types.function(function));
+                let number = number.transpose()?.flatten();
+                Some(number.ok_or(LoadError::NoFunction { program: name, function })?)
+            }
+            _ => None,
+        };
+        Ok(Program { way: attach.way(), fd: self.object.check(name, attach, function)? })
     }
 
     /// Has the kernel check programs that it did not check yet.
     pub(super) fn load(&mut self, probes: &[Probe]) -> Result<(), LoadError> {
         for Probe { program: name, attach } in probes {
-            if let Attach::TlsTogether(_) = attach {
-                match &self.no_together {
-                    None => continue,
-                    Some(why) => {
-                        return Err(LoadError::Refused { program: name, detail: why.clone() });
-                    }
-                }
-            }
             if let Some(error) = self.refusals.remove(name) {
                 return Err(error);
             }
-            let program = self.ebpf.program_mut(name).ok_or_else(|| no_program(name))?;
-            if program.fd().is_err() {
-                self.types.load(name, program, *attach)?;
+            // The same one may have been loaded to be attached in another way.
+            if self.programs.get(name).is_none_or(|program| program.way != attach.way()) {
+                let program = self.check(name, *attach)?;
+                self.programs.insert(name, program);
             }
         }
         Ok(())
     }
 
-    pub(super) fn program<'a, P>(&'a mut self, name: &'static str) -> Result<&'a mut P, LoadError>
-    where
-        &'a mut P: TryFrom<&'a mut Program, Error = ProgramError>,
-    {
-        let program = self.ebpf.program_mut(name).ok_or_else(|| no_program(name))?;
-        program.try_into().map_err(|error| refused(name, &error))
-    }
-
-    /// A program that is loaded; none where the object does not have it.
-    pub(super) fn program_fd(
-        &self,
-        name: &'static str,
-    ) -> Result<Option<BorrowedFd<'_>>, LoadError> {
-        if let Some(fd) = self.together.as_ref().and_then(|programs| programs.descriptor(name)) {
-            return Ok(Some(fd));
-        }
-        let Some(program) = self.ebpf.program(name) else { return Ok(None) };
-        program.fd().map(|fd| Some(fd.as_fd())).map_err(|error| refused(name, &error))
-    }
-
-    pub(super) fn raw(&mut self, name: &'static str) -> Result<&mut RawTracePoint, LoadError> {
-        self.program(name)
+    /// A program that is loaded.
+    pub(super) fn program(&self, name: &'static str) -> Result<BorrowedFd<'_>, LoadError> {
+        let program = self.programs.get(name);
+        let not_loaded = || LoadError::Object(format!("the program `{name}` was not loaded"));
+        program.map(|program| program.fd.as_fd()).ok_or_else(not_loaded)
     }
 
     /// The rings can be taken once.
     pub fn take_rings(&mut self) -> Result<Rings, LoadError> {
         let mut ring = |name: &str| {
-            let map = self
-                .ebpf
-                .take_map(name)
-                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))?;
+            let map = self.object.take_map(name)?;
             RingBuf::try_from(map).map_err(|error| LoadError::Object(error.to_string()))
         };
         let rings = Rings {
@@ -313,17 +203,14 @@ impl Loaded {
     }
 
     /// What a process needs to enrol itself.
-    pub fn enroller(&mut self) -> Result<Enroller, LoadError> {
+    pub fn enroller(&self) -> Result<Enroller, LoadError> {
         Ok(Enroller::new(self.descriptor("enrol")?))
     }
 
     /// What tells files apart as the kernel does. Can be taken once.
     pub fn take_identifier(&mut self) -> Result<Identifier, LoadError> {
         let program = self.descriptor("identify")?;
-        let map = self
-            .ebpf
-            .take_map("IDENTIFIED")
-            .ok_or_else(|| LoadError::Object("the object has no map `IDENTIFIED`".into()))?;
+        let map = self.object.take_map("IDENTIFIED")?;
         guard::freeze_one(&map).map_err(|error| LoadError::Object(error.to_string()))?;
         Identifier::new(program, map).map_err(|error| LoadError::Object(error.to_string()))
     }
@@ -331,11 +218,7 @@ impl Loaded {
     /// What finds processes that run already, which the options must ask for. Can be taken once.
     pub fn take_finder(&mut self) -> Result<Finder, LoadError> {
         let program = self.descriptor("find")?;
-        let mut map = |name: &str| {
-            self.ebpf
-                .take_map(name)
-                .ok_or_else(|| LoadError::Object(format!("the object has no map `{name}`")))
-        };
+        let mut map = |name: &str| self.object.take_map(name);
         let (answer, switches, births) = (map("FOUND")?, map("SWITCHES")?, map("BIRTHS")?);
         for only_read in [&answer, &births] {
             guard::freeze_one(only_read).map_err(|error| LoadError::Object(error.to_string()))?;
@@ -344,20 +227,21 @@ impl Loaded {
             .map_err(|error| LoadError::Object(error.to_string()))
     }
 
-    fn descriptor(&mut self, program: &'static str) -> Result<OwnedFd, LoadError> {
-        self.raw(program)?
-            .fd()
-            .map_err(|error| refused(program, &error))?
-            .as_fd()
+    fn descriptor(&self, program: &'static str) -> Result<OwnedFd, LoadError> {
+        self.program(program)?
             .try_clone_to_owned()
             .map_err(|error| LoadError::Object(error.to_string()))
     }
 }
 
-/// What the programs are told, besides where the kernel has what they read.
-fn switches(options: &Options, cgroup: Option<&CgroupTarget>) -> [(&'static str, u32); 13] {
+/// What the programs are told.
+fn globals<'a>(
+    offsets: &Offsets,
+    options: &'a Options,
+    cgroup: Option<&CgroupTarget>,
+) -> Globals<'a> {
     let debug = &options.debug;
-    [
+    let switches: [(&str, u32); 13] = [
         ("FAIL_PROCESS_EVERY", debug.lose_process_every),
         ("FAIL_ARGV_EVERY", debug.lose_argv_every),
         ("FAIL_NET_EVERY", debug.lose_net_every),
@@ -371,11 +255,15 @@ fn switches(options: &Options, cgroup: Option<&CgroupTarget>) -> [(&'static str,
         ("WATCH_SENDS", options.hand_offs.into()),
         ("FINDING", options.find.into()),
         ("FOLLOW_CGROUP", (options.follow_cgroup && cgroup.is_some()).into()),
-    ]
+    ];
+    let numbers = offsets.0.iter().copied().chain(switches);
+    let numbers = numbers.map(|(name, number)| (name, number.to_ne_bytes().to_vec()));
+    let cgroup = cgroup.map_or(0, |cgroup| cgroup.id);
+    numbers.chain([("COMMAND_CGROUP", cgroup.to_ne_bytes().to_vec())]).collect()
 }
 
 /// How much maps hold, where that is not said in the object.
-fn sizes(options: &Options) -> Vec<(&'static str, u32)> {
+fn sizes(options: &Options) -> HashMap<&str, u32> {
     // The smallest ring there is, where nothing will write to it.
     const NOTHING: u32 = 4096;
     // Threads that are in the resolver at the same time; they take 2.5 MB.
@@ -405,16 +293,8 @@ fn sizes(options: &Options) -> Vec<(&'static str, u32)> {
         ("TREE", tree_entries()),
         ("BIRTHS", when(options.find, tree_entries())),
     ];
-    rings.chain(others).collect()
-}
-
-/// What a thread leaves that panics is whole, and its panic is passed on.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-fn no_program(name: &str) -> LoadError {
-    LoadError::Object(format!("the object has no program `{name}`"))
+    let asked = options.debug.map_entries.iter().map(|(map, entries)| (&**map, *entries));
+    rings.chain(others).chain(asked).collect()
 }
 
 /// Room for every process that can exist at once, up to a limit that costs 12 MB.

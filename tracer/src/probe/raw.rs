@@ -5,23 +5,36 @@ use std::{
     os::fd::{FromRawFd as _, OwnedFd},
 };
 
+pub(super) const MAP_UPDATE_ELEM: libc::c_long = 2;
 pub(super) const PROG_LOAD: libc::c_long = 5;
+pub(super) const RAW_TRACEPOINT_OPEN: libc::c_long = 17;
 pub(super) const BTF_LOAD: libc::c_long = 18;
 pub(super) const MAP_FREEZE: libc::c_long = 22;
 pub(super) const LINK_CREATE: libc::c_long = 28;
-pub(super) const LINK_GET_FD_BY_ID: libc::c_long = 30;
+
+/// Of `enum bpf_attach_type`.
+pub(super) const TRACE_FEXIT: u32 = 25;
+pub(super) const TRACE_UPROBE_MULTI: u32 = 48;
 
 /// The first fields of `union bpf_attr` (include/uapi/linux/bpf.h) of a command, padding explicit. The
 /// kernel takes what follows them as zero.
 pub(super) trait Attributes {}
 
-/// Of commands that take one or two numbers.
+/// What a command is about, where that is all it takes.
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct Numbers {
-    pub(super) first: u32,
-    pub(super) second: u32,
-    pub(super) third: u32,
+pub(super) struct Target {
+    pub(super) fd: u32,
+}
+
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct MapUpdate {
+    pub(super) map: u32,
+    pub(super) padding: u32,
+    pub(super) key: u64,
+    pub(super) value: u64,
+    pub(super) flags: u64,
 }
 
 #[repr(C)]
@@ -31,7 +44,8 @@ pub(super) struct ProgramLoad {
     pub(super) instruction_count: u32,
     pub(super) instructions: u64,
     pub(super) license: u64,
-    pub(super) log: [u32; 2],
+    pub(super) log_level: u32,
+    pub(super) log_bytes: u32,
     pub(super) log_buffer: u64,
     pub(super) kernel_version: u32,
     pub(super) flags: u32,
@@ -57,6 +71,25 @@ pub(super) struct TypesLoad {
     pub(super) log_size: u32,
     pub(super) log_level: u32,
     pub(super) padding: u32,
+}
+
+/// A link to a raw tracepoint, or to the function that a program was loaded for.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct OpenTracepoint {
+    pub(super) name: u64,
+    pub(super) program: u32,
+    pub(super) padding: u32,
+}
+
+/// A link to a cgroup.
+#[repr(C)]
+#[derive(Default)]
+pub(super) struct LinkCgroup {
+    pub(super) program: u32,
+    pub(super) cgroup: u32,
+    pub(super) attach_type: u32,
+    pub(super) flags: u32,
 }
 
 /// A link to a perf event.
@@ -88,14 +121,17 @@ pub(super) struct LinkPlaces {
     pub(super) padding: u32,
 }
 
-impl Attributes for Numbers {}
+impl Attributes for Target {}
+impl Attributes for MapUpdate {}
+impl Attributes for OpenTracepoint {}
+impl Attributes for LinkCgroup {}
 impl Attributes for ProgramLoad {}
 impl Attributes for TypesLoad {}
 impl Attributes for LinkEvent {}
 impl Attributes for LinkPlaces {}
 
-/// What the kernel returns if that is no error. The commands above only read what `attr` points to, which
-/// each caller keeps until this returns.
+/// What the kernel returns if that is no error. The commands above only read what `attr` points to, and fill the
+/// buffer of a log; each caller keeps both until this returns.
 pub(super) fn call<A: Attributes>(command: libc::c_long, attr: &A) -> io::Result<libc::c_long> {
     // SAFETY: `attr` has the layout that the command reads and the size that is given.
     let result = unsafe { libc::syscall(libc::SYS_bpf, command, &raw const *attr, size_of::<A>()) };

@@ -123,6 +123,11 @@ impl Hook {
         self.probes.iter().flat_map(|probe| [probe.attach.way(), probe.program])
     }
 
+    /// Whether its breakpoints are links of several places.
+    pub(super) fn is_together(&self) -> bool {
+        self.probes.iter().any(|probe| matches!(probe.attach, Attach::TlsTogether(_)))
+    }
+
     pub fn describe(&self) -> String {
         let mut places: Vec<&str> = self
             .probes

@@ -1,16 +1,14 @@
 //! TLS libraries, as the kernel side knows them.
 
-use std::{fs::File, os::fd::AsFd as _};
+use std::fs::File;
 
 use aya::maps::{Array, HashMap, MapData};
 use tracer_ebpf::abi::{TLS_FILES_MAX, TlsKey, TlsPlaces, TlsSession};
 
 use super::{
-    attach::Link,
-    attached::{Attached, Breakpoints, Deputy},
+    attached::{Attached, Breakpoints},
     error::LoadError,
-    load::Loaded,
-    multi::{Programs, attach_together},
+    links::Link,
     plain::Plain,
 };
 use crate::model::ProcessKey;
@@ -85,13 +83,6 @@ impl TlsSessions {
     }
 }
 
-/// Programs for breakpoints that go away together.
-pub(super) fn load_together(object: &[u8], ebpf: &aya::Ebpf) -> Result<Programs, String> {
-    let names: Vec<&str> =
-        TlsFunction::ALL.iter().map(|function| function.program()).chain([RETURN]).collect();
-    Programs::load(object, ebpf, &names)
-}
-
 impl Attached {
     /// Watches a TLS library, in every process that has mapped the file.
     pub fn watch_tls(&mut self, file: &File, library: &TlsLibrary) -> Result<(), LoadError> {
@@ -100,98 +91,48 @@ impl Attached {
         if number >= TLS_FILES_MAX {
             return Err(LoadError::TooManyFiles);
         }
-        let map = self
-            .loaded
-            .ebpf
-            .map_mut("TLS_PLACES")
-            .ok_or_else(|| LoadError::Object("the object has no map `TLS_PLACES`".into()))?;
+        let map = self.loaded.object.map_mut("TLS_PLACES")?;
         let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
         places.set(number, Plain(library.places), 0).map_err(object)?;
         self.tls_files += 1;
-        let deputy = self.deputy.as_deref();
-        let links = match &self.loaded.together {
-            Some(programs) => watch_together(programs, deputy, file, library, number)?,
-            None => watch_one_by_one(&mut self.loaded, deputy, file, library, number)?,
-        };
-        self.links.extend(links);
+        self.links.extend(self.break_in(file, library, number)?);
         Ok(())
+    }
+
+    fn break_in(
+        &self,
+        file: &File,
+        library: &TlsLibrary,
+        number: u32,
+    ) -> Result<Vec<Link>, LoadError> {
+        let together = self.tls_together;
+        let mut links = Vec::new();
+        let mut attach = |program, offsets: &[u64], at_return| {
+            // All places of a program are one link, or each of them is.
+            let each = if together { offsets.len() } else { 1 };
+            for offsets in offsets.chunks(each.max(1)) {
+                let places = Breakpoints { offsets, cookie: number.into(), at_return, together };
+                let deputy = self.deputy.as_deref();
+                links.push(self.loaded.break_at(program, deputy, file, &places)?);
+            }
+            Ok::<_, LoadError>(())
+        };
+        let places_of = |is_it: &dyn Fn(TlsFunction) -> bool| {
+            let own = library.functions.iter().filter(|(function, _)| is_it(*function));
+            own.map(|(_, at)| *at).collect::<Vec<u64>>()
+        };
+        // All calls first: a call whose return was not seen is a gap, and one that was not seen at all would not be.
+        for function in TlsFunction::ALL {
+            attach(function.program(), &places_of(&|other| other == function), false)?;
+        }
+        attach(RETURN, &places_of(&TlsFunction::returns), true)?;
+        Ok(links)
     }
 
     /// What the kernel side remembers of sessions, which a process that is gone did not give back.
     pub fn take_tls_sessions(&mut self) -> Result<TlsSessions, LoadError> {
-        let map = self
-            .loaded
-            .ebpf
-            .take_map("TLS_SESSIONS")
-            .ok_or_else(|| LoadError::Object("the object has no map `TLS_SESSIONS`".into()))?;
+        let map = self.loaded.object.take_map("TLS_SESSIONS")?;
         let map = HashMap::try_from(map).map_err(|error| LoadError::Object(error.to_string()))?;
         Ok(TlsSessions(map))
     }
-}
-
-fn watch_together(
-    programs: &Programs,
-    deputy: Option<&dyn Deputy>,
-    file: &File,
-    library: &TlsLibrary,
-    number: u32,
-) -> Result<Vec<Link>, LoadError> {
-    let places_of = |is_it: &dyn Fn(TlsFunction) -> bool| {
-        let own = library.functions.iter().filter(|(function, _)| is_it(*function));
-        own.map(|(_, at)| *at).collect::<Vec<u64>>()
-    };
-    let mut links = Vec::new();
-    let mut attach = |program, offsets: &[u64], at_return| -> Result<(), LoadError> {
-        if offsets.is_empty() {
-            return Ok(());
-        }
-        let places = Breakpoints { offsets, cookie: number.into(), at_return, together: true };
-        let descriptor = programs
-            .descriptor(program)
-            .ok_or_else(|| LoadError::Object(format!("the program {program} was not loaded")))?;
-        let link = match deputy {
-            Some(deputy) => deputy.break_at(descriptor, file.as_fd(), &places),
-            None => attach_together(descriptor, file.as_fd(), &places),
-        };
-        links.push(Link::Breakpoints(link.map_err(|error| refused(program, &error))?));
-        Ok(())
-    };
-    // The call first: a return whose call was not seen says nothing.
-    for function in TlsFunction::ALL {
-        attach(function.program(), &places_of(&|other| other == function), false)?;
-    }
-    attach(RETURN, &places_of(&TlsFunction::returns), true)?;
-    Ok(links)
-}
-
-fn refused(program: &'static str, error: &std::io::Error) -> LoadError {
-    LoadError::Refused { program, detail: error.to_string() }
-}
-
-fn watch_one_by_one(
-    loaded: &mut Loaded,
-    deputy: Option<&dyn Deputy>,
-    file: &File,
-    library: &TlsLibrary,
-    number: u32,
-) -> Result<Vec<Link>, LoadError> {
-    let mut links = Vec::new();
-    let mut attach = |program, at: &u64, at_return| {
-        let places = Breakpoints {
-            offsets: std::slice::from_ref(at),
-            cookie: number.into(),
-            at_return,
-            together: false,
-        };
-        links.push(loaded.break_at(program, deputy, file, &places)?);
-        Ok::<_, LoadError>(())
-    };
-    // All calls first: a call whose return was not seen is a gap, and one that was not seen at all would not be.
-    for (function, at) in &library.functions {
-        attach(function.program(), at, false)?;
-    }
-    for (_, at) in library.functions.iter().filter(|(function, _)| function.returns()) {
-        attach(RETURN, at, true)?;
-    }
-    Ok(links)
 }

@@ -107,7 +107,7 @@ fn probes(
         follow_cgroup: true,
         ..options.clone()
     };
-    let mut attached = Loaded::new(&options, cgroup::target(cgroup))?.attach()?;
+    let attached = Loaded::new(&options, cgroup::target(cgroup))?.attach()?;
     let instructions = attached.verified_instructions()?;
     let finding = |state: &crate::record::schema::SensorState| SensorFinding {
         sensor: state.sensor.clone(),

@@ -91,7 +91,7 @@ async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
     if settings.probes.resolver {
         settings.probes.libraries = libraries(&settings.command);
     }
-    let mut loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
+    let loaded = Loaded::new(&settings.probes, cgroup::target(&cgroup))?;
     let enroll_canary = loaded.enroller()?;
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;

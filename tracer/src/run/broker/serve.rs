@@ -18,7 +18,6 @@ use super::{
 };
 use crate::{
     model::Bytes,
-    perf,
     probe::{self, Breakpoints, Enroller, Identifier},
     record::{self, OutputError},
     run::{
@@ -121,7 +120,10 @@ impl Server {
             (Request::Read, [handle]) => opened(read(handle)?),
             (Request::Break { offsets, cookie, at_return, together }, [program, file]) => {
                 let places = Breakpoints { offsets: &offsets, cookie, at_return, together };
-                Ok((Reply::Opened, vec![break_at(program, file, &places)?]))
+                Ok((
+                    Reply::Opened,
+                    vec![probe::to_breakpoints(program.as_fd(), file.as_fd(), &places)?],
+                ))
             }
             (Request::Mark { mask }, [queue, file]) => {
                 fanotify_mark(queue.as_fd(), file.as_fd(), mask)?;
@@ -257,15 +259,6 @@ impl Server {
             | OutputError::PartsExist) => io::Error::other(other),
         })
     }
-}
-
-fn break_at(program: &OwnedFd, file: &OwnedFd, places: &Breakpoints<'_>) -> io::Result<OwnedFd> {
-    if places.together {
-        return probe::attach_together(program.as_fd(), file.as_fd(), places);
-    }
-    let [offset] = places.offsets else { return Err(io::ErrorKind::InvalidInput.into()) };
-    let event = perf::open_breakpoint(file.as_fd(), *offset, places.at_return)?;
-    probe::link_to_event(program.as_fd(), event.as_fd(), places.cookie)
 }
 
 /// To be followed by the end of the process: others own these descriptors.
