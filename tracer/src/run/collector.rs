@@ -19,7 +19,7 @@ use crate::{
     probe::{Attached, Identifier, Rings, TlsSessions},
     record::{
         Record,
-        schema::{Content, Exchange, Mapped, MapsWatched, Start},
+        schema::{Content, Exchange, Mapped, MapsWatched, Start, TlsReading},
     },
     session::{Fold, Image, ImageEvent, Images, Story},
 };
@@ -120,6 +120,7 @@ impl Collector {
     ) -> io::Result<()> {
         for found in code {
             let record = self.machine.found_code(found, attached)?;
+            self.watched_late(record.as_slice());
             self.accept(record.into_iter().collect());
         }
         self.kept.flush();
@@ -135,8 +136,20 @@ impl Collector {
         let global_pids = self.machine.sees_global_pids();
         let Some(tls) = self.machine.tls() else { return Ok(()) };
         let records = tls.round(attached, sessions, &self.kept.story, global_pids)?;
+        self.watched_late(&records);
         self.accept(records);
         Ok(())
+    }
+
+    /// What is known of sessions in libraries depends on when these were watched.
+    fn watched_late(&mut self, records: &[Record]) {
+        for record in records {
+            if let Record::TlsLibrary(library) = record
+                && let TlsReading::From { t_ns } = library.reading
+            {
+                self.fold.tls_watched_from(library.process, t_ns);
+            }
+        }
     }
 
     /// tracer has given up its rights, and the broker has them.

@@ -172,8 +172,18 @@ impl Fold {
     pub fn record(&mut self, event: Event, machine: &mut dyn Machine) -> Option<Record> {
         Some(match event {
             Event::Root(event) => self.root(&event),
-            Event::Fork(event) => fork(&event),
-            Event::Exec(event) => self.exec(*event, machine),
+            Event::Fork(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.forked(event.header.process, event.child);
+                }
+                fork(&event)
+            }
+            Event::Exec(event) => {
+                if let Some(calls) = &mut self.calls {
+                    calls.executed(event.header.process);
+                }
+                self.exec(*event, machine)
+            }
             Event::ArgvPiece(piece) => {
                 let key = (piece.header.process, piece.header.time_ns);
                 self.argv.entry(key).or_default().push(piece);
@@ -200,6 +210,13 @@ impl Fold {
                     calls.payload(&event);
                 }
                 let records = self.payloads.add(*event);
+                if let Some(calls) = &mut self.calls {
+                    for record in &records {
+                        if let Record::Opening(opening) = record {
+                            calls.heard(opening);
+                        }
+                    }
+                }
                 self.said.extend(records);
                 return None;
             }
@@ -253,6 +270,13 @@ impl Fold {
     /// Reads HTTP calls, and with `extract` a few values of JSON that they send.
     pub fn read_calls(&mut self, extract: bool) {
         self.calls = Some(Calls::new(extract));
+    }
+
+    /// A TLS library of the process is watched from then on.
+    pub fn tls_watched_from(&mut self, process: ProcessKey, t_ns: u64) {
+        if let Some(calls) = &mut self.calls {
+            calls.watched_from(process, t_ns);
+        }
     }
 
     /// So many pieces of TLS sessions were lost so far. To be said before each drain.

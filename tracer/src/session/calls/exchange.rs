@@ -156,6 +156,11 @@ impl Exchange {
         }
     }
 
+    /// It is answered by HTTP/2, as its first stream (RFC 7540, 3.2).
+    pub(super) fn becomes_http2(&mut self) {
+        (self.version, self.http2_stream) = ("2", Some(1));
+    }
+
     /// Something of the response came.
     pub(super) fn at(&mut self, at_ns: u64) {
         self.last_ns = self.last_ns.max(at_ns);
@@ -180,6 +185,16 @@ impl Exchange {
         let complete = self.response_ended;
         let aborted = CallOutcome::Aborted { why: why.to_owned() };
         self.over(if complete { CallOutcome::Complete } else { aborted })
+    }
+
+    /// Ends it with its connection. One that was answered before its request ended has not ended by itself.
+    pub(super) fn cut_off(mut self, why: &str) -> Over {
+        if self.response_ended && !self.request_ended {
+            self.is_partial(
+                "was answered, and its connection closed, before its request had ended",
+            );
+        }
+        self.cut(why)
     }
 
     /// Ends it as far as it was read.

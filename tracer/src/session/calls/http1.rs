@@ -30,6 +30,23 @@ pub(super) struct Http1 {
     extract: bool,
     /// Reading began in the middle of the session.
     pub(super) joined: bool,
+    became: Option<Became>,
+}
+
+/// What an answer has made of the connection, and what each end had said behind it already.
+#[derive(Debug)]
+pub(super) struct Became {
+    pub(super) next: Next,
+    pub(super) client: Vec<u8>,
+    pub(super) server: Vec<u8>,
+}
+
+#[derive(Debug)]
+pub(super) enum Next {
+    Tunnel,
+    /// The request is answered there.
+    Http2(Box<Exchange>),
+    Other,
 }
 
 /// One direction.
@@ -57,6 +74,7 @@ impl Http1 {
             answered: false,
             extract,
             joined: false,
+            became: None,
         }
     }
 
@@ -112,7 +130,12 @@ impl Http1 {
     ) -> Result<(), Stop> {
         while !input.is_empty() {
             match &mut self.responses {
-                Half::Over => return Ok(()),
+                Half::Over => {
+                    if let Some(became) = &mut self.became {
+                        became.server.extend(input);
+                    }
+                    return Ok(());
+                }
                 Half::Head { bytes, begun_ns } => {
                     if !head(bytes, begun_ns, &mut input, at_ns)? {
                         return Ok(());
@@ -200,6 +223,16 @@ impl Http1 {
         self.answered
     }
 
+    /// No second request has begun.
+    pub(super) fn is_one_request(&self) -> bool {
+        let begins = matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty());
+        self.under_way.len() + usize::from(begins) <= 1
+    }
+
+    pub(super) fn take_became(&mut self) -> Option<Became> {
+        self.became.take()
+    }
+
     pub(super) fn take_under_way(&mut self) -> Vec<Exchange> {
         std::mem::take(&mut self.under_way).into()
     }
@@ -266,15 +299,34 @@ impl Http1 {
             self.responses = BEFORE_HEAD;
             return Ok(());
         }
-        exchange.respond(status, fields(), begun_ns);
+        let to_h2c = |(name, value): Field<'_>| {
+            name.eq_ignore_ascii_case(b"upgrade") && value.eq_ignore_ascii_case(b"h2c")
+        };
+        let is_h2c = status == 101 && fields().any(to_h2c);
+        if is_h2c && !exchange.request_ended {
+            return Err("it became HTTP/2 before a request had ended".into());
+        }
+        if !is_h2c {
+            exchange.respond(status, fields(), begun_ns);
+        }
         exchange.at(at_ns);
         let tunnel = exchange.method == "CONNECT" && (200..300).contains(&status);
         if status == 101 || tunnel {
             let to = if tunnel { "a tunnel".into() } else { upgrade(fields()) };
-            if let Some(exchange) = self.under_way.pop_front() {
-                over.push(exchange.over(CallOutcome::Upgraded { to }));
-            }
-            (self.requests, self.responses) = (Half::Over, Half::Over);
+            let asked = self.under_way.pop_front();
+            let next = match asked {
+                Some(exchange) if is_h2c => Next::Http2(Box::new(exchange)),
+                asked => {
+                    over.extend(asked.map(|asked| asked.over(CallOutcome::Upgraded { to })));
+                    if tunnel { Next::Tunnel } else { Next::Other }
+                }
+            };
+            let client = match std::mem::replace(&mut self.requests, Half::Over) {
+                Half::Head { bytes, .. } => bytes,
+                Half::Body(_) | Half::Over => Vec::new(),
+            };
+            self.responses = Half::Over;
+            self.became = Some(Became { next, client, server: Vec::new() });
             for exchange in self.take_under_way() {
                 over.push(
                     exchange.unread("the connection became something else before its response"),
@@ -285,6 +337,9 @@ impl Http1 {
         let none = exchange.method == "HEAD" || status == 204 || status == 304;
         let body = match (none, framing(fields())?) {
             (true, _) | (false, Some(Body::Length(0))) => None,
+            (false, Some(Body::UntilClose)) => {
+                return Err("a response body of a transfer coding that is not known".into());
+            }
             (false, Some(body)) => Some(body),
             (false, None) => Some(Body::UntilClose),
         };
@@ -371,8 +426,10 @@ fn framing<'a>(fields: impl Iterator<Item = Field<'a>>) -> Result<Option<Body>, 
     let (mut coded, mut length) = (None, None);
     for (name, value) in fields {
         if name.eq_ignore_ascii_case(b"transfer-encoding") {
-            let last = value.rsplit(|byte| *byte == b',').next().unwrap_or_default().trim_ascii();
-            coded = Some(last.eq_ignore_ascii_case(b"chunked"));
+            // `identity` was no coding before it went out of use (RFC 2616, 3.6).
+            let codings = value.rsplit(|byte| *byte == b',').map(<[u8]>::trim_ascii);
+            let last = codings.into_iter().find(|coding| !coding.eq_ignore_ascii_case(b"identity"));
+            coded = last.map(|last| last.eq_ignore_ascii_case(b"chunked")).or(coded);
         } else if name.eq_ignore_ascii_case(b"content-length") {
             for value in value.split(|byte| *byte == b',') {
                 let text = std::str::from_utf8(value.trim_ascii()).unwrap_or_default();

@@ -23,6 +23,12 @@ mod kind {
     pub(super) const PUSH_PROMISE: u8 = 5;
     pub(super) const GOAWAY: u8 = 7;
     pub(super) const CONTINUATION: u8 = 9;
+    const PRIORITY: u8 = 2;
+    const SETTINGS: u8 = 4;
+    const PING: u8 = 6;
+    pub(super) const OF_STREAM: [u8; 6] =
+        [DATA, HEADERS, PRIORITY, RST_STREAM, PUSH_PROMISE, CONTINUATION];
+    pub(super) const OF_CONNECTION: [u8; 3] = [SETTINGS, PING, GOAWAY];
 }
 
 mod flag {
@@ -101,6 +107,25 @@ impl Http2 {
             server: Frames::new(0),
             streams: Streams { under_way: BTreeMap::new(), last: 0, extract },
         }
+    }
+
+    /// Behind `Upgrade: h2c`: the request that asked for it is the first stream (RFC 7540, 3.2).
+    pub(super) fn after(extract: bool, mut first: Exchange) -> Http2 {
+        let mut http = Http2::new(extract);
+        first.becomes_http2();
+        http.streams.under_way.insert(1, first);
+        http.streams.last = 1;
+        http
+    }
+
+    /// The client has begun something that may be a request.
+    pub(super) fn is_within_request(&self) -> bool {
+        let Frames { preface_left, header, frame, block, .. } = &self.client;
+        let is_fields = |frame: &Frame| matches!(frame.kind, kind::HEADERS | kind::CONTINUATION);
+        (1..PREFACE.len()).contains(preface_left)
+            || !header.is_empty()
+            || block.is_some()
+            || frame.as_ref().is_some_and(is_fields)
     }
 
     /// Bytes of the client.
@@ -260,6 +285,13 @@ impl Frames {
         let continues = self.block.as_ref().is_some_and(|block| block.stream == stream);
         if (kind == kind::CONTINUATION) != continues || self.block.is_some() != continues {
             return Err("frames of HTTP/2 are not in a valid order".into());
+        }
+        // RFC 9113, 6: whether a kind of frame is of a stream or of the connection.
+        let (is_of_stream, is_of_connection) = (kind::OF_STREAM, kind::OF_CONNECTION);
+        if is_of_stream.contains(&kind) && stream == 0
+            || is_of_connection.contains(&kind) && stream != 0
+        {
+            return Err("a frame of HTTP/2 is not valid".into());
         }
         let frame = Frame {
             kind,

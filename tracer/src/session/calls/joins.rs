@@ -20,6 +20,8 @@ pub(super) struct Joins {
     known: BTreeMap<u64, Known>,
     by_random: HashMap<ClientRandom, u64>,
     by_connection: HashMap<u64, u64>,
+    /// ClientHellos of this round, and when they came.
+    heard: HashMap<ClientRandom, u64>,
     next: u64,
 }
 
@@ -45,6 +47,27 @@ pub(super) struct Joined {
 }
 
 impl Joins {
+    /// When the ClientHello of a connection came. To be said before [`Joins::opening`], which waits for the
+    /// round to end.
+    pub(super) fn heard(&mut self, opening: &Opening) {
+        if let FirstBytes::Tls { client_random, quic: false, .. } = &opening.what
+            && let Some(random) = bytes_of(client_random)
+        {
+            self.heard.insert(random, opening.t_ns);
+        }
+    }
+
+    /// The round has ended.
+    pub(super) fn forget_heard(&mut self) {
+        self.heard.clear();
+    }
+
+    /// When the ClientHello of a session was on the wire; none if it was not seen there.
+    pub(super) fn began_ns(&self, randoms: &[ClientRandom]) -> Option<u64> {
+        let known = |random| Some(self.known.get(self.by_random.get(random)?)?.opened_ns);
+        randoms.iter().find_map(|random| self.heard.get(random).copied().or_else(|| known(random)))
+    }
+
     pub(super) fn opening(&mut self, opening: &Opening, attempted_ns: Option<u64>) {
         let FirstBytes::Tls { sni, client_random, quic: false, .. } = &opening.what else { return };
         let Some(connection) = opening.connection else { return };

@@ -21,12 +21,13 @@ mod joins;
 #[cfg(test)]
 mod made;
 mod plain;
+mod proxy;
 mod redact;
 mod stream;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::{
     model::{PayloadEvent, ProcessKey},
@@ -124,6 +125,8 @@ pub struct Calls {
     sessions: BTreeMap<Key, Session>,
     held_bytes: usize,
     joins: Joins,
+    /// Processes of whose calls some library was watched from a time on only.
+    late: HashMap<ProcessKey, u64>,
     plain: Plain,
     /// Of this round, and of the one before it.
     done: Vec<Done>,
@@ -152,8 +155,40 @@ impl Calls {
         self.lost = pieces;
     }
 
+    /// A TLS library of the process is watched from then on: sessions that had begun are read from their middle.
+    pub fn watched_from(&mut self, process: ProcessKey, t_ns: u64) {
+        let from_ns = self.late.entry(process).or_default();
+        *from_ns = t_ns.max(*from_ns);
+    }
+
+    /// A child goes on with the sessions of its parent.
+    pub fn forked(&mut self, parent: ProcessKey, child: ProcessKey) {
+        if let Some(from_ns) = self.late.get(&parent).copied() {
+            self.late.insert(child, from_ns);
+        }
+    }
+
+    /// What the process executes has no session yet.
+    pub fn executed(&mut self, process: ProcessKey) {
+        self.late.remove(&process);
+    }
+
+    /// What the first bytes of a connection said, before [`Calls::opening`].
+    pub fn heard(&mut self, opening: &Opening) {
+        self.joins.heard(opening);
+    }
+
+    /// Whether the session can have begun before its library was watched: it did not if its ClientHello was on
+    /// the wire later than that.
+    fn may_be_late(&self, key: Key) -> bool {
+        let Some(from_ns) = self.late.get(&key.0) else { return false };
+        let randoms = self.sessions.get(&key).map_or(&[][..], |session| &session.randoms);
+        self.joins.began_ns(randoms).is_none_or(|began_ns| began_ns < *from_ns)
+    }
+
     pub fn chunk(&mut self, chunk: &Chunk<'_>) {
         let key = (chunk.process, Name::Tls(chunk.stream));
+        let may_be_late = self.may_be_late(key);
         self.session(
             key,
             None,
@@ -164,7 +199,9 @@ impl Calls {
                     return Err(WHY.into());
                 }
                 let Chunk { direction, at_ns, offset, length, bytes, .. } = *chunk;
-                stream.add(direction, at_ns, offset, length, bytes, over)
+                let is_late = may_be_late && stream.is_new() && stream.join_late(bytes);
+                stream.add(direction, at_ns, offset, length, bytes, over)?;
+                if is_late { Err(LATE.into()) } else { Ok(()) }
             },
             chunk.at_ns,
         );
@@ -206,7 +243,7 @@ impl Calls {
                     &read.bytes,
                     over,
                 )?;
-                let Some(why) = read.ends else { return Ok(()) };
+                let Some(why) = read.ends.filter(|_| !stream.is_over()) else { return Ok(()) };
                 stream.stop(why, over);
                 Err(why.into())
             },
@@ -254,7 +291,9 @@ impl Calls {
         if all {
             exited.append(&mut self.exited);
         }
+        self.joins.forget_heard();
         for process in exited {
+            self.late.remove(&process);
             let of = (process, Name::Tls(0))..=(process, Name::Plain(u64::MAX));
             let keys: Vec<Key> = self.sessions.range(of).map(|(key, _)| *key).collect();
             for key in keys {
@@ -414,6 +453,8 @@ impl Calls {
         }
     }
 }
+
+const LATE: &str = "it may have begun before its library was watched: what came before is missing";
 
 const CLOSED: &str = "was under way when its connection was closed";
 

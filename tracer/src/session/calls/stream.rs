@@ -5,14 +5,20 @@ use tracer_ebpf::abi::TLS_UNKNOWN_BYTES;
 use super::{
     Direction,
     exchange::{Exchange, Over},
-    http1::{Http1, LOST, Stop},
+    http1::{Became, Http1, LOST, Next, Stop, UNREAD},
     http2::{FRAME_HEADER_BYTES, Http2, PREFACE},
+    proxy::{self, Found},
 };
 
 /// The longest method in use is half of this.
 const METHOD_MAX_BYTES: usize = 32;
 /// What a server's first SETTINGS of HTTP/2 can have: 32 of them.
 const SETTINGS_MAX_BYTES: u32 = 32 * 6;
+/// A longer first line within a tunnel is not that of a request.
+const LINE_MAX_BYTES: usize = 8 * 1024;
+
+pub(super) const TOO_LONG: &str = "of a single SSL_write or SSL_read only the first 256 KiB are read, and what follows the \
+                        rest of this one cannot be told without it";
 
 /// What has been read of a session, and where.
 #[derive(Debug)]
@@ -26,6 +32,10 @@ pub(super) struct Stream {
     extract: bool,
     /// One that was joined in the middle is read from a later call on.
     joinable: bool,
+    /// It may have begun before its first bytes here.
+    late: bool,
+    /// What comes is behind a proxy, and can be anything.
+    tunnel: bool,
     /// First bytes were those of HTTP, whether or not it could be read.
     is_http: bool,
     /// Which direction bytes came in last.
@@ -52,6 +62,8 @@ enum Protocol {
 struct Maybe {
     client: Direction,
     http: Http1,
+    /// The other end had spoken before it.
+    after_other: bool,
 }
 
 /// First bytes, and when the first of them came.
@@ -85,7 +97,19 @@ impl Stream {
             Protocol::Unknown { sent: Beginning::default(), received: Beginning::default() };
         let (served, last) = (false, None);
         let (sent, received, is_http) = (0, 0, false);
-        Stream { protocol, sent, received, served, extract, joinable, is_http, last }
+        let (late, tunnel) = (false, false);
+        Stream { protocol, sent, received, served, extract, joinable, late, tunnel, is_http, last }
+    }
+
+    /// It may have begun before its first bytes here. Whether it is read from its middle for that: HTTP/2 says
+    /// itself where it begins.
+    pub(super) fn join_late(&mut self, bytes: &[u8]) -> bool {
+        if matches!(says(bytes), Says::Http2Client | Says::Http2Server) {
+            return false;
+        }
+        self.late = true;
+        self.protocol = Protocol::Joining(None);
+        true
     }
 
     /// Calls that are not read would be missing.
@@ -149,11 +173,14 @@ impl Stream {
         for part in parts {
             result = result.and_then(|()| self.part(direction, at_ns, part, over));
         }
+        // Of memory that cannot be read nothing comes.
+        if parts[2].is_some() && missing == Some(0) && !bytes.is_empty() {
+            result = result.map_err(|why| if why == UNREAD { TOO_LONG.into() } else { why });
+        }
         if let Err(why) = &result {
             let joins = self.joinable && missing == Some(0) && self.is_before_calls();
             self.stop(why, over);
             if joins {
-                result = Err(format!("{why}, or tracer came in the middle of it"));
                 self.protocol = Protocol::Joining(None);
                 self.part(direction, at_ns, Part::Read(bytes), over)?;
                 self.part(direction, at_ns, parts[2], over)?;
@@ -200,18 +227,22 @@ impl Stream {
             Protocol::Http1(http) => {
                 http.closed(seen).then_some("it ended within the head of a request")
             }
-            Protocol::Unknown { sent, received }
-                if !sent.bytes.is_empty() || !received.bytes.is_empty() =>
-            {
-                Some("it ended before its bytes said what they are")
+            Protocol::Http2(http) => {
+                http.is_within_request().then_some("it ended within the frames of a request")
             }
-            Protocol::Unknown { .. }
-            | Protocol::Http2(_)
-            | Protocol::Joining(_)
-            | Protocol::Over => None,
+            Protocol::Unknown { sent, received } => {
+                let tunnel = self.tunnel;
+                let says_nothing = |own: &Beginning| match tunnel {
+                    true => is_http(&own.bytes),
+                    false => !own.bytes.is_empty(),
+                };
+                let begun = says_nothing(sent) || says_nothing(received);
+                begun.then_some("it ended before its bytes said what they are")
+            }
+            Protocol::Joining(_) | Protocol::Over => None,
         };
         let under_way = self.take_under_way();
-        over.extend(under_way.into_iter().map(|exchange| exchange.cut(why)));
+        over.extend(under_way.into_iter().map(|exchange| exchange.cut_off(why)));
         self.protocol = Protocol::Over;
         begun.map_or(Ok(()), |begun| Err(begun.into()))
     }
@@ -256,28 +287,13 @@ impl Stream {
             return self.part(direction, at_ns, part, over);
         };
         match (maybe.take(), part) {
-            (None, Part::Read(bytes)) => {
-                if self.last == Some(direction.other()) && is_request(bytes) {
-                    let mut http = Http1::new(self.extract);
-                    http.joined = true;
-                    // Nothing can be over before there is an answer.
-                    if http.requests(bytes, at_ns, over).is_ok() {
-                        *maybe = Some(Box::new(Maybe { client: direction, http }));
-                    }
-                }
-                Ok(())
-            }
-            (None, Part::Unread { lost, .. }) => {
-                // What follows lost bytes may not be the beginning of anything.
-                self.last = if lost { Some(direction) } else { self.last };
-                Ok(())
-            }
             (Some(mut known), part) if known.client == direction => {
                 let read = match part {
                     Part::Read(bytes) => known.http.requests(bytes, at_ns, over),
                     Part::Unread { bytes, lost } => known.http.skip_requests(bytes, lost, over),
                 };
-                *maybe = read.is_ok().then_some(known);
+                let goes_on = known.after_other || known.http.is_one_request();
+                *maybe = (read.is_ok() && goes_on).then_some(known);
                 Ok(())
             }
             (Some(known), Part::Read(bytes)) if is_response(bytes) => {
@@ -285,7 +301,26 @@ impl Stream {
                 self.protocol = Protocol::Http1(known.http);
                 self.part(direction, at_ns, part, over)
             }
-            (Some(_), _) => Ok(()),
+            (_, Part::Read(bytes)) => {
+                let after_other = self.last == Some(direction.other());
+                // The first bytes of all may be those of a call, or the middle of a body: then more come.
+                let is_first = self.late && self.last.is_none();
+                if (after_other || is_first) && is_request(bytes) {
+                    let mut http = Http1::new(self.extract);
+                    http.joined = true;
+                    // Nothing can be over before there is an answer.
+                    let read = http.requests(bytes, at_ns, over);
+                    if read.is_ok() && (after_other || http.is_one_request()) {
+                        *maybe = Some(Box::new(Maybe { client: direction, http, after_other }));
+                    }
+                }
+                Ok(())
+            }
+            (_, Part::Unread { lost, .. }) => {
+                // What follows lost bytes may not be the beginning of anything.
+                self.last = if lost { Some(direction) } else { self.last };
+                Ok(())
+            }
         }
     }
 
@@ -296,9 +331,20 @@ impl Stream {
         part: Part<'_>,
         over: &mut Vec<Over>,
     ) -> Result<(), Stop> {
-        if matches!(part, Part::Unread { bytes: 0, .. } | Part::Read([])) {
+        if !part.is_some() {
             return Ok(());
         }
+        self.read(direction, at_ns, part, over)?;
+        self.follow(at_ns, over)
+    }
+
+    fn read(
+        &mut self,
+        direction: Direction,
+        at_ns: u64,
+        part: Part<'_>,
+        over: &mut Vec<Over>,
+    ) -> Result<(), Stop> {
         let of_client = (direction == Direction::Sent) != self.served;
         match (&mut self.protocol, part) {
             (Protocol::Over, _) => Ok(()),
@@ -316,9 +362,7 @@ impl Stream {
                     own.at_ns = at_ns;
                 }
                 own.bytes.extend(bytes);
-                let says = says(&own.bytes);
-                self.is_http |= is_http(&own.bytes);
-                self.begin(direction, says, over)
+                self.first(direction, over)
             }
             (Protocol::Http1(http), Part::Read(bytes)) if of_client => {
                 http.requests(bytes, at_ns, over)
@@ -341,6 +385,86 @@ impl Stream {
                 http.skip_responses(bytes, lost, at_ns, over)
             }
         }
+    }
+
+    /// Goes on with what an answer of HTTP/1 has made of the connection.
+    fn follow(&mut self, at_ns: u64, over: &mut Vec<Over>) -> Result<(), Stop> {
+        let Protocol::Http1(http) = &mut self.protocol else { return Ok(()) };
+        let Some(Became { next, client, server }) = http.take_became() else { return Ok(()) };
+        self.protocol = match next {
+            Next::Tunnel => {
+                self.tunnel = true;
+                Protocol::Unknown { sent: Beginning::default(), received: Beginning::default() }
+            }
+            Next::Http2(first) => Protocol::Http2(Box::new(Http2::after(self.extract, *first))),
+            Next::Other => Protocol::Over,
+        };
+        let of_client = if self.served { Direction::Received } else { Direction::Sent };
+        self.part(of_client, at_ns, Part::Read(&client), over)?;
+        self.part(of_client.other(), at_ns, Part::Read(&server), over)
+    }
+
+    /// Looks at what came first, behind what is for proxies.
+    fn first(&mut self, direction: Direction, over: &mut Vec<Over>) -> Result<(), Stop> {
+        let Protocol::Unknown { sent, received } = &mut self.protocol else { return Ok(()) };
+        if !self.tunnel && !self.joinable {
+            match proxy::socks(&sent.bytes, &received.bytes) {
+                Found::Nothing => {}
+                Found::More => return Ok(()),
+                Found::Bytes(of_client, of_server) => {
+                    sent.bytes.drain(..of_client);
+                    received.bytes.drain(..of_server);
+                    self.tunnel = true;
+                }
+                Found::Unread => {
+                    self.is_http = true;
+                    return Err("it goes through a SOCKS proxy in a way that is not read".into());
+                }
+            }
+        }
+        if self.tunnel {
+            return self.begin_in_tunnel(over);
+        }
+        let own = match direction {
+            Direction::Sent => sent,
+            Direction::Received => received,
+        };
+        match proxy::header(&own.bytes) {
+            Found::More => return Ok(()),
+            Found::Bytes(header, _) => drop(own.bytes.drain(..header)),
+            Found::Nothing | Found::Unread => {}
+        }
+        let says = says(&own.bytes);
+        self.is_http |= is_http(&own.bytes);
+        self.begin(direction, says, over)
+    }
+
+    /// Goes on with what is in a tunnel, where that is HTTP. TLS is read elsewhere, and anything else is no call.
+    fn begin_in_tunnel(&mut self, over: &mut Vec<Over>) -> Result<(), Stop> {
+        let Protocol::Unknown { sent, received } = &self.protocol else { return Ok(()) };
+        let (direction, client, server) = match self.served {
+            true => (Direction::Received, &received.bytes, &sent.bytes),
+            false => (Direction::Sent, &sent.bytes, &received.bytes),
+        };
+        let may_be_method = client.first().is_none_or(u8::is_ascii_alphabetic);
+        let short = client.len().max(server.len()) < LINE_MAX_BYTES;
+        if memchr::memchr(b'\n', client).is_none() && may_be_method && short {
+            return Ok(());
+        }
+        let line = PREFACE.len() - b"\r\nSM\r\n\r\n".len();
+        if !is_request(client) && !is_http(client) {
+            self.protocol = Protocol::Over;
+            return Ok(());
+        }
+        let is_http2 = client.starts_with(&PREFACE[..line]);
+        let says = if is_http2 { Says::Http2Client } else { Says::Request };
+        self.is_http = true;
+        if self.joinable {
+            return Err(
+                "calls without TLS in a tunnel that is itself within TLS are not read".into()
+            );
+        }
+        self.begin(direction, says, over)
     }
 
     /// Goes on with what first bytes say it is.
@@ -370,6 +494,12 @@ impl Stream {
             self.part(direction, at_ns, Part::Read(&bytes), over)?;
         }
         Ok(())
+    }
+}
+
+impl Part<'_> {
+    fn is_some(&self) -> bool {
+        !matches!(self, Part::Unread { bytes: 0, .. } | Part::Read([]))
     }
 }
 
