@@ -10,6 +10,7 @@
 //! A recording re-enters at the records, so everything from `Story` on needs no kernel and no root.
 
 pub mod cli;
+mod notice;
 mod perf;
 pub mod probe;
 pub mod run;
@@ -29,3 +30,5 @@ pub mod policy;
 pub mod report;
 
 pub mod version;
+
+pub use notice::notice;

@@ -88,7 +88,7 @@ fn put(text: &str) -> anyhow::Result<()> {
 /// An error on standard error. It may quote what others have chosen, such as the name of a file.
 fn complain(error: &str) {
     let lines: Vec<String> = error.lines().map(|line| report::clean(line.as_bytes())).collect();
-    eprintln!("tracer: {}", lines.join("\n"));
+    tracer::notice(lines.join("\n"));
 }
 
 fn start(arguments: cli::Run) -> anyhow::Result<u8> {
@@ -105,7 +105,7 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
     if arguments.enforce
         && let Err(why) = policy::can_enforce(&policies)
     {
-        eprintln!("tracer: {why}");
+        tracer::notice(why);
         return Ok(exit::USAGE);
     }
     let probes = probe::Options {
@@ -174,21 +174,21 @@ fn start(arguments: cli::Run) -> anyhow::Result<u8> {
 fn say_what_was_delivered(delivery: Option<&Delivery>, quiet: bool) {
     let Some(delivery) = delivery else { return };
     if !delivery.is_whole() {
-        eprintln!(
-            "tracer: {delivery}. A recording (--output) has everything; \
+        tracer::notice(format_args!(
+            "{delivery}. A recording (--output) has everything; \
              `tracer report --otlp-endpoint URL RECORDING` sends it again"
-        );
+        ));
     } else if !quiet {
-        eprintln!("tracer: {delivery}");
+        tracer::notice(delivery);
     }
 }
 
 fn say_cut_short(error: &io::Error) {
-    eprintln!(
-        "tracer: the recording could not be written to its end: {error}. \
+    tracer::notice(format_args!(
+        "the recording could not be written to its end: {error}. \
          What was recorded up to there can be read; `tracer report` shows it, and `tracer verify` says that \
          it was cut short (exit code 11)"
-    );
+    ));
 }
 
 fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
@@ -198,7 +198,7 @@ fn run_code(finished: &Finished, of: ExitCodeOf) -> u8 {
         return exit::TRACER_FAILED;
     }
     if let Some(error) = &finished.launch_error {
-        eprintln!("tracer: {error}");
+        tracer::notice(error);
         return match error {
             LaunchError::NotFound(_) => exit::NOT_FOUND,
             LaunchError::NotStarted(..) => exit::NOT_STARTED,
@@ -379,13 +379,13 @@ fn probe_options(debug: &cli::Debug) -> probe::Options {
 fn is_whole(integrity: &Integrity) -> bool {
     match integrity {
         Integrity::Intact => return true,
-        Integrity::CutShort => eprintln!(
-            "tracer: the recording was cut short: it has no end record, and what happened after its \
+        Integrity::CutShort => tracer::notice(format_args!(
+            "the recording was cut short: it has no end record, and what happened after its \
              last line is unknown"
-        ),
-        Integrity::Broken { line, reason } => eprintln!(
-            "tracer: the recording is damaged at line {line}: {reason}; nothing from there on was used"
-        ),
+        )),
+        Integrity::Broken { line, reason } => tracer::notice(format_args!(
+            "the recording is damaged at line {line}: {reason}; nothing from there on was used"
+        )),
     }
     false
 }

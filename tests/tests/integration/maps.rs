@@ -21,6 +21,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("loader_and_copy", loader_and_copy),
     ("renamed_loader", renamed_loader),
     ("mapped_and_not_run", mapped_and_not_run),
+    ("loader_given_memory", loader_given_memory),
     ("named_like_memory", named_like_memory),
     ("on_overlayfs", on_overlayfs),
     ("what_is_lost", what_is_lost),
@@ -115,6 +116,18 @@ fn mapped_and_not_run(scratch: &Scratch) -> Result<()> {
     let Files { copy, other } = files(scratch)?;
     let run = traced(scratch, &[&other, &copy], &[])?;
     run.rules(Ruling::Inconclusive)?.because(&["other", "it mapped", "it may run it"])?;
+    Ok(())
+}
+
+/// Memory that is a file, which the loader takes by its number.
+fn loader_given_memory(scratch: &Scratch) -> Result<()> {
+    let Files { copy, .. } = files(scratch)?;
+    let script = "import os, sys; memory = os.memfd_create('x', 0); \
+                  os.write(memory, open(sys.argv[2], 'rb').read()); \
+                  os.execv(sys.argv[1], [sys.argv[1], f'/proc/self/fd/{memory}'])";
+    let python = Path::new("/usr/bin/python3");
+    let run = traced(scratch, &[python, "-c".as_ref(), script.as_ref(), &loader()?, &copy], &[])?;
+    run.rules(Ruling::Inconclusive)?.because(&["it mapped /memfd:x", "no path leads to it"])?;
     Ok(())
 }
 

@@ -2,7 +2,7 @@
 
 use std::{borrow::Cow, collections::BTreeMap, net::IpAddr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv4Net};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -321,7 +321,13 @@ fn check(rule: &EndpointRule) -> Result<(), String> {
 /// A sentence that begins with the text.
 pub(super) fn range_of(text: &str) -> Result<IpNet, String> {
     if let Ok(address) = text.parse::<IpAddr>() {
-        return Ok(IpNet::from(address.to_canonical()));
+        let address = address.to_canonical();
+        if address.is_unspecified() {
+            return Err(format!(
+                "`{text}` is no address of anybody: what connects to it reaches this machine, at 127.0.0.1 or ::1"
+            ));
+        }
+        return Ok(IpNet::from(address));
     }
     let range: IpNet = text.parse().map_err(|_| {
         format!("`{text}` is neither an address nor a range of them (10.0.0.0/8, fd00::/8)")
@@ -329,7 +335,16 @@ pub(super) fn range_of(text: &str) -> Result<IpNet, String> {
     if range.trunc() != range {
         return Err(format!("`{text}` has bits behind its prefix: it must be `{}`", range.trunc()));
     }
-    Ok(range)
+    Ok(of_ipv4(range).unwrap_or(range))
+}
+
+/// A range of IPv4 addresses in IPv6's form, which is what addresses of it are compared as.
+fn of_ipv4(range: IpNet) -> Option<IpNet> {
+    const PREFIX_BITS: u8 = 96;
+    let IpNet::V6(range) = range else { return None };
+    let first = range.addr().to_ipv4_mapped()?;
+    let bits = range.prefix_len().checked_sub(PREFIX_BITS)?;
+    Ipv4Net::new(first, bits).ok().map(IpNet::V4)
 }
 
 /// A range as it is shown: a single address without its length.

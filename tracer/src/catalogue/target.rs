@@ -356,6 +356,16 @@ mod tests {
             Target::parse(text).unwrap().fits_address(endpoint, endpoints)
         };
         assert!(matches!(address("10.0.0.0/8", "::ffff:10.1.2.3"), Fit::Yes(_)));
+        for mapped in ["::ffff:10.0.0.0/104", "[::ffff:10.0.0.0/104]:80", "::ffff:0:0/96"] {
+            assert!(matches!(address(mapped, "10.1.2.3"), Fit::Yes(_)), "{mapped}");
+            assert!(matches!(address(mapped, "::ffff:10.1.2.3"), Fit::Yes(_)), "{mapped}");
+        }
+        assert_eq!(address("::ffff:10.0.0.0/104", "11.1.2.3"), Fit::No);
+        assert_eq!(address("::/0", "::ffff:10.1.2.3"), Fit::No);
+        for nobody in ["0.0.0.0", "::", "[::]:80", "0.0.0.0:80", "::ffff:0.0.0.0"] {
+            let why = Target::parse(nobody).unwrap_err();
+            assert!(why.contains("reaches this machine"), "{why}");
+        }
         assert_eq!(address("10.0.0.0/8:443", "10.1.2.3"), Fit::No);
         assert!(matches!(address("service:aws-imds", "169.254.169.254"), Fit::Yes(_)));
         assert_eq!(address("api.anthropic.com", "169.254.169.254"), Fit::No);

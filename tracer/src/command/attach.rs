@@ -33,6 +33,9 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         debuggers: policies.iter().any(policy::Policy::forbids_debuggers),
         ..probe_options(&arguments.debug)
     };
+    let target = target(arguments.target);
+    // An earlier recording is not to be emptied for nothing.
+    target.check()?;
     let existing = Existing::forced(arguments.force);
     let broker = start_broker(&[], user.as_ref(), arguments.output.as_deref(), existing)?;
     let sender = arguments.writing.otlp_endpoint.map(start_sender).transpose()?;
@@ -57,11 +60,7 @@ pub(crate) fn attach(arguments: cli::Attach) -> anyhow::Result<u8> {
         summary: !arguments.quiet,
         progress: false,
     };
-    let join = Join {
-        target: target(arguments.target),
-        duration: arguments.duration,
-        from_arming: arguments.from_arming,
-    };
+    let join = Join { target, duration: arguments.duration, from_arming: arguments.from_arming };
     let finished = run::attach(settings, join);
     broker.finish();
     let finished = finished.inspect_err(|_| unused.remove())?;

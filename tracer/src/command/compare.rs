@@ -50,7 +50,7 @@ pub(crate) fn compare(arguments: &cli::Compare) -> anyhow::Result<u8> {
     if unused > 0 {
         let what =
             if unused == 1 { "1 recording was" } else { &format!("{unused} recordings were") };
-        eprintln!("tracer: {what} not used; the comparison says why");
+        tracer::notice(format_args!("{what} not used; the comparison says why"));
         return Ok(exit::INCONCLUSIVE);
     }
     Ok(exit::PROVEN)

@@ -53,7 +53,7 @@ fn send(recording: &Path, collector: Collector) -> anyhow::Result<u8> {
     sender.start().context("cannot start a thread")?;
     let whole = each(recording, |_, log| sender.send_patiently(log))?;
     let delivery = sender.finish();
-    eprintln!("tracer: {delivery}");
+    tracer::notice(&delivery);
     Ok(if delivery.is_whole() { code(whole) } else { exit::TRACER_FAILED })
 }
 

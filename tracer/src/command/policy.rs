@@ -26,7 +26,7 @@ pub(crate) fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
             match check(file.as_deref(), endpoints, &catalogue.files) {
                 Ok(findings) => crate::put(&findings)?,
                 Err(error) => {
-                    eprintln!("tracer: {error}");
+                    tracer::notice(error);
                     return Ok(exit::USAGE);
                 }
             }

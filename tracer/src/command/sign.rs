@@ -28,7 +28,7 @@ pub(crate) fn sign(arguments: &cli::Sign) -> anyhow::Result<u8> {
     let reader = Reader::open(recording, true)?;
     let (story, sha256) = Story::new(reader.start().clone()).read(reader, &mut |_, _| ())?;
     if !crate::is_whole(&story.integrity) {
-        eprintln!("tracer: {} was not signed", recording.display());
+        tracer::notice(format_args!("{} was not signed", recording.display()));
         return Ok(exit::INCONCLUSIVE);
     }
     let sha256 = sha256.context("the reader made no digest")?;
@@ -99,7 +99,9 @@ impl Signing {
     pub(crate) fn finish(mut self, finished: &Finished) -> anyhow::Result<()> {
         let path = self.path.display();
         if finished.write_error.is_some() {
-            eprintln!("tracer: the recording lacks its end and was not signed; {path} is empty");
+            tracer::notice(format_args!(
+                "the recording lacks its end and was not signed; {path} is empty"
+            ));
             return Ok(());
         }
         let written = self.written.lock().unwrap_or_else(PoisonError::into_inner).clone();

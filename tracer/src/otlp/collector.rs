@@ -37,7 +37,10 @@ impl FromStr for Collector {
         let base = text.trim_end_matches('/');
         let url = if base.ends_with(LOGS) { base.to_owned() } else { format!("{base}{LOGS}") };
         let parsed = ureq::http::Uri::from_str(&url).map_err(|_| CollectorError::NoUrl)?;
+        let authority = parsed.authority().map_or("", |authority| authority.as_str());
+        let has_port = authority.rsplit(']').next().is_some_and(|end| end.contains(':'));
         if rest.starts_with('/')
+            || (has_port && parsed.port_u16().is_none())
             || parsed.host().is_none_or(str::is_empty)
             || url.contains(['?', '#', '@'])
         {

@@ -234,10 +234,10 @@ impl Batches {
             && !std::mem::replace(&mut self.complained, true)
         {
             let (url, why) = (self.post.url(), self.problem.as_deref().unwrap_or("unknown"));
-            eprintln!(
-                "tracer: log records do not get to {url}: {why}. Tracing goes on; how many are missing there is said \
+            crate::notice(format_args!(
+                "log records do not get to {url}: {why}. Tracing goes on; how many are missing there is said \
                  at its end"
-            );
+            ));
         }
     }
 

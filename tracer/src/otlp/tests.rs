@@ -163,9 +163,17 @@ fn addresses_of_collectors() {
         assert_eq!((collector.has_name(), collector.port()), (named, port), "{text}");
     }
     check("https://collector:4318", Err(CollectorError::Tls));
-    for wrong in
-        ["collector:4318", "ftp://x", "http://", "http:///v1/logs", "http://a@b", "http://x?y", ""]
-    {
+    for wrong in [
+        "collector:4318",
+        "ftp://x",
+        "http://",
+        "http:///v1/logs",
+        "http://a@b",
+        "http://x?y",
+        "http://x:99999",
+        "http://[::1]:",
+        "",
+    ] {
         check(wrong, Err(CollectorError::NoUrl));
     }
 }

@@ -9,10 +9,7 @@ use std::{
     os::fd::{AsFd as _, AsRawFd as _, OwnedFd},
 };
 
-use rustix::{
-    event::epoll,
-    fs::{MemfdFlags, fstat, major, memfd_create, minor},
-};
+use rustix::event::epoll;
 
 use super::{Attributes, open, ring::Ring};
 use crate::model::{Bytes, Device, FileId};
@@ -46,7 +43,6 @@ pub(crate) struct MapStream {
     ready: OwnedFd,
     /// Records that make no sense.
     damaged: u64,
-    memory: Memory,
     /// Those online when the rings were mapped, of which each has one.
     processors: Vec<u32>,
     /// Since then others were seen to be online.
@@ -104,7 +100,6 @@ impl MapStream {
     /// Maps the rings of such events. Who reads them is one alone.
     pub(crate) fn map(events: Vec<OwnedFd>, bytes: usize) -> io::Result<MapStream> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-        let memory = Memory::of_this_machine();
         let processors = online_processors()?;
         let mut rings = Vec::new();
         for event in events {
@@ -113,7 +108,7 @@ impl MapStream {
             rings.push(Ring::map(event, bytes)?);
         }
         let processors_changed = processors.len() != rings.len();
-        Ok(MapStream { rings, ready, damaged: 0, memory, processors, processors_changed })
+        Ok(MapStream { rings, ready, damaged: 0, processors, processors_changed })
     }
 
     /// To wait on.
@@ -124,14 +119,12 @@ impl MapStream {
     /// Hands on what is in the rings, CPU by CPU.
     pub(crate) fn drain(&mut self, sink: &mut dyn FnMut(MapRecord)) {
         let mut damaged = 0;
-        let memory = &self.memory;
         for ring in &mut self.rings {
-            let sound =
-                ring.drain(&mut |kind, misc, body| match decode(kind, misc, body, memory) {
-                    Ok(Some(record)) => sink(record),
-                    Ok(None) => {}
-                    Err(Damaged) => damaged += 1,
-                });
+            let sound = ring.drain(&mut |kind, misc, body| match decode(kind, misc, body) {
+                Ok(Some(record)) => sink(record),
+                Ok(None) => {}
+                Err(Damaged) => damaged += 1,
+            });
             damaged += u64::from(!sound);
         }
         self.damaged += damaged;
@@ -205,35 +198,8 @@ fn time_of(body: &[u8]) -> Result<u64, Damaged> {
     Ok(u64::from_ne_bytes(*time))
 }
 
-/// Where the kernel keeps memory that has no file in any folder: code that a program makes itself.
-/// What such a mapping is called says nothing, for a file may be named like it.
-#[derive(Debug, Default)]
-struct Memory(Vec<Device>);
-
-impl Memory {
-    fn of_this_machine() -> Memory {
-        // Shared anonymous memory and that of System V are on the same device as those of memfd_create.
-        let kinds = [MemfdFlags::empty(), MemfdFlags::HUGETLB];
-        let device = |kind| {
-            let memory = memfd_create(c"tracer", MemfdFlags::CLOEXEC | kind).ok()?;
-            let device = fstat(&memory).ok()?.st_dev;
-            Some(Device::new(major(device), minor(device)))
-        };
-        Memory(kinds.into_iter().filter_map(device).collect())
-    }
-
-    fn has(&self, device: Device) -> bool {
-        self.0.contains(&device)
-    }
-}
-
 /// `None` for a record that says nothing of interest.
-fn decode(
-    kind: u32,
-    misc: u16,
-    body: &[u8],
-    memory: &Memory,
-) -> Result<Option<MapRecord>, Damaged> {
+fn decode(kind: u32, misc: u16, body: &[u8]) -> Result<Option<MapRecord>, Damaged> {
     const SAMPLE_ID_BYTES: usize = 16;
     let mut reader = Reader(body);
     let what = match kind {
@@ -260,7 +226,8 @@ fn decode(
             let end = name.iter().position(|byte| *byte == 0).ok_or(Damaged)?;
             let path = Bytes::from(&name[..end]);
             let device = Device::new(major, minor);
-            if inode == 0 || memory.has(device) {
+            // Of memory that has no file. What memfd_create makes is a file: a dynamic loader takes it as any other.
+            if inode == 0 {
                 return Ok(None);
             }
             (pid, MapEvent::Mapped { file: FileId { device, inode }, path })
@@ -302,7 +269,7 @@ mod tests {
     }
 
     fn decoded(body: &[u8]) -> Result<Option<MapRecord>, Damaged> {
-        decode(PERF_RECORD_MMAP2, 0, body, &Memory::default())
+        decode(PERF_RECORD_MMAP2, 0, body)
     }
 
     #[test]
@@ -314,11 +281,8 @@ mod tests {
         for path in [b"//anon\0".as_slice(), b"[vdso]\0"] {
             assert_eq!(decoded(&mapping(path, 0)), Ok(None));
         }
-        let memory = Memory(vec![Device::new(8, 1)]);
-        let in_memory = mapping(b"/memfd:x (deleted)\0", 5);
-        assert_eq!(decode(PERF_RECORD_MMAP2, 0, &in_memory, &memory), Ok(None));
-        // A name is no more than that.
-        assert!(matches!(decoded(&mapping(b"/memfd:x\0", 5)), Ok(Some(_))));
+        // What memfd_create makes is a file, whatever it is called.
+        assert!(matches!(decoded(&mapping(b"/memfd:x (deleted)\0", 5)), Ok(Some(_))));
     }
 
     #[test]
@@ -327,16 +291,9 @@ mod tests {
         for len in 0..72 {
             assert_eq!(decoded(&whole[..len]), Err(Damaged), "{len} bytes");
         }
-        let other = |kind, misc, body: &[u8]| decode(kind, misc, body, &Memory::default());
+        let other = decode;
         assert_eq!(other(PERF_RECORD_COMM, PERF_RECORD_MISC_COMM_EXEC, &[]), Err(Damaged));
         assert_eq!(other(PERF_RECORD_EXIT, 0, &[0; 11]), Err(Damaged));
         assert_eq!(other(PERF_RECORD_COMM, 0, &[]), Ok(None));
-    }
-
-    #[test]
-    fn where_memory_is() {
-        let memory = Memory::of_this_machine();
-        let device = fstat(memfd_create(c"test", MemfdFlags::CLOEXEC).unwrap()).unwrap().st_dev;
-        assert!(memory.has(Device::new(major(device), minor(device))), "{memory:?}");
     }
 }

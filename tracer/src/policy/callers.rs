@@ -38,6 +38,13 @@ pub(super) fn others_ran(story: &Story, claim: &Claim) -> bool {
         || story.execs_in_order().any(|exec| !is_user(story, claim, exec))
 }
 
+/// Why a call of another program's could have gone without its name.
+pub(super) fn unseen_names(story: &Story) -> Option<String> {
+    let packets = story.start.sensors.iter().find(|sensor| sensor.sensor == "packets")?;
+    let why = packets.missing.as_ref()?;
+    Some(format!("what other programs called is not known by name: {why}"))
+}
+
 /// Every call that a copy of one of the claim's programs would have to make, by somebody else.
 pub(super) fn reasons(story: &Story, claim: &Claim, contacts: &[Contact]) -> Vec<String> {
     let mut reasons = Vec::new();

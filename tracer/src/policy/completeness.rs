@@ -60,7 +60,10 @@ impl Requirement {
 
     /// Whether it is about connections that were made, and are not recorded or lack their names.
     pub(super) fn tells_lost_connections(&self) -> bool {
-        matches!(self.name.as_str(), "no-loss-connect" | "no-loss-payload" | "no-skips-connections")
+        matches!(
+            self.name.as_str(),
+            "no-loss-connect" | "no-loss-payload" | "no-skips-connections" | "sockets"
+        )
     }
 
     /// Whether a claim over programs needs it.

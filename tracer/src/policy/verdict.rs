@@ -163,6 +163,9 @@ fn judge_claim(evidence: &Evidence<'_>, policy: &Policy, claim: &Claim) -> Claim
         verdict.reasons.extend(callers::reasons(story, claim, contacts));
     }
     let losses_count = has_callers && callers::others_ran(story, claim);
+    if losses_count {
+        verdict.reasons.extend(callers::unseen_names(story));
+    }
     let carries = |line: &&Requirement| match claim.kind.subject() {
         Subject::Programs => {
             line.carries_programs() || (line.tells_lost_connections() && losses_count)

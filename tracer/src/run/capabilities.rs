@@ -82,8 +82,7 @@ pub(crate) const NEEDS: &[Need] = &[
         name: "CAP_SYS_ADMIN",
         capability: CapabilitySet::SYS_ADMIN,
         feature: Feature::Verdict,
-        to: "to watch files (fanotify), for the kernel's own count of execs, and to look whether \
-             probes are attached still",
+        to: "to watch files (fanotify), and for the kernel's own count of execs",
         without: Some("no claim over programs can be proven"),
     },
     Need {

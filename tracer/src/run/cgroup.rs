@@ -185,7 +185,10 @@ impl Drop for CommandCgroup {
             }
         }
         if let Err(error) = removed {
-            eprintln!("tracer: the cgroup {} could not be removed: {error}", self.path.display());
+            crate::notice(format_args!(
+                "the cgroup {} could not be removed: {error}",
+                self.path.display()
+            ));
         }
     }
 }

@@ -76,7 +76,17 @@ pub fn run(settings: Settings) -> Result<Finished, RunError> {
 pub(super) fn on_event_loop<T>(
     work: impl Future<Output = Result<T, RunError>>,
 ) -> Result<T, RunError> {
+    allow_files();
     tokio::runtime::Builder::new_current_thread().enable_all().build()?.block_on(work)
+}
+
+/// As many open files as are allowed to be asked for. The broker starts the command, with the limit it had.
+fn allow_files() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    // If not, there is one message more to read.
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
@@ -86,7 +96,7 @@ async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
     let signals = Signals::block()?;
     let cgroup = broker.make_cgroup(None).and_then(CommandCgroup::made);
     if let Err(why) = &cgroup {
-        eprintln!("tracer: {}", capabilities::without_cgroup(why));
+        crate::notice(capabilities::without_cgroup(why));
     }
     if settings.probes.resolver {
         settings.probes.libraries = libraries(&settings.command);
@@ -136,7 +146,7 @@ pub(super) fn check_capabilities(
         Feature::ForeignCgroup => false,
     };
     for sentence in capabilities::check(capabilities::held(), asked)? {
-        eprintln!("tracer: {sentence}");
+        crate::notice(sentence);
     }
     Ok(())
 }

@@ -198,9 +198,17 @@ pub(super) struct Container {
 /// Finds a container by the beginning of its ID.
 pub(super) fn container(mounts: &[Mount], asked: &str) -> Result<Container, NoContainer> {
     let mut found: BTreeMap<String, BTreeSet<PathBuf>> = BTreeMap::new();
+    let lower = asked.to_ascii_lowercase();
     for mount in mounts {
         walk(&mount.point, &mut |directory, name| {
-            if let Some(id) = container_id(name).filter(|id| id.starts_with(asked)) {
+            let Some(id) = container_id(name) else { return };
+            let is_asked = if is_id(id) {
+                id.starts_with(&lower)
+            } else {
+                // A runtime's folder of containers is none.
+                id.starts_with(asked) && !has_containers(directory)
+            };
+            if is_asked {
                 found.entry(id.to_owned()).or_default().insert(directory.to_owned());
             }
         });
@@ -210,8 +218,10 @@ pub(super) fn container(mounts: &[Mount], asked: &str) -> Result<Container, NoCo
         found.retain(|id, _| is_id(id));
     }
     // The whole name is meant when it is there, also when others begin with it.
-    if let Some(directories) = found.remove(asked) {
-        return Ok(Container { id: asked.into(), directories: directories.into_iter().collect() });
+    if let Some((id, directories)) =
+        found.remove_entry(asked).or_else(|| found.remove_entry(&lower))
+    {
+        return Ok(Container { id, directories: directories.into_iter().collect() });
     }
     match (found.pop_first(), found.len()) {
         (Some((id, directories)), 0) if !asked.is_empty() => {
@@ -238,6 +248,12 @@ fn walk(directory: &Path, see: &mut impl FnMut(&Path, &str)) {
     }
 }
 
+fn has_containers(directory: &Path) -> bool {
+    let mut has = false;
+    walk(directory, &mut |_, name| has |= container_id(name).is_some_and(is_id));
+    has
+}
+
 fn is_id(name: &str) -> bool {
     const ID_DIGITS: usize = 64;
     name.len() == ID_DIGITS && name.bytes().all(|byte| byte.is_ascii_hexdigit())
@@ -250,6 +266,8 @@ fn container_id(name: &str) -> Option<&str> {
     let scope = name.strip_suffix(".scope");
     let bare = scope.unwrap_or(name);
     let own = PREFIXES.iter().find_map(|prefix| bare.strip_prefix(prefix));
+    // As containerd writes what is for systemd where systemd does not manage cgroups: SLICE:cri-containerd:ID.
+    let own = own.or_else(|| Some(bare.rsplit_once(':')?.1));
     if let Some(id) = own.filter(|id| is_id(id)) {
         return Some(id);
     }
@@ -306,6 +324,7 @@ mod tests {
         check(A, Some(A));
         check("runc-web.scope", Some("web"));
         check("web", Some("web"));
+        check(&format!("kubepods-burstable-pod1.slice:cri-containerd:{A}"), Some(A));
         // The processes that look after a container are not in it.
         check(&format!("crio-conmon-{A}.scope"), None);
         check(&format!("libpod-conmon-{A}.scope"), None);
@@ -340,6 +359,9 @@ mod tests {
         assert_eq!(container(&mounts, C).unwrap().directories, [mounts[0].point.join(&kubernetes)]);
         assert_eq!(container(&mounts, "web").unwrap().directories, [mounts[0].point.join("web")]);
         assert_eq!(container(&mounts, "cc"), Err(NoContainer::Unknown("cc".into())));
+        assert_eq!(container(&mounts, "AA").unwrap().id, A, "digits are digits");
+        // A folder of containers is none.
+        assert_eq!(container(&mounts, "doc"), Err(NoContainer::Unknown("doc".into())));
     }
 
     #[test]

@@ -377,11 +377,11 @@ impl Session {
         if story.alive.len() > NAMED {
             names.push("...".into());
         }
-        eprintln!(
-            "tracer: the command has ended; waiting up to {} s for what it left behind: {}",
+        crate::notice(format_args!(
+            "the command has ended; waiting up to {} s for what it left behind: {}",
             linger.as_secs(),
             names.join(", ")
-        );
+        ));
     }
 
     /// Looks, now and then, whether the probes are attached still.
@@ -402,9 +402,9 @@ impl Session {
 }
 
 fn say_stopped(what: &str) {
-    eprintln!(
-        "tracer: the recording cannot be written any more, and --on-error=stop is given: {what}"
-    );
+    crate::notice(format_args!(
+        "the recording cannot be written any more, and --on-error=stop is given: {what}"
+    ));
 }
 
 fn wait_on(fd: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {

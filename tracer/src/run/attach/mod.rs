@@ -79,7 +79,7 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
     let signals = Signals::block()?;
     let cgroup = SharedCgroup::make(cgroup, &broker);
     if let Err(why) = &cgroup {
-        eprintln!("tracer: {}", capabilities::without_cgroup(why));
+        crate::notice(capabilities::without_cgroup(why));
     }
     let programs_at = cgroup.as_ref().map_err(Clone::clone).and_then(SharedCgroup::target);
     let follows = follow && programs_at.is_ok();

@@ -44,6 +44,8 @@ pub enum TargetError {
         "{path} is no cgroup: {why}; nothing was traced. A cgroup is a directory below /sys/fs/cgroup"
     )]
     NoCgroup { path: String, why: String },
+    #[error("the process {0} has ended, and its parent did not ask how yet; nothing was traced")]
+    Ended(u32),
     #[error("there is no process {0} in tracer's pid namespace; nothing was traced")]
     NoProcess(u32),
     #[error("{0} is a thread of process {1}, not a process; nothing was traced. Give --pid {1}")]
@@ -70,6 +72,11 @@ pub(super) struct Place {
 }
 
 impl Target {
+    /// Whether it is there, before anything is written or loaded for it.
+    pub fn check(&self) -> Result<(), TargetError> {
+        self.find().map(drop)
+    }
+
     pub(super) fn find(&self) -> Result<Place, TargetError> {
         let mounts = mounts(&cgroup::read("/proc/self/mountinfo").map_err(TargetError::Proc)?);
         match self {
@@ -130,6 +137,9 @@ fn check_process(pid: u32) -> Result<(), TargetError> {
     let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
     let process = process.ok_or_else(no_process)?;
     let status = process.status().map_err(|_| no_process())?;
+    if status.state.starts_with('Z') {
+        return Err(TargetError::Ended(pid));
+    }
     if u32::try_from(status.tgid) != Ok(pid) {
         return Err(TargetError::Thread(pid, status.tgid));
     }

@@ -183,7 +183,7 @@ impl Scanner {
 fn harmless(text: &str) -> Option<String> {
     let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._:/@+".contains(&byte);
     let plain = !text.is_empty() && text.len() <= TEXT_MAX_BYTES && text.bytes().all(is_plain);
-    plain.then(|| redact::id(text))
+    plain.then(|| redact::name(text))
 }
 
 #[cfg(test)]

@@ -20,8 +20,8 @@ enum Keep {
     Host,
 }
 
-/// All that is kept of requests, and how. `*` at the end stands for anything.
-const REQUEST: [(&str, Keep); 41] = [
+/// All that is kept of requests, and how.
+const REQUEST: [(&str, Keep); 62] = [
     ("accept", Keep::Value),
     ("amz-sdk-invocation-id", Keep::Id),
     ("amz-sdk-request", Keep::Value),
@@ -53,20 +53,41 @@ const REQUEST: [(&str, Keep); 41] = [
     ("x-amz-security-token", Keep::Presence),
     ("x-amz-target", Keep::Value),
     ("x-amz-user-agent", Keep::Value),
-    ("x-amzn-bedrock-*", Keep::Value),
+    ("x-amzn-bedrock-accept", Keep::Value),
+    ("x-amzn-bedrock-content-type", Keep::Value),
+    ("x-amzn-bedrock-guardrailidentifier", Keep::Value),
+    ("x-amzn-bedrock-guardrailversion", Keep::Value),
+    ("x-amzn-bedrock-performanceconfig-latency", Keep::Value),
+    ("x-amzn-bedrock-service-tier", Keep::Value),
+    ("x-amzn-bedrock-trace", Keep::Value),
     ("x-api-key", Keep::Presence),
     ("x-app", Keep::Value),
     ("x-client-request-id", Keep::Id),
     ("x-goog-api-client", Keep::Value),
     ("x-goog-api-key", Keep::Presence),
     ("x-http-method-override", Keep::Value),
-    ("x-mcp-*", Keep::Value),
+    ("x-mcp-insiders", Keep::Value),
+    ("x-mcp-lockdown", Keep::Value),
+    ("x-mcp-readonly", Keep::Value),
+    ("x-mcp-tools", Keep::Value),
+    ("x-mcp-toolsets", Keep::Value),
     ("x-request-id", Keep::Id),
-    ("x-stainless-*", Keep::Value),
+    ("x-stainless-arch", Keep::Value),
+    ("x-stainless-async", Keep::Value),
+    ("x-stainless-helper", Keep::Value),
+    ("x-stainless-helper-method", Keep::Value),
+    ("x-stainless-lang", Keep::Value),
+    ("x-stainless-os", Keep::Value),
+    ("x-stainless-package-version", Keep::Value),
+    ("x-stainless-read-timeout", Keep::Value),
+    ("x-stainless-retry-count", Keep::Value),
+    ("x-stainless-runtime", Keep::Value),
+    ("x-stainless-runtime-version", Keep::Value),
+    ("x-stainless-timeout", Keep::Value),
 ];
 
 /// The same of responses.
-const RESPONSE: [(&str, Keep); 21] = [
+const RESPONSE: [(&str, Keep); 28] = [
     ("cf-ray", Keep::Id),
     ("content-encoding", Keep::Value),
     ("content-length", Keep::Value),
@@ -83,7 +104,14 @@ const RESPONSE: [(&str, Keep); 21] = [
     ("x-amz-cf-id", Keep::Id),
     ("x-amz-id-2", Keep::Id),
     ("x-amz-request-id", Keep::Id),
-    ("x-amzn-bedrock-*", Keep::Value),
+    ("x-amzn-bedrock-cache-read-input-token-count", Keep::Value),
+    ("x-amzn-bedrock-cache-write-input-token-count", Keep::Value),
+    ("x-amzn-bedrock-content-type", Keep::Value),
+    ("x-amzn-bedrock-input-token-count", Keep::Value),
+    ("x-amzn-bedrock-invocation-latency", Keep::Value),
+    ("x-amzn-bedrock-output-token-count", Keep::Value),
+    ("x-amzn-bedrock-performanceconfig-latency", Keep::Value),
+    ("x-amzn-bedrock-service-tier", Keep::Value),
     ("x-amzn-errortype", Keep::Value),
     ("x-amzn-requestid", Keep::Id),
     ("x-github-request-id", Keep::Id),
@@ -144,7 +172,7 @@ pub(super) fn request<'a>(fields: impl Iterator<Item = (&'a [u8], &'a [u8])>) ->
     for (name, value) in fields {
         if name.eq_ignore_ascii_case(b"authorization") {
             kept.has_authorization = true;
-            let value = value.trim_ascii_start();
+            let value = value.trim_ascii_start().to_ascii_uppercase();
             kept.has_aws_sig |= value.starts_with(b"AWS4-HMAC-SHA256")
                 || value.starts_with(b"AWS4-ECDSA-P256-SHA256");
         }
@@ -168,11 +196,7 @@ pub(super) fn request_id(headers: &BTreeMap<String, String>) -> Option<String> {
 
 fn keep(list: &[(&str, Keep)], name: &[u8], value: &[u8], to: &mut BTreeMap<String, String>) {
     let Ok(name) = std::str::from_utf8(name).map(str::to_ascii_lowercase) else { return };
-    let is = |pattern: &str| match pattern.strip_suffix('*') {
-        Some(start) => name.starts_with(start) && name.len() <= 64,
-        None => name == pattern,
-    };
-    let Some((_, how)) = list.iter().find(|(pattern, _)| is(pattern)) else { return };
+    let Some((_, how)) = list.iter().find(|(known, _)| name == *known) else { return };
     let text = printable(&value[..value.len().min(VALUE_MAX_BYTES)]);
     let text = text.trim();
     let value = match how {

@@ -6,7 +6,7 @@ use super::{
     body::Body,
     exchange::{Asked, Exchange, Field, Over},
 };
-use crate::{protocol::printable, record::schema::CallOutcome};
+use crate::record::schema::CallOutcome;
 
 /// A longer head is not read. Servers allow 8 to 64 KiB.
 pub(super) const HEAD_MAX_BYTES: usize = 64 * 1024;
@@ -450,10 +450,12 @@ fn framing<'a>(fields: impl Iterator<Item = Field<'a>>) -> Result<Option<Body>, 
 }
 
 fn upgrade<'a>(mut fields: impl Iterator<Item = Field<'a>>) -> String {
-    const SHOWN_MAX: usize = 64;
+    /// <https://www.iana.org/assignments/http-upgrade-tokens>: anything else can be anything.
+    const KNOWN: [&str; 6] = ["websocket", "h2c", "tls/1.0", "connect-udp", "connect-ip", "tcp"];
     let to = fields.find(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
-    let value = to.map_or(&b"another protocol"[..], |(_, value)| value);
-    printable(&value[..value.len().min(SHOWN_MAX)]).to_ascii_lowercase()
+    let value = to.map_or(&b""[..], |(_, value)| value.trim_ascii());
+    let known = KNOWN.into_iter().find(|known| value.eq_ignore_ascii_case(known.as_bytes()));
+    known.unwrap_or("another protocol").into()
 }
 
 /// Whether what was in the way has ended.

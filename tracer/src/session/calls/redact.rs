@@ -9,14 +9,19 @@
 pub(super) const REDACTED: &str = "REDACTED";
 
 /// Names of secrets, in lower case and of letters and digits only: those that contain one of these...
-const NAMES_WITH: [&str; 21] = [
+const NAMES_WITH: [&str; 26] = [
     "token",
     "secret",
     "signature",
-    "password",
-    "passwd",
+    "passw",
     "passphrase",
-    "credential",
+    "cred",
+    "sessid",
+    "keyid",
+    "totp",
+    "cvv",
+    "seed",
+    "mnemonic",
     "authorization",
     "session",
     "jwt",
@@ -32,15 +37,17 @@ const NAMES_WITH: [&str; 21] = [
     "licen",
     "invit",
 ];
-/// ...end in this, or whose last word is one of these.
-const NAME_END: &str = "key";
+/// ...end in one of these, whatever number is behind it, or whose last word is one of these.
+const NAME_ENDS: [&str; 6] = ["key", "keys", "pass", "pwd", "pin", "code"];
 const NAMES: [&str; 24] = [
     "sig", "sign", "code", "pwd", "pw", "pass", "auth", "sid", "otp", "pin", "sas", "hmac", "mac",
     "hash", "state", "nonce", "tok", "sk", "pat", "mfa", "2fa", "private", "refresh", "access",
 ];
 
 /// What a part of a path announces by its name, beside the names of secrets.
-const PLACES: [&str; 10] = [
+const PLACES: [&str; 12] = [
+    "sess",
+    "unlock",
     "reset",
     "confirm",
     "verify",
@@ -52,7 +59,49 @@ const PLACES: [&str; 10] = [
     "share",
     "login",
 ];
-/// What the parts of a path behind it are secrets of, if they are not plain.
+/// Parts of a path that are what is done there, or to what.
+const VERBS: [&str; 26] = [
+    "authorize",
+    "callback",
+    "create",
+    "current",
+    "delete",
+    "device",
+    "events",
+    "info",
+    "introspect",
+    "list",
+    "login",
+    "logout",
+    "me",
+    "messages",
+    "new",
+    "oauth",
+    "oauth2",
+    "register",
+    "revoke",
+    "rotate",
+    "search",
+    "start",
+    "status",
+    "stop",
+    "userinfo",
+    "validate",
+];
+/// What secrets are called there.
+const SECRETS: [&str; 10] = [
+    "credentials",
+    "key",
+    "keys",
+    "password",
+    "secret",
+    "secrets",
+    "session",
+    "sessions",
+    "token",
+    "tokens",
+];
+/// What the parts of a path behind it are secrets of.
 const HOOKS: [&str; 5] = ["hook", "hooks", "webhook", "webhooks", "webhookb2"];
 
 /// Names of query parameters, in lower case, whose values stay although they are not plain: none is a secret
@@ -136,9 +185,16 @@ pub(super) fn target(target: &str) -> String {
             text.push('/');
         }
         behind_hook |= HOOKS.contains(&before.to_ascii_lowercase().as_str());
-        let before_it = decoded(before).to_ascii_lowercase();
-        let announced =
-            behind_hook || is_secret_name(&before_it) || PLACES.contains(&before_it.as_str());
+        let before_it = decoded(before.split(';').next().unwrap_or_default()).to_ascii_lowercase();
+        let announced = if behind_hook || is_named_for_secret(&before_it) {
+            Announced::Secret
+        } else if PLACES.contains(&before_it.as_str())
+            || is_secret_name(&before_it) && !is_program(&before_it)
+        {
+            Announced::Unless(is_plain)
+        } else {
+            Announced::Nothing
+        };
         // RFC 3986, 3.3: a part can have parameters, too.
         let mut pieces = part.split(';');
         text.push_str(&segment(pieces.next().unwrap_or_default(), announced));
@@ -159,16 +215,51 @@ pub(super) fn target(target: &str) -> String {
     text
 }
 
-/// A header value without the words that look like secrets.
+/// A header value without what looks like a secret, or stands behind the name of one.
 pub(super) fn words(value: &str) -> String {
-    let shown =
-        |word: &str| if is_token(word) || is_random(word, 32) { REDACTED } else { word }.to_owned();
-    value.split(' ').map(shown).collect::<Vec<_>>().join(" ")
+    let mut text = String::new();
+    for word in value.split_inclusive([' ', '\t']) {
+        let bare = word.trim_end_matches([' ', '\t']);
+        // A URL with a user and a password is all of it taken out.
+        if is_token(bare) || is_random(bare, 32) || bare.contains("://") && bare.contains('@') {
+            text.push_str(REDACTED);
+        } else {
+            text.push_str(&pieces(bare));
+        }
+        text.push_str(&word[bare.len()..]);
+    }
+    text
+}
+
+fn pieces(word: &str) -> String {
+    let (mut text, mut announced) = (String::new(), false);
+    for piece in word.split_inclusive(is_separator) {
+        let bare = piece.trim_end_matches(is_separator);
+        let end = &piece[bare.len()..];
+        let hides = announced || is_random(bare, 32) || hides_token(bare);
+        text.push_str(if hides && !bare.is_empty() { REDACTED } else { bare });
+        text.push_str(end);
+        // `key: "value"` has its name and value in one word or more; the quote is no value.
+        announced =
+            if bare.is_empty() { announced } else { "=:".contains(end) && is_secret_name(bare) };
+    }
+    text
 }
 
 /// A value that is an id of somebody's own making, so it may be random: without tokens of known kinds.
 pub(super) fn id(value: &str) -> String {
-    if value.split([' ', ',', '=', ':']).any(is_token) { REDACTED.into() } else { value.into() }
+    let hides = value.contains("://") || value.split(is_separator).any(is_token);
+    if hides { REDACTED.into() } else { value.into() }
+}
+
+/// The name of a model or a version.
+pub(super) fn name(value: &str) -> String {
+    let hides = value.contains("://") || value.split(is_separator).any(|part| is_random(part, 32));
+    if hides || hides_token(value) { REDACTED.into() } else { value.into() }
+}
+
+fn is_separator(c: char) -> bool {
+    " \t/:;,=@|&()[]{}<>\"'?#+".contains(c)
 }
 
 /// Whether the query is signed as AWS signs it.
@@ -176,15 +267,60 @@ pub(super) fn has_aws_signature(target: &str) -> bool {
     let query = target.split_once('?').map_or("", |(_, query)| query);
     query.split('&').any(|pair| {
         let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-        decoded(name).eq_ignore_ascii_case("x-amz-algorithm") && value.starts_with("AWS4-")
+        decoded(name).eq_ignore_ascii_case("x-amz-algorithm")
+            && decoded(value).to_ascii_uppercase().starts_with("AWS4-")
     })
 }
 
-/// A part of a path; `announced` when what stands before it is the name of a secret.
-fn segment(segment: &str, announced: bool) -> String {
+/// What the part of a path before another one says of it.
+#[derive(Clone, Copy)]
+enum Announced {
+    Nothing,
+    /// It may be a secret, if it is not like this.
+    Unless(fn(&str) -> bool),
+    Secret,
+}
+
+/// A part of a path.
+fn segment(segment: &str, announced: Announced) -> String {
     let plain = decoded(segment);
-    let hides = announced && !plain.is_empty() && !is_plain(&plain) || hides_token(&plain);
+    // What stands before the host, where a whole URL is asked for.
+    let user = plain.split_once('@').is_some_and(|(user, _)| user.contains(':'));
+    let hides = match announced {
+        Announced::Nothing => false,
+        Announced::Unless(harmless) => !plain.is_empty() && !harmless(&plain),
+        Announced::Secret => !is_of_path(&plain),
+    };
+    let hides = hides || user || hides_token(&plain);
     if hides { REDACTED.into() } else { segment.into() }
+}
+
+/// `claude_code` is no code.
+fn is_program(part: &str) -> bool {
+    part.ends_with("_code") || part.ends_with("-code")
+}
+
+/// Whether what follows in a path is a secret, and no folder of it.
+fn is_named_for_secret(part: &str) -> bool {
+    const WITH: [&str; 10] = [
+        "token", "secret", "passw", "passcode", "session", "verif", "reset", "magic", "unlock",
+        "invit",
+    ];
+    const WHOLE: [&str; 9] =
+        ["apikey", "code", "key", "keys", "otp", "pass", "pin", "sess", "signature"];
+    WITH.iter().any(|with| part.contains(with)) || WHOLE.contains(&part)
+}
+
+/// Whether a part of a path that a secret's name announces is one that says what is done: a word of these lists, or a
+/// version.
+fn is_of_path(part: &str) -> bool {
+    let word = part.to_ascii_lowercase();
+    let version = word.strip_prefix('v').unwrap_or("-");
+    word.is_empty()
+        || VERBS.contains(&&*word)
+        || PLACES.contains(&&*word)
+        || word.split(['_', '-']).all(|word| NAMES.contains(&word) || SECRETS.contains(&word))
+        || version.len() <= 2 && version.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 fn parameter(pair: &str) -> String {
@@ -193,8 +329,9 @@ fn parameter(pair: &str) -> String {
         let stays = pair.is_empty() || is_plain(&decoded(pair));
         return if stays { pair.into() } else { REDACTED.into() };
     };
-    let (name, plain) = (segment(name, false), decoded(&value.replace('+', " ")));
-    let known = decoded(&name).to_ascii_lowercase();
+    let (name, plain) = (segment(name, Announced::Nothing), decoded(&value.replace('+', " ")));
+    // Twice, as some have it.
+    let known = decoded(&decoded(&name)).to_ascii_lowercase();
     let stays = if is_secret_name(&known) {
         false
     } else if KEPT.contains(&known.as_str()) {
@@ -210,8 +347,11 @@ fn is_secret_name(name: &str) -> bool {
     let name = name.to_ascii_lowercase();
     let whole: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
     let last = name.rsplit(|c: char| !c.is_ascii_alphanumeric()).find(|word| !word.is_empty());
+    let unnumbered = whole.trim_end_matches(|c: char| c.is_ascii_digit());
     NAMES_WITH.iter().any(|part| whole.contains(part))
-        || whole.ends_with(NAME_END)
+        || NAME_ENDS.iter().any(|end| unnumbered.ends_with(end))
+        || name.split(|c: char| !c.is_ascii_alphanumeric()).any(|word| word == "pass")
+        || NAMES.contains(&unnumbered)
         || NAMES.contains(&whole.as_str())
         || last.is_some_and(|last| NAMES.contains(&last))
 }
@@ -245,9 +385,10 @@ fn is_plain(text: &str) -> bool {
 
 /// Whether a token of a known kind or something random is in it.
 fn hides_token(text: &str) -> bool {
-    let parts = || text.split(|c: char| " /:;,=@|&()[]{}\"'".contains(c));
+    let parts = || text.split(is_separator);
+    let is_marked = |part: &str| is_token(part.trim_start_matches(['-', '_', '.']));
     is_token(text)
-        || parts().any(is_token)
+        || parts().any(|part| is_marked(part) || part.split(['.', '~']).any(is_marked))
         || parts()
             .flat_map(|part| part.split(['.', '~']))
             .any(|part| !is_uuid(part) && is_made(part))
@@ -396,11 +537,59 @@ mod tests {
         }
         check("/api/webhooks/123456789012345678/aBcDeF_gH1", "/api/webhooks/REDACTED/REDACTED");
         let id = "0a1b2c3d-0a1b-4c3d-8e9f-0a1b2c3d4e5f";
-        check(&format!("/webhookb2/{id}@{id}/x/{id}"), "/webhookb2/REDACTED/x/REDACTED");
+        check(&format!("/webhookb2/{id}@{id}/x/{id}"), "/webhookb2/REDACTED/REDACTED/REDACTED");
         check("/?Action=GetCallerIdentity&n=1", "/?Action=GetCallerIdentity&n=1");
         check("/invite/hunter16word/x", "/invite/REDACTED/x");
         check("/api/keys/huntertwentythree", "/api/keys/REDACTED");
         check("/keys/list?passcode=1234&mfa=1", "/keys/list?passcode=REDACTED&mfa=REDACTED");
+        for stays in [
+            "/oauth/token/introspect",
+            "/auth/v1/token",
+            "/login/oauth/access_token",
+            "/api/claude_code/organizations/metrics_enabled",
+            "/v1/messages/count_tokens",
+            "/auth/realms/master/protocol/openid-connect/token",
+            "/v1/keys",
+        ] {
+            check(stays, stays);
+        }
+        for (path, shown) in [
+            ("/token/swordfish", "/token/REDACTED"),
+            ("/session/hello/x", "/session/REDACTED/x"),
+            ("/webhooks/myhooksecret", "/webhooks/REDACTED"),
+            ("/v1/keys/SWORDFISH", "/v1/keys/REDACTED"),
+            ("/verify/482913", "/verify/REDACTED"),
+            ("/sess/kqvxmpwztrya", "/sess/REDACTED"),
+            ("//us:hunter@localhost/echo", "//REDACTED/echo"),
+            ("us:hunter@host/path", "REDACTED/path"),
+            ("/h/-AKIAABCDEFGHIJKLMNOP", "/h/REDACTED"),
+            ("/h/key.ghp_abcdefghijklmnop", "/h/REDACTED"),
+        ] {
+            check(path, shown);
+        }
+        for name in [
+            "pincode",
+            "authcode",
+            "totp",
+            "cvv",
+            "userCode",
+            "userpass",
+            "mypwd",
+            "pass1",
+            "pw2",
+            "x_pass_x",
+            "passwort",
+            "PHPSESSID",
+            "sessid",
+            "creds",
+            "keys",
+            "key_id",
+            "seed",
+            "mnemonic",
+            "p%2561ss",
+        ] {
+            check(&format!("/a?{name}=1234"), &format!("/a?{name}=REDACTED"));
+        }
         check("/reset-password/abc123", "/reset-password/REDACTED");
         check("/oauth/token/abc1234", "/oauth/token/REDACTED");
         for token in [
@@ -423,6 +612,53 @@ mod tests {
     fn signed_queries_are_known() {
         assert!(has_aws_signature("/a?x=1&X-Amz-Algorithm=AWS4-HMAC-SHA256"));
         assert!(has_aws_signature("/a?X-Amz-Algorithm=AWS4-ECDSA-P256-SHA256"));
+        assert!(has_aws_signature("/a?X-Amz-Algorithm=AWS4%2DHMAC-SHA256"));
         assert!(!has_aws_signature("/X-Amz-Algorithm=AWS4-HMAC-SHA256"));
+    }
+
+    #[test]
+    fn secrets_of_header_values_go_and_the_rest_stays() {
+        let token = ["sk-ant", "-api03-abcdefghij"].concat();
+        let random = "kQ3v9X2m7P4w8Z1t6R5yAb0C";
+        for (value, expected) in [
+            (format!("agent/1.0 (token={token})"), "agent/1.0 (token=REDACTED)".to_owned()),
+            (format!("agent/1.0 [{token}]"), "agent/1.0 [REDACTED]".into()),
+            ("https://user:hunter@example.com/".into(), "REDACTED".into()),
+            (format!("a/b,{token}"), "a/b,REDACTED".into()),
+            (
+                format!("application/json; key=\"{random}\""),
+                "application/json; key=\"REDACTED\"".into(),
+            ),
+            (format!("gl-node/1 key:{random}"), "gl-node/1 key:REDACTED".into()),
+            (format!("Bearer:{random}"), "Bearer:REDACTED".into()),
+            (format!("a\t{random}"), "a\tREDACTED".into()),
+            ("x; password=short".into(), "x; password=REDACTED".into()),
+        ] {
+            assert_eq!(words(&value), expected);
+        }
+        for plain in [
+            "prompt-caching-2024-07-31,tools-2024-05-16",
+            "Anthropic/JS 0.32.1",
+            "Mozilla/5.0 (X11; Linux x86_64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/120.0.0.0",
+            "aws-sdk-js/3.600.0 ua/2.0 os/linux#6.1.0 lang/js md/nodejs#20.1.0 api/bedrock-runtime#3.600.0 m/E,N",
+            "application/json; charset=utf-8",
+            "gl-node/20.1.0 gax/4.0.3 grpc/1.10.0",
+            "AWSCognitoIdentityProviderService.InitiateAuth",
+            "attempt=1; max=3",
+        ] {
+            assert_eq!(words(plain), plain);
+        }
+        for model in [
+            "us.anthropic.claude-sonnet-4-20250514-v1:0",
+            "claude-3-5-sonnet@20240620",
+            "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.meta.llama3-2-90b-instruct-v1:0",
+            "bedrock-2023-05-31",
+        ] {
+            assert_eq!(name(model), model);
+        }
+        for secret in [&*token, "https://u:hunter@h/", random, &format!("x/{token}")] {
+            assert_eq!(name(secret), REDACTED);
+        }
+        assert_eq!(id(&format!("id/{token}")), REDACTED);
     }
 }
