@@ -150,15 +150,15 @@ impl Loaded {
 
     /// Has the kernel check a program for where it is to be attached.
     fn check(&self, name: &'static str, attach: Attach) -> Result<Program, LoadError> {
-        let function = match attach {
-            Attach::FunctionExit(function) => {
-                let number = self.types.as_ref().map(|types| types.function(function));
-                let number = number.transpose()?.flatten();
-                Some(number.ok_or(LoadError::NoFunction { program: name, function })?)
+        let mut number = None;
+        if let Attach::FunctionExit(function) = attach {
+            let types = self.types.as_ref().map(|types| types.function(function));
+            number = types.transpose()?.flatten();
+            if number.is_none() {
+                return Err(LoadError::NoFunction { program: name, function });
             }
-            _ => None,
-        };
-        Ok(Program { way: attach.way(), fd: self.object.check(name, attach, function)? })
+        }
+        Ok(Program { way: attach.way(), fd: self.object.check(name, attach, number)? })
     }
 
     /// Has the kernel check programs that it did not check yet.

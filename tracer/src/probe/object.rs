@@ -119,9 +119,9 @@ impl Object {
     ) -> Result<OwnedFd, LoadError> {
         let code = self.programs.get(name).ok_or_else(|| no_program(name))?;
         let loaded = self.load_program(name, code, attach, function, &mut []);
-        loaded.or_else(|error| match error.raw_os_error() {
-            Some(libc::EPERM) => Err(refused(name, &error)),
-            _ => Err(self.explain(name, code, attach, function)),
+        loaded.map_err(|error| match error.raw_os_error() {
+            Some(libc::EPERM) => refused(name, &error),
+            _ => self.explain(name, code, attach, function),
         })
     }
 
@@ -225,12 +225,16 @@ fn kind(attach: Attach) -> (u32, Option<u32>) {
 }
 
 fn cgroup_attach(section: &ProgramSection) -> u32 {
-    let attach_type: bpf_attach_type = match section {
-        ProgramSection::CgroupSockAddr { attach_type } => (*attach_type).into(),
-        ProgramSection::CgroupSock { attach_type } => (*attach_type).into(),
-        ProgramSection::CgroupSkb { attach_type: Some(attach_type) } => (*attach_type).into(),
-        _ => return 0,
-    };
+    let attach_type: bpf_attach_type =
+        if let ProgramSection::CgroupSockAddr { attach_type } = section {
+            (*attach_type).into()
+        } else if let ProgramSection::CgroupSock { attach_type } = section {
+            (*attach_type).into()
+        } else if let ProgramSection::CgroupSkb { attach_type: Some(attach_type) } = section {
+            (*attach_type).into()
+        } else {
+            return 0;
+        };
     attach_type as u32
 }
 
@@ -258,14 +262,15 @@ fn make_map(
 }
 
 fn data_of(map: &Map) -> Result<&MapData, LoadError> {
-    match map {
-        Map::Array(data)
-        | Map::HashMap(data)
-        | Map::LruHashMap(data)
-        | Map::PerCpuArray(data)
-        | Map::RingBuf(data) => Ok(data),
-        _ => Err(LoadError::Object("a map is of a kind that is not known here".into())),
-    }
+    let (Map::Array(data)
+    | Map::HashMap(data)
+    | Map::LruHashMap(data)
+    | Map::PerCpuArray(data)
+    | Map::RingBuf(data)) = map
+    else {
+        return Err(LoadError::Object("a map is of a kind that is not known here".into()));
+    };
+    Ok(data)
 }
 
 fn load_types(types: &[u8]) -> io::Result<OwnedFd> {
