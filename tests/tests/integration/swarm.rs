@@ -85,8 +85,10 @@ fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
         ensure!(counted.lost == 0, "{kind}: {counted:?}");
     }
     let connections = &run.story.connections;
-    let established = connections.iter().filter(|connection| connection.is_established()).count();
-    ensure!(established as u64 == CONNECTIONS, "{established} of {CONNECTIONS} are established");
+    let others: Vec<_> =
+        connections.iter().filter(|connection| !connection.is_established()).collect();
+    ensure!(others.is_empty(), "not all are established: {others:?}");
+    ensure!(connections.len() as u64 == CONNECTIONS, "{} of {CONNECTIONS}", connections.len());
     let open = connections.iter().filter(|connection| connection.close.is_none()).count();
     ensure!(open == 0, "{open} of {CONNECTIONS} connections have no end");
     eprintln!("  {CONNECTIONS} connections, of each its outcome and its end");
