@@ -4,8 +4,7 @@
 use std::{
     collections::{BTreeMap, BTreeSet},
     io::Read as _,
-    net::{IpAddr, TcpListener, TcpStream},
-    sync::atomic::{AtomicBool, Ordering},
+    net::IpAddr,
     thread,
 };
 
@@ -47,37 +46,32 @@ fn many_processes(scratch: &Scratch) -> Result<()> {
 /// Where the two ends of connections are on two processors, softirqs interrupt the probes of sock states many times
 /// a second, and the kernel then skips those.
 fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
-    const CONNECTIONS: u64 = 20_000;
+    const CONNECTIONS: usize = 20_000;
     let policy = scratch.write(
         "local.toml",
         "name = 'local'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.0/8']\n",
     )?;
     let dial = program(scratch, "dial")?;
-    let over = AtomicBool::new(false);
-    let listener = TcpListener::bind("127.0.0.1:0")?;
-    let at = listener.local_addr()?;
-    let (port, count) = (at.port().to_string(), CONNECTIONS.to_string());
-    // On a busy machine the listener's queue overflows, and then a connection ends when its last packet is
-    // sent again, seconds later. Those that have ended are gone, or wait for stray packets (06).
-    let patient = format!(
-        "\"$@\"; for i in $(seq 300); do \
-         grep -qE ' 0100007F:{:04X} (0[1-5]|0[7-9]|0B) ' /proc/net/tcp || exit 0; sleep 0.2; done",
-        at.port()
-    );
-    let patient = ["sh".as_ref(), "-c".as_ref(), patient.as_str().as_ref(), "sh".as_ref()];
-    let dials = [dial.as_os_str(), "127.0.0.1".as_ref(), port.as_ref(), count.as_ref()];
-    let command = patient.into_iter().chain(dials).chain(["0".as_ref(), "0".as_ref()]);
-    let run = thread::scope(|scope| {
-        scope.spawn(|| {
-            while !over.load(Ordering::Relaxed) {
-                drop(listener.accept());
+    let run = in_private_network(|network| {
+        let (listener, at) = network.listen("127.0.0.1:0")?;
+        let (port, count) = (at.port().to_string(), CONNECTIONS.to_string());
+        // Until the other side, on its processor, has come to the last of them. Those that have ended are gone,
+        // or wait for stray packets (06).
+        let patient = format!(
+            "\"$@\"; for i in $(seq 300); do \
+             grep -qE ' 0100007F:{:04X} (0[1-5]|0[7-9]|0B) ' /proc/net/tcp || exit 0; sleep 0.2; done",
+            at.port()
+        );
+        let patient = ["sh".as_ref(), "-c".as_ref(), patient.as_str().as_ref(), "sh".as_ref()];
+        let dials = [dial.as_os_str(), "127.0.0.1".as_ref(), port.as_ref(), count.as_ref()];
+        let command = patient.into_iter().chain(dials).chain(["0".as_ref(), "0".as_ref()]);
+        // Ends with the last of them.
+        thread::spawn(move || {
+            for accepted in listener.incoming().take(CONNECTIONS) {
+                drop(accepted);
             }
         });
-        let run = scratch.run(command).policy(&policy).option("--quiet").record();
-        over.store(true, Ordering::Relaxed);
-        // For the accept that waits.
-        drop(TcpStream::connect(at));
-        run
+        scratch.run(command).policy(&policy).option("--quiet").record()
     })?;
     run.exits(0)?.proven()?;
     for kind in ["connect", "connect-result", "close"] {
@@ -88,7 +82,7 @@ fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
     let others: Vec<_> =
         connections.iter().filter(|connection| !connection.is_established()).collect();
     ensure!(others.is_empty(), "not all are established: {others:?}");
-    ensure!(connections.len() as u64 == CONNECTIONS, "{} of {CONNECTIONS}", connections.len());
+    ensure!(connections.len() == CONNECTIONS, "{} of {CONNECTIONS}", connections.len());
     let open = connections.iter().filter(|connection| connection.close.is_none()).count();
     ensure!(open == 0, "{open} of {CONNECTIONS} connections have no end");
     eprintln!("  {CONNECTIONS} connections, of each its outcome and its end");

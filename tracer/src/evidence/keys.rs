@@ -13,6 +13,7 @@ use ed25519_dalek::{
 };
 use sha2::{Digest as _, Sha256};
 use ssh_key::private::KeypairData;
+use zeroize::Zeroizing;
 
 use crate::record::hex;
 
@@ -31,19 +32,19 @@ pub struct PrivateKey(SigningKey);
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublicKey(VerifyingKey);
 
-/// Reads a key file and makes a key of its text.
+/// Reads a key file and makes a key of its text, which does not stay in memory.
 fn load<T>(path: &Path, key: impl FnOnce(&str) -> Result<T, String>) -> Result<T, KeyError> {
     let name = || path.display().to_string();
     // No key is longer, and a device may have no end.
     const LONGEST: u64 = 64 * 1024;
-    let mut bytes = Vec::new();
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LONGEST as usize + 1));
     let read = File::open(path).and_then(|file| file.take(LONGEST).read_to_end(&mut bytes));
     read.map_err(|source| KeyError::Io { path: name(), source })?;
-    let text = String::from_utf8(bytes).map_err(|_| {
+    let text = str::from_utf8(&bytes).map_err(|_| {
         let detail = "it is no text; `openssl pkey -inform DER` makes a PEM of a key in DER".into();
         KeyError::Unusable { path: name(), detail }
     })?;
-    key(&text).map_err(|detail| KeyError::Unusable { path: name(), detail })
+    key(text).map_err(|detail| KeyError::Unusable { path: name(), detail })
 }
 
 impl PrivateKey {

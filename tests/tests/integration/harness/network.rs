@@ -40,10 +40,16 @@ impl Network {
         tracer_tests::lab::active_opens_of(&text)
     }
 
-    /// Listens on an address, port 0 for any.
+    /// Listens on an address, port 0 for any. However slowly connections are accepted, none has to be made
+    /// again for lack of room: what the kernel then drops is sent again seconds and minutes later.
     pub(crate) fn listen(&self, address: &str) -> Result<(TcpListener, SocketAddr)> {
+        const WAITING: u16 = u16::MAX;
+        fs::write("/proc/sys/net/core/somaxconn", WAITING.to_string())
+            .context("cannot let connections wait")?;
         let listener =
             TcpListener::bind(address).with_context(|| format!("cannot listen on {address}"))?;
+        // Of a socket that listens already, it sets how many may wait.
+        rustix::net::listen(&listener, WAITING.into())?;
         let address = listener.local_addr()?;
         Ok((listener, address))
     }
