@@ -6,7 +6,7 @@ use std::{
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -20,11 +20,11 @@ use tracer::{
     },
     session::Story,
 };
-use tracer_tests::{scratch::MARK, vm};
+use tracer_tests::scratch::MARK;
 
 use crate::{
     Test,
-    harness::{Scratch, program, skip, wait_for},
+    harness::{Scratch, program, skip, until, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -83,19 +83,6 @@ pub(crate) struct Seen {
     pub(crate) recording: PathBuf,
 }
 
-const LONGEST: Duration = Duration::from_secs(120);
-
-pub(crate) fn until<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> Result<T> {
-    let deadline = Instant::now() + vm::patience(LONGEST);
-    loop {
-        if let Some(value) = done() {
-            return Ok(value);
-        }
-        ensure!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-}
-
 impl Attached {
     /// Returns when it has found everybody.
     pub(crate) fn to(scratch: &Scratch, target: &[&str], options: &[&str]) -> Result<Attached> {
@@ -106,7 +93,7 @@ impl Attached {
             tracer = tracer.option(option);
         }
         let attached = Attached { tracer: tracer.spawn()?, recording };
-        until("the snapshot", || attached.has("\"type\":\"snapshot\"").then_some(()))?;
+        until("the snapshot", || attached.has("\"type\":\"snapshot\""))?;
         Ok(attached)
     }
 
@@ -299,7 +286,7 @@ fn own_program(scratch: &Scratch) -> Result<()> {
         let target: Vec<&str> = target.iter().map(String::as_str).collect();
         let attached = Attached::to(scratch, &target, &["-p", "no-shell-outs", "--from-arming"])?;
         go(scratch)?;
-        until("the second shell", || attached.has("\": again\"").then_some(()))?;
+        until("the second shell", || attached.has("\": again\""))?;
         attached.stop()
     };
     judged(&|pid| vec!["--pid".into(), pid.into()])?.rules(Ruling::Inconclusive)?;
@@ -533,7 +520,7 @@ fn host(scratch: &Scratch) -> Result<()> {
     let workload = Workload::shell(scratch, &format!("{WAIT}; ./own-uname; sleep 60"))?;
     let attached = Attached::to(scratch, &["--host"], &["--duration", "20s"])?;
     go(scratch)?;
-    until("uname", || attached.has("/own-uname\"").then_some(()))?;
+    until("uname", || attached.has("/own-uname\""))?;
     let seen = attached.stop()?;
     ensure!(seen.code == 0, "{}", seen.code);
     let found = &seen.story.processes;

@@ -3,7 +3,7 @@
 use std::{
     fs,
     os::fd::{AsRawFd as _, FromRawFd as _, OwnedFd},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -11,11 +11,10 @@ use tracer::{
     policy::Ruling,
     record::{self, Integrity, schema::CommandCgroup},
 };
-use tracer_tests::vm;
 
 use crate::{
     Test,
-    harness::{Scratch, program, same_lines, skip, wait_for},
+    harness::{Scratch, program, same_lines, skip, until, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -30,8 +29,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("time_namespace", time_namespace),
     ("clock_set", clock_set),
 ];
-
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// `union bpf_attr` of commands that take up to four numbers.
 #[repr(C)]
@@ -81,15 +78,6 @@ fn detach_all(cgroup: u64) -> Result<usize> {
             detached += 1;
         }
     }
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + vm::patience(LONGEST);
-    while !done() {
-        ensure!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(2));
-    }
-    Ok(())
 }
 
 const WAIT: &str = "while [ ! -e go ]; do sleep 0.01; done";
@@ -254,7 +242,7 @@ fn rotated(scratch: &Scratch) -> Result<()> {
     let later = scratch.tracer(&["verify", &part(2).to_string_lossy()]).output()?;
     later.exits(125)?.says("is a later part of a recording")?.says(&format!("{path},"))?;
     fs::rename(part(2), scratch.file("aside"))?;
-    verify()?.exits(11)?.prints("the digest does not fit")?;
+    verify()?.exits(11)?.prints("of its files together")?.prints("the digest does not fit")?;
     fs::rename(scratch.file("aside"), part(2))?;
     verify()?.exits(0)?;
     record().output()?.exits(125)?.says("--force removes them")?;

@@ -28,8 +28,8 @@ use self::{
 };
 use crate::{
     Test,
-    attach::{Attached, until, v2_mount},
-    harness::{Scratch, in_private_network},
+    attach::{Attached, v2_mount},
+    harness::{Scratch, in_private_network, until},
     tls::Stay,
 };
 
@@ -156,7 +156,7 @@ fn pod(scratch: &Scratch) -> Result<()> {
     let sidecar = cgroups.run(&runc, &format!("tracer-{number}"), sidecar, &slice)?;
     let recording = recordings.join("session.jsonl");
     let has = |text: &str| fs::read_to_string(&recording).is_ok_and(|lines| lines.contains(text));
-    until("the sidecar's snapshot", || has("\"type\":\"snapshot\"").then_some(()))
+    until("the sidecar's snapshot", || has("\"type\":\"snapshot\""))
         .with_context(|| format!("the sidecar said: {}", sidecar.log()))?;
 
     let mut agent = runc.bundle("agent")?;
@@ -166,10 +166,10 @@ fn pod(scratch: &Scratch) -> Result<()> {
     let agent_root = agent.root();
     let agent = cgroups.run(&runc, &format!("agent-{number}"), agent, &slice)?;
     let shell = agent.pid()?;
-    until("uname", || has("/uname\"").then_some(()))?;
+    until("uname", || has("/uname\""))?;
     // As `kubectl exec` does: no child of anybody in the pod.
     runc.enter(&agent, &["/bin/true"])?;
-    until("true", || has("/true\"").then_some(()))?;
+    until("true", || has("/true\""))?;
 
     sidecar.signal("TERM")?;
     let code = sidecar.code()?;
@@ -247,11 +247,11 @@ fn sidecar_verdicts(scratch: &Scratch) -> Result<()> {
         let recording = recordings.join("session.jsonl");
         let has =
             |text: &str| fs::read_to_string(&recording).is_ok_and(|lines| lines.contains(text));
-        until("the sidecar's snapshot", || has("\"type\":\"snapshot\"").then_some(()))
+        until("the sidecar's snapshot", || has("\"type\":\"snapshot\""))
             .with_context(|| format!("the sidecar said: {}", sidecar.log()))?;
         // Nobody listens there.
         runc.enter(&agent, &["/bin/bash", "-c", "(: > /dev/tcp/127.0.0.1/9) 2>/dev/null; :"])?;
-        until("the connection", || has("\"type\":\"connect-result\"").then_some(()))?;
+        until("the connection", || has("\"type\":\"connect-result\""))?;
         sidecar.signal("TERM")?;
         let ended = sidecar.code()?;
         let story = Story::of(record::read(&recording)?);
@@ -364,11 +364,11 @@ fn node(scratch: &Scratch) -> Result<()> {
     let id = format!("daemon-{}", std::process::id());
     bundle.spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
     let daemon = runc.run(&id, bundle)?;
-    until("the snapshot", || daemon.out().contains("\"type\":\"snapshot\"").then_some(()))
+    until("the snapshot", || daemon.out().contains("\"type\":\"snapshot\""))
         .with_context(|| format!("it said: {}", daemon.log()))?;
     let marked = scratch.copy(Path::new("/bin/true"), "marked")?;
     std::process::Command::new(&marked).status()?;
-    until("an exec", || daemon.out().contains("/marked\"").then_some(()))?;
+    until("an exec", || daemon.out().contains("/marked\""))?;
     daemon.signal("TERM")?;
     ensure!(daemon.code()? == 0, "it said: {}", daemon.log());
     let lines = scratch.write("lines.jsonl", &daemon.out())?;

@@ -12,8 +12,8 @@ use tracer::{
 
 use crate::{
     Test,
-    attach::{Attached, Workload, until},
-    harness::{Scratch, program, repeats},
+    attach::{Attached, Workload},
+    harness::{Scratch, program, repeats, until},
 };
 
 pub(crate) const TESTS: &[Test] =
@@ -45,10 +45,10 @@ fn memory(scratch: &Scratch) -> Result<()> {
     let options = ["-p", "no-aws-cli", "--from-arming", "--rotate", "4M"];
     let attached = Attached::to(scratch, &["--pid", &workload.pid()], &options)?;
     scratch.write("go", "")?;
-    until("the first part", || scratch.file("half").exists().then_some(()))?;
+    until("the first part", || scratch.file("half").exists())?;
     let before = memory_kib(attached.pid())?;
     scratch.write("on", "")?;
-    until("the second part", || scratch.file("all").exists().then_some(()))?;
+    until("the second part", || scratch.file("all").exists())?;
     let after = memory_kib(attached.pid())?;
     let seen = attached.stop()?;
     seen.rules(Ruling::Inconclusive)?;
@@ -66,7 +66,7 @@ fn signals_end_rotated(scratch: &Scratch) -> Result<()> {
         let attached = Attached::to(scratch, &["--pid", &workload.pid()], &["--rotate", "64K"])?;
         let recording = attached.recording.clone();
         let second = recording.with_extension("jsonl.1");
-        until("a second file", || second.exists().then_some(()))?;
+        until("a second file", || second.exists())?;
         attached.signal(signal)?;
         let seen = attached.end()?;
         ensure!(seen.code == 0, "{signal:?}: {}", seen.code);

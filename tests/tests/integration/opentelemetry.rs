@@ -22,8 +22,7 @@ use tracer_tests::{evasions::tools, fixtures, skip};
 
 use crate::{
     Test,
-    attach::until,
-    harness::{Scratch, child_of},
+    harness::{Scratch, child_of, until, until_some},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -108,7 +107,7 @@ fn collector(scratch: &Scratch, to: u16) -> Result<(Server, u16)> {
         .args(["--batch-timeout", "50ms"]);
     let child = command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log).spawn()?;
     let server = Server(child);
-    until("the collector", || TcpStream::connect(("127.0.0.1", http)).ok())?;
+    until_some("the collector", || TcpStream::connect(("127.0.0.1", http)).ok())?;
     Ok((server, http))
 }
 
@@ -192,7 +191,7 @@ fn through_a_collector(scratch: &Scratch) -> Result<()> {
     let run = run.option("--otlp-endpoint").option(&endpoint).record()?;
     run.exits(0)?.output.says("log records went to")?;
     let all = || fs::read_to_string(&file).ok().filter(|text| text.contains("\"tracer.verdict\""));
-    let logs = decoded(&until("the verdict at the other end", all)?)?;
+    let logs = decoded(&until_some("the verdict at the other end", all)?)?;
 
     let uname = with_event(&logs, "tracer.exec")
         .find(|log| log["attributes"]["process.executable.name"] == json!("uname"))
@@ -342,11 +341,10 @@ fn killed_sender(scratch: &Scratch) -> Result<()> {
     });
     let mut tracer = tracer.spawn_on_own_streams()?;
     // There is a second one when tracer knows that the first has arrived.
-    until("two requests", || (sink.requests() > 1).then_some(()))?;
+    until("two requests", || sink.requests() > 1)?;
     let sender = rustix::process::Pid::from_raw(i32::try_from(sender_of(tracer.id())?)?);
     rustix::process::kill_process(sender.context("a pid")?, rustix::process::Signal::KILL)?;
-    let says =
-        |what: &str| fs::read_to_string(&said).is_ok_and(|said| said.contains(what)).then_some(());
+    let says = |what: &str| fs::read_to_string(&said).is_ok_and(|said| said.contains(what));
     until("tracer to say it", || {
         says("the process that sends them was killed by signal 9. Tracing goes on")
     })?;

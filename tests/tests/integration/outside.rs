@@ -20,8 +20,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    attach::until,
-    harness::{Scratch, in_private_network, program},
+    harness::{Scratch, in_private_network, program, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -208,7 +207,7 @@ os.execv(sys.argv[1], sys.argv[1:])
     let socket = scratch.file("service");
     let say = program(scratch, "say")?;
     let leave = || -> Result<u32> {
-        until("the command", || scratch.file("ready").exists().then_some(()))?;
+        until("the command", || scratch.file("ready").exists())?;
         let listener = leave_service(scratch, &socket)?;
         scratch.write("go", "")?;
         Ok(listener)

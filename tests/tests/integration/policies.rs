@@ -1,9 +1,9 @@
 //! Claims over connections, and who may call what a forbidden program would have to.
 
-use std::ffi::OsStr;
+use std::{ffi::OsStr, process::Command};
 
-use anyhow::{Context as _, Result};
-use tracer::policy::Ruling;
+use anyhow::{Context as _, Result, ensure};
+use tracer::{policy::Ruling, record::schema::CommandCgroup};
 use tracer_tests::lab::Lab;
 
 use crate::{
@@ -15,6 +15,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("addresses_are_judged", addresses_are_judged),
     ("names_are_judged", names_are_judged),
     ("who_may_call_aws", who_may_call_aws),
+    ("who_called_is_unknown_without_a_cgroup", who_called_is_unknown_without_a_cgroup),
     ("endpoints_are_explained", endpoints_are_explained),
 ];
 
@@ -98,6 +99,33 @@ fn who_may_call_aws(scratch: &Scratch) -> Result<()> {
     session(scratch, &policy("sdk-users = ['node']"), &around)?.proven()?;
     session(scratch, &policy(""), &[])?.proven()?;
     Ok(())
+}
+
+/// Whether another program than the command's own called AWS is known by names only, and those by packets.
+fn who_called_is_unknown_without_a_cgroup(scratch: &Scratch) -> Result<()> {
+    const WITHOUT: &str = "umount --recursive /sys/fs/cgroup && exec \"$@\"";
+    let run = |command: &[&str]| {
+        let tracer = scratch.run(command).policy("no-aws-cli").by(|tracer| {
+            let mut unshare = Command::new("unshare");
+            unshare.args(["--mount", "sh", "-c", WITHOUT, "sh"]).arg(tracer);
+            unshare
+        });
+        tracer.record()
+    };
+    let alone = run(&["true"])?;
+    ensure!(
+        matches!(alone.story.start.cgroup, Some(CommandCgroup::Absent(_))),
+        "{:?}",
+        alone.story.start.cgroup
+    );
+    alone.proven()?;
+    // An exec of the first process is the command's own program; a child is another one.
+    let with_a_child = run(&["sh", "-c", "env true; true"])?;
+    ruled(
+        &with_a_child,
+        Ruling::Inconclusive,
+        &["what other programs called is not known by name", "cgroup"],
+    )
 }
 
 fn endpoints_are_explained(scratch: &Scratch) -> Result<()> {

@@ -10,7 +10,7 @@ use std::{
     os::{fd::AsRawFd as _, unix::process::CommandExt as _},
     path::{Path, PathBuf},
     process::{Child, Command},
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -25,7 +25,7 @@ use tracer_tests::cgroup::Cgroup;
 use crate::{
     Test,
     attach::{Attached, Workload},
-    harness::{NOBODY, Scratch, Tracer, child_of, on_path, wait_for},
+    harness::{NOBODY, Scratch, Tracer, child_of, on_path, until, wait_for},
     opentelemetry::{Sink, sender_of},
 };
 
@@ -43,8 +43,6 @@ pub(crate) const TESTS: &[Test] = &[
     ("unit_of_systemd", service::unit_of_systemd),
     ("started_by_systemd", service::started_by_systemd),
 ];
-
-const LONGEST: Duration = Duration::from_secs(30);
 
 /// A row of the table, as `tracer doctor --json` has it.
 #[derive(Clone, Debug)]
@@ -283,15 +281,6 @@ fn each_of_the_sidecars_is_named(scratch: &Scratch) -> Result<()> {
         attach(without)?.says(&format!("CAP_{name}")).with_context(|| name.clone())?;
     }
     whole.exits(11)?;
-    Ok(())
-}
-
-fn until(what: &str, mut done: impl FnMut() -> bool) -> Result<()> {
-    let deadline = Instant::now() + LONGEST;
-    while !done() {
-        ensure!(Instant::now() < deadline, "waited in vain for {what}");
-        std::thread::sleep(Duration::from_millis(5));
-    }
     Ok(())
 }
 

@@ -16,8 +16,10 @@ use tracer_tests::debian_tool;
 
 use crate::{
     Test,
-    attach::{Attached, until},
-    harness::{Ended, Run, Scratch, fixtures, in_private_network, on_path, same_lines, skip},
+    attach::Attached,
+    harness::{
+        Ended, Run, Scratch, fixtures, in_private_network, on_path, same_lines, skip, until,
+    },
     http::{HOST, clients, recorded, same_as_the_log, same_calls, words},
 };
 
@@ -141,10 +143,10 @@ fn join_later(scratch: &Scratch, own: Option<&str>) -> Result<()> {
         }
         let client = Ended::start(&mut client)?;
         let ready = scratch.file("ready");
-        until("the client", || ready.exists().then_some(()))?;
+        until("the client", || ready.exists())?;
         let pid = client.0.id().to_string();
         let attached = Attached::to(scratch, &["--pid", &pid], &["--http"])?;
-        until("the library", || attached.has("\"type\":\"tls-library\"").then_some(()))?;
+        until("the library", || attached.has("\"type\":\"tls-library\""))?;
         scratch.write("go", "")?;
         Ok((attached.end()?, local.port.clone()))
     })?;
@@ -218,9 +220,9 @@ impl Stay {
     /// is read, HTTP/2 in the middle is a gap, and what is new is read.
     pub(crate) fn joined(&self, scratch: &Scratch, target: &[&str], folder: &Path) -> Result<()> {
         let ready = folder.join("ready");
-        until("the client", || ready.exists().then_some(()))?;
+        until("the client", || ready.exists())?;
         let attached = Attached::to(scratch, target, &["--http"])?;
-        until("the library", || attached.has("\"type\":\"tls-library\"").then_some(()))?;
+        until("the library", || attached.has("\"type\":\"tls-library\""))?;
         fs::write(folder.join("go"), "")?;
         let seen = attached.end()?;
         let libraries = &seen.story.tls_libraries;

@@ -3,13 +3,13 @@
 //! proven; and nobody else's doings may end otherwise.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::atomic::{AtomicBool, Ordering},
     thread,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
 use anyhow::{Context as _, Result, ensure};
@@ -19,7 +19,7 @@ use tracer_tests::vm;
 
 use crate::{
     Test,
-    harness::{Run, Scratch, Tracer, fixtures, on_path, skip, wait_for},
+    harness::{Run, Scratch, Tracer, fixtures, on_path, skip, until, wait_for},
     identity::{python, text},
 };
 
@@ -38,6 +38,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("own_pid_namespace", own_pid_namespace),
     ("left_for_others", left_for_others),
     ("left_for_the_kernel", left_for_the_kernel),
+    ("left_in_a_v1_hierarchy", left_in_a_v1_hierarchy),
     ("left_by_others", left_by_others),
     ("place_that_comes_into_being", place_that_comes_into_being),
     ("bad_catalogues", bad_catalogues),
@@ -264,15 +265,6 @@ fn opened_by_others(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-fn wait_until(what: &str, done: impl Fn() -> bool) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while !done() {
-        ensure!(Instant::now() < deadline, "{what}: not within a minute");
-        thread::sleep(Duration::from_millis(5));
-    }
-    Ok(())
-}
-
 /// A stopped tracer, until dropped.
 struct Stopped(Pid);
 
@@ -319,10 +311,10 @@ fn more_opens_than_the_queue_holds(scratch: &Scratch) -> Result<()> {
         .env("PYTHONPATH", scratch.file("lib"))
         .spawn()?;
     let result = (|| {
-        wait_until("the command starts", || ready.exists())?;
+        until("the command", || ready.exists())?;
         let stopped = Stopped::new(&child)?;
         fs::File::create(&go)?;
-        wait_until("the files are opened", || done.exists())?;
+        until("the files", || done.exists())?;
         drop(stopped);
         Ok::<_, anyhow::Error>(())
     })();
@@ -378,19 +370,35 @@ fn handing_over<'a>(scratch: &'a Scratch, line: &str, policy: &Path) -> Result<T
     Ok(tracer.policy(policy))
 }
 
-/// What it says stays the same: the setting is the whole machine's.
+/// What is in the file stays the same: it is the whole machine's.
+fn left_in(scratch: &Scratch, file: &Path) -> Result<()> {
+    let line = "cat \"$0\" > kept && cat kept > \"$0\"";
+    let command = ["sh".as_ref(), "-c".as_ref(), line.as_ref(), file.as_os_str()];
+    let run = scratch.run(command).policy("no-aws-cli").record()?;
+    if run.root()?.exit.as_ref().is_none_or(|exit| exit.code != Some(0)) {
+        return skip(format!("{} cannot be written", file.display()));
+    }
+    // Hierarchies can have the same numbers for their files, so its folder may be that of another.
+    let name = file.file_name().and_then(OsStr::to_str).context("a name of the kernel's")?;
+    run.rules(Ruling::Inconclusive)?.because(&["handed work to kernel", name])?;
+    Ok(())
+}
+
 fn left_for_the_kernel(scratch: &Scratch) -> Result<()> {
-    let line =
-        "cat /proc/sys/kernel/core_pattern > kept && cat kept > /proc/sys/kernel/core_pattern";
-    let run = scratch.run(["sh", "-c", line]).policy("no-aws-cli").record()?;
-    if run.story.start.host.kernel.starts_with("6.1.") {
+    if fs::read_to_string("/proc/sys/kernel/osrelease")?.starts_with("6.1.") {
         return skip("Linux 6.1 cannot watch files of /proc");
     }
-    if run.root()?.exit.as_ref().is_none_or(|exit| exit.code != Some(0)) {
-        return skip("/proc/sys/kernel/core_pattern cannot be written");
-    }
-    run.rules(Ruling::Inconclusive)?.because(&["handed work to kernel", "core_pattern"])?;
-    Ok(())
+    left_in(scratch, Path::new("/proc/sys/kernel/core_pattern"))
+}
+
+/// The kernel starts what it names when the last process of a group has ended.
+fn left_in_a_v1_hierarchy(scratch: &Scratch) -> Result<()> {
+    let hierarchies = fs::read_dir("/sys/fs/cgroup")?;
+    let mut files = hierarchies.flatten().map(|entry| entry.path().join("release_agent"));
+    let Some(file) = files.find(|file| file.exists()) else {
+        return skip("no v1 hierarchy is mounted, or not its root");
+    };
+    left_in(scratch, &file)
 }
 
 fn left_for_others(scratch: &Scratch) -> Result<()> {

@@ -10,7 +10,7 @@ use tracer::{
     cli::{self, exit},
     evidence::{self, PublicKey},
     policy::{self, Judged, Verdict},
-    record::{Integrity, Reader},
+    record::{self, Integrity, Reader},
     report,
 };
 
@@ -35,7 +35,7 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
     let as_written = judged.is_as_written();
     let Judged { story, verdict, sha256 } = judged;
     let mut out = String::new();
-    writeln!(out, "integrity: {}", integrity(&story.integrity))?;
+    writeln!(out, "integrity: {}", integrity(&story.integrity, &arguments.recording))?;
     let mut unsupported = false;
     let own_policies = arguments.policies.is_empty();
     if let Some((key, path)) = &signed_by {
@@ -88,12 +88,14 @@ fn statement_of(recording: &Path, named: Option<&Path>) -> anyhow::Result<PathBu
     Ok(named.map_or_else(|| evidence::beside(recording), Path::to_owned))
 }
 
-fn integrity(integrity: &Integrity) -> String {
+fn integrity(integrity: &Integrity, recording: &Path) -> String {
     match integrity {
         Integrity::Intact => "every line is present and unchanged".into(),
         Integrity::CutShort => "NO: the recording was cut short, it has no end record".into(),
         Integrity::Broken { line, reason } => {
-            format!("NO: line {line}: {}", report::clean(reason.as_bytes()))
+            let next = record::part(recording, 1);
+            let counted = if next.exists() { " of its files together" } else { "" };
+            format!("NO: line {line}{counted}: {}", report::clean(reason.as_bytes()))
         }
     }
 }

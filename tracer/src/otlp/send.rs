@@ -103,6 +103,7 @@ impl Sender {
             began,
             delivered: 0,
             problem: None,
+            away: false,
             complained: false,
         };
         let way = Way::Gathering(Vec::new(), Box::new(batches));
@@ -179,6 +180,8 @@ struct Batches {
     began: Instant,
     delivered: u64,
     problem: Option<String>,
+    /// The last request had no answer, or one that asks for patience.
+    away: bool,
     /// It was said that not everything is delivered.
     complained: bool,
 }
@@ -243,9 +246,15 @@ impl Batches {
 
     fn deliver(&mut self, body: &[u8], count: u64) {
         let begun = Instant::now();
+        // Each batch that waits would have another request that nobody answers.
+        if self.away && begun >= self.deadline(begun) {
+            return;
+        }
         let mut pause = FIRST_PAUSE;
         loop {
-            let (why, after) = match self.post.post(body) {
+            let answer = self.post.post(body);
+            self.away = matches!(answer, Answer::Again { .. });
+            let (why, after) = match answer {
                 Answer::Taken { refused, why } => {
                     self.delivered += count.saturating_sub(refused);
                     if refused > 0 {

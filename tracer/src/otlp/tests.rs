@@ -3,6 +3,10 @@
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
     net::TcpListener,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
     thread::JoinHandle,
     time::{Duration, Instant},
 };
@@ -137,6 +141,38 @@ fn nobody_there_takes_no_more_than_some_seconds() {
     let delivery = deliver(format!("http://{unused}").parse().unwrap());
     assert!(delivery.delivered == 0 && delivery.problem.is_some(), "{delivery}");
     assert!(began.elapsed() < Duration::from_secs(30));
+}
+
+/// Never answers, and takes a while for that.
+#[derive(Debug)]
+struct Silence(Arc<AtomicU64>);
+
+impl Post for Silence {
+    fn url(&self) -> String {
+        "http://127.0.0.1:4318/v1/logs".into()
+    }
+
+    fn post(&mut self, _body: &[u8]) -> Answer {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        std::thread::sleep(Duration::from_secs(3));
+        Answer::Again { why: "it does not answer".into(), after: None }
+    }
+}
+
+#[test]
+fn silence_costs_the_end_no_request_for_each_batch() {
+    let mut logs = Logs::new(&start());
+    let requests = Arc::default();
+    let mut sender = Sender::new(Box::new(Silence(Arc::clone(&requests))), &logs);
+    for _ in 0..8000 {
+        sender.send(some_log(&mut logs));
+    }
+    let delivery = sender.finish();
+    assert_eq!((delivery.made, delivery.delivered), (8000, 0));
+    assert_eq!(delivery.problem.as_deref(), Some("it does not answer"));
+    // One before the end, and what goes into the five seconds behind it.
+    let requests = requests.load(Ordering::Relaxed);
+    assert!((1..=4).contains(&requests), "{requests} requests for 16 batches");
 }
 
 #[test]

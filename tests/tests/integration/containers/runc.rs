@@ -12,10 +12,7 @@ use anyhow::{Context as _, Result, ensure};
 use serde_json::{Value, json};
 use tracer_tests::scratch::MARK;
 
-use crate::{
-    attach::until,
-    harness::{Scratch, wait_for},
-};
+use crate::harness::{Scratch, until_some, wait_for};
 
 pub(super) struct Runc<'a> {
     scratch: &'a Scratch,
@@ -148,7 +145,7 @@ impl Container<'_> {
     /// The host's number of its first process.
     pub(super) fn pid(&self) -> Result<u32> {
         let state = self.scratch.file("state").join(&self.id).join("state.json");
-        until(&format!("the container {}", self.id), || {
+        until_some(&format!("the container {}", self.id), || {
             let state: Value = serde_json::from_str(&fs::read_to_string(&state).ok()?).ok()?;
             u32::try_from(state["init_process_pid"].as_u64()?).ok().filter(|pid| *pid > 0)
         })

@@ -13,9 +13,13 @@ pub(crate) use run::Run;
 pub(crate) use scratch::Scratch;
 pub(crate) use tracer::{Output, Tracer, child_of, tracer_program, wait_for};
 
-use std::process::{Child, Command};
+use std::{
+    process::{Child, Command},
+    time::{Duration, Instant},
+};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use tracer_tests::vm;
 pub(crate) use tracer_tests::{Skip, fixtures, on_path, program, skip};
 
 /// Somebody who is not root, as the caller behind sudo.
@@ -35,6 +39,24 @@ fn number(variable: &str) -> anyhow::Result<Option<u64>> {
     let text = std::env::var(variable).ok();
     let number = text.map(|text| text.parse()).transpose();
     number.with_context(|| format!("{variable} is not a number"))
+}
+
+/// Waits for what happens soon; a hang shall not hang the suite.
+pub(crate) fn until(what: &str, mut done: impl FnMut() -> bool) -> anyhow::Result<()> {
+    until_some(what, || done().then_some(()))
+}
+
+/// As [`until`], for what has a value.
+pub(crate) fn until_some<T>(what: &str, mut value: impl FnMut() -> Option<T>) -> anyhow::Result<T> {
+    const LONGEST: Duration = Duration::from_secs(120);
+    let deadline = Instant::now() + vm::patience(LONGEST);
+    loop {
+        if let Some(value) = value() {
+            return Ok(value);
+        }
+        ensure!(Instant::now() < deadline, "waited in vain for {what}");
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A process that ends with its owner.
