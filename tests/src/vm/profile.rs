@@ -98,6 +98,7 @@ pub const PROFILES: &[Profile] = &[
             "enforce::",
             "maps::mapped_and_not_run",
             "loss::net_records",
+            "loss::silent_probes",
             "pids::",
             "watch::left_for_others",
             "resolve::by_threads_and_children",
@@ -119,6 +120,7 @@ pub const PROFILES: &[Profile] = &[
         tests: &[
             "sensors::each_sees",
             "attempts::asked_for",
+            "loss::silent_probes",
             "outside::debugger",
             "tls::debian_python",
         ],
@@ -131,7 +133,7 @@ pub const PROFILES: &[Profile] = &[
         build: Build::Cloud,
         forbidden: WITHOUT_SEND_TRACEPOINT,
         has_v2_cgroups: true,
-        tests: &["sensors::each_sees", "outside::sent_by_sendfile"],
+        tests: &["sensors::each_sees", "outside::sent_by_sendfile", "loss::silent_probes"],
         but_not: OTHER_SENSES,
     },
     Profile {
@@ -142,7 +144,7 @@ pub const PROFILES: &[Profile] = &[
         forbidden: &[],
         has_v2_cgroups: true,
         tests: SENSES,
-        but_not: OTHER_SENSES,
+        but_not: &[],
     },
     Profile {
         name: "processors",
@@ -166,7 +168,7 @@ pub const PROFILES: &[Profile] = &[
             "attach::first_version_cgroup",
             "attach::first_version_container",
         ],
-        but_not: OTHER_SENSES,
+        but_not: &[],
     },
     Profile {
         name: "cgroup v1",
@@ -180,7 +182,7 @@ pub const PROFILES: &[Profile] = &[
             "attach::first_version_cgroup",
             "attach::first_version_container",
         ],
-        but_not: OTHER_SENSES,
+        but_not: &[],
     },
     Profile {
         name: "lockdown integrity",
@@ -193,7 +195,7 @@ pub const PROFILES: &[Profile] = &[
         forbidden: &[],
         has_v2_cgroups: true,
         tests: SENSES,
-        but_not: OTHER_SENSES,
+        but_not: &[],
     },
     Profile {
         name: "lockdown confidentiality",

@@ -3,7 +3,10 @@
 use aya_ebpf::{macros::map, maps::HashMap};
 use tracer_ebpf::abi::SOCKET_NAME_BYTES;
 
-use super::field::{self, KernelPtr};
+use super::{
+    field::{self, KernelPtr},
+    tree::Tracked,
+};
 
 /// A process of the tree and the one it reached.
 #[derive(Clone, Copy)]
@@ -27,10 +30,13 @@ pub(crate) fn was_sent(sock: KernelPtr, result: i32) -> bool {
     result > 0 || result == 0 && sock.read::<u16>(&field::SOCK_TYPE) != Some(SOCK_STREAM)
 }
 
-/// Whether this contact is new. When the map is full every contact is: better said twice than
-/// never.
+/// Whether this contact of the process is new. When the map is full every contact is: better said twice than
+/// never. So is each of a canary, which makes the same one by every way there is.
 #[inline(always)]
-pub(crate) fn is_new(contact: &Contact) -> bool {
+pub(crate) fn is_new(process: &Tracked, contact: &Contact) -> bool {
+    if process.is_canary() {
+        return true;
+    }
     // SAFETY: only whether there is an entry is asked.
     if unsafe { CONTACTS.get(contact) }.is_some() {
         return false;

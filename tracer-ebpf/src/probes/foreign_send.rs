@@ -76,7 +76,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
     // The address of a sock is used again, and a socket can be connected to somebody else.
     contact.name[..16].copy_from_slice(&address.destination);
     contact.name[16..18].copy_from_slice(&address.destination_port.to_ne_bytes());
-    if !outside::is_new(&contact) {
+    if !outside::is_new(&process, &contact) {
         return None;
     }
     emit::record(Kind::ForeignSend, |send: &mut ForeignSend| {

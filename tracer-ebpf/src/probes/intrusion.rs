@@ -76,7 +76,7 @@ fn on_intrusion(ctx: &impl EbpfContext, means: Means, target: u32) -> i32 {
     let what = NO_SOCKET | means as u64;
     let contact = Contact { tgid: process.tgid, peer: target, what, name: [0; SOCKET_NAME_BYTES] };
     // A number of the tree's may be that of another process later.
-    if tree::find(target).is_some() || outside::is_new(&contact) {
+    if tree::find(target).is_some() || outside::is_new(&process, &contact) {
         emit::record(Kind::Intrusion, |intrusion: &mut Intrusion| {
             process.fill_header(&mut intrusion.header, Kind::Intrusion);
             intrusion.means = means as u32;

@@ -100,7 +100,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         cred.read::<u32>(&field::CRED_EUID).unwrap_or(u32::MAX)
     };
     contact.what |= u64::from(uid) << UID_SHIFT;
-    if !outside::is_new(&contact) {
+    if !outside::is_new(&process, &contact) {
         return 0;
     }
     emit::record_with(Kind::LocalSend, |slot: *mut LocalSend| {

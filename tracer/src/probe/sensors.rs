@@ -11,7 +11,7 @@ pub struct Sensor {
     /// What is missing without it.
     pub purpose: &'static str,
     pub wanted: Wanted,
-    /// What the canary makes it report.
+    /// What the canary makes it report, as often as it does: by each program of whichever hook is used.
     pub canary: &'static [Kind],
     pub hooks: &'static [Hook],
 }
@@ -283,7 +283,8 @@ pub const SENSORS: &[Sensor] = &[
         name: "exit",
         purpose: "how processes ended and which still run",
         wanted: Wanted::Always,
-        canary: &[Kind::Exit],
+        // The canary and the child it forks both exit.
+        canary: &[Kind::Exit; 2],
         hooks: &[Hook {
             probes: &[raw("exit", "sched_process_exit")],
             since: MINIMUM_KERNEL,
@@ -312,7 +313,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "datagrams",
         purpose: "where sockets without connections (UDP, QUIC) send to",
         wanted: Wanted::WithCgroup,
-        canary: &[Kind::Datagram],
+        canary: &[Kind::Datagram; 4],
         hooks: &[Hook {
             probes: &[
                 address("connect4"),
@@ -372,7 +373,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "other-sockets",
         purpose: "which sockets are of other families (packet, vsock, XDP, Bluetooth)",
         wanted: Wanted::ForHandOffs,
-        canary: &[],
+        canary: &[Kind::OddSocket],
         hooks: &[
             Hook {
                 probes: &[exit_of("other_socket", "__sock_create")],
@@ -394,8 +395,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "foreign-sends",
         purpose: "which sockets of the internet protocols the tree uses that were made outside the command's cgroup",
         wanted: Wanted::ForHandOffs,
-        // It would need a socket of its parent's.
-        canary: &[],
+        canary: &[Kind::ForeignSend; 3],
         hooks: &[
             // Where processes can be preempted in the kernel, a program on a function that one process
             // is in is skipped for the next one on that processor. In a tracepoint they cannot be.
@@ -478,7 +478,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "attempts",
         purpose: "which programs the tree tried to run and could not",
         wanted: Wanted::ForAttempts,
-        canary: &[Kind::Attempt],
+        canary: &[Kind::Attempt; 2],
         hooks: &[
             Hook {
                 probes: &[
@@ -506,7 +506,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "local-sends",
         purpose: "to which processes outside the tree something was sent over unix sockets",
         wanted: Wanted::ForHandOffs,
-        canary: &[Kind::LocalSend],
+        canary: &[Kind::LocalSend; 3],
         hooks: &[
             // First, and since 6.5, for the same reasons as that of foreign-sends.
             Hook {
@@ -543,8 +543,7 @@ pub const SENSORS: &[Sensor] = &[
         name: "intrusions",
         purpose: "which processes outside the tree were taken control of, as a debugger does",
         wanted: Wanted::ForHandOffs,
-        // Nothing that the canary may do without harm: its own children are no outsiders.
-        canary: &[],
+        canary: &[Kind::Intrusion; 3],
         hooks: &[
             Hook {
                 probes: &[exit_of("debugger_access", "security_ptrace_access_check")],

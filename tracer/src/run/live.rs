@@ -47,6 +47,8 @@ const BATCH: Duration = Duration::from_millis(5);
 const CANARY_WAIT: Duration = Duration::from_secs(30);
 /// How long its events may take once it has ended: they are in the rings by then.
 const CANARY_EVENTS_WAIT: Duration = Duration::from_secs(2);
+/// And how long when its end has come.
+const CANARY_LAST_WAIT: Duration = Duration::from_millis(300);
 /// How often it is looked up whether the probes are attached still.
 const CHECK_EVERY: Duration = Duration::from_secs(1);
 /// This many signals from the terminal end tracing although the command goes on.
@@ -185,24 +187,31 @@ impl Session {
         let before = self.collector.fold.canary_events.clone();
         let mut deadline = Instant::now() + CANARY_WAIT;
         let mut kinds = self.attached.canary_kinds.clone();
-        // Only out of a cgroup of its own can one go and come back.
+        // Only out of a cgroup of its own can one go and come back, or bring a socket in.
         if !matches!(
             &self.collector.kept.story.start.cgroup,
             Some(schema::CommandCgroup::Own { .. })
         ) {
-            kinds.retain(|kind| *kind != Kind::CgroupMove);
+            kinds.retain(|kind| !matches!(kind, Kind::CgroupMove | Kind::ForeignSend));
         }
         let child = self.broker.canary(enroller);
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(child) = &child {
             loop {
                 self.collector.round()?;
-                seen = canary::seen(&kinds, &before, &self.collector.fold.canary_events);
                 if ended.is_none() {
                     ended = child.ended()?;
-                    if ended.is_some() {
+                    if let Some(status) = &ended {
+                        if canary::was_refused_control(status) {
+                            kinds.retain(|kind| *kind != Kind::Intrusion);
+                        }
                         deadline = Instant::now() + CANARY_EVENTS_WAIT;
                     }
+                }
+                seen = canary::seen(&kinds, &before, &self.collector.fold.canary_events);
+                // What it did before it ended is in the rings by the time that its end is.
+                if ended.is_some() && seen.get(Kind::Exit.name()) == Some(&true) {
+                    deadline = deadline.min(Instant::now() + CANARY_LAST_WAIT);
                 }
                 if (ended.is_some() && seen.values().all(|seen| *seen))
                     || Instant::now() >= deadline
@@ -222,7 +231,9 @@ impl Session {
         let failed = match (child, ended) {
             (Err(error), _) => Some(error.to_string()),
             (Ok(_), None) => Some(format!("it did not end in {} s", CANARY_WAIT.as_secs())),
-            (Ok(_), Some(status)) if !status.success() => Some(format!("it ended with {status}")),
+            (Ok(_), Some(status)) if !status.success() && !canary::was_refused_control(&status) => {
+                Some(format!("it ended with {status}"))
+            }
             (Ok(_), Some(_)) => None,
         };
         let missing: Vec<&str> =

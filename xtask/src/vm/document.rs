@@ -43,8 +43,8 @@ const PROFILES: &str = "
 ## Profiles
 
 Each is a state of the machine in which tests run, in this order, in one boot. A dash: not a profile of
-that kernel. `full` has every test that runs on an emulated processor; the others have those that what
-they change can matter to.
+that kernel. `full` has one test or more of each thing that probes read from a kernel; the others have those
+that what they change can matter to.
 
 ";
 
@@ -52,8 +52,8 @@ const INSTRUCTIONS: &str = "
 ## Instructions
 
 How many the kernel's verifier walked in each program, of a million that it allows. The budget
-(`tests/budgets.toml`) has a test fail before that is near. A dash: that kernel takes another program in
-its place.
+(`tests/budgets.toml`) has a test fail before that is near. Programs of every way are loaded, also of those that
+the kernel has a better one for. A dash: it has not the way that the program is for.
 
 ";
 

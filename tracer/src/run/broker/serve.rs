@@ -5,7 +5,7 @@ use std::{
     io,
     os::{
         fd::{AsFd as _, AsRawFd as _, OwnedFd},
-        unix::{net::UnixStream, process::ExitStatusExt},
+        unix::process::ExitStatusExt,
     },
     path::Path,
     process::Child,
@@ -44,7 +44,7 @@ pub(super) struct Server {
     is_shared: bool,
     children: Vec<Child>,
     /// What canaries talk to.
-    outside: Vec<UnixStream>,
+    outside: Vec<[OwnedFd; 2]>,
     launched: bool,
     anchor: Option<mpsc::Sender<()>>,
     /// What the kernel takes long to close.
