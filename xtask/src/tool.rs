@@ -3,7 +3,7 @@
 
 use std::{
     ffi::OsStr,
-    io,
+    io::{self, Write},
     process::{Command, ExitCode, Stdio},
 };
 
@@ -54,7 +54,7 @@ impl Tool {
         argument: &str,
         if_fails: IfFails<'_>,
     ) -> Result<((), Tally)> {
-        step_of(self.command(layout)?.arg(argument), if_fails)
+        step_of(self.command(layout)?.arg(argument), if_fails, io::stdout())
     }
 
     fn command(&self, layout: &Layout) -> Result<Command> {
@@ -64,13 +64,17 @@ impl Tool {
     }
 }
 
-fn step_of(command: &mut Command, if_fails: IfFails<'_>) -> Result<((), Tally)> {
+fn step_of(
+    command: &mut Command,
+    if_fails: IfFails<'_>,
+    to_out: impl Write,
+) -> Result<((), Tally)> {
     let shown = command::render(command);
     eprintln!("$ {shown}");
     let child = command.stdout(Stdio::piped()).spawn();
     let mut child = child.with_context(|| format!("cannot start `{shown}`\n{if_fails}"))?;
     let out = child.stdout.take().context("the child's output was asked for")?;
-    let tally = parts(&pass_on(out, io::stdout())?);
+    let tally = parts(&pass_on(out, to_out)?);
     let status = child.wait()?;
     if status.success() {
         let one = Tally { passed: 1, ..Tally::NOTHING };
@@ -99,7 +103,7 @@ mod tests {
 
     /// Of what a tool prints and how it ends.
     fn tally(script: &str) -> Option<String> {
-        let outcome = step_of(Command::new("sh").args(["-c", script]), IF_FAILS);
+        let outcome = step_of(Command::new("sh").args(["-c", script]), IF_FAILS, io::sink());
         outcome.ok().map(|((), tally)| tally.to_string())
     }
 

@@ -71,7 +71,7 @@ fn run(options: &Options) -> Result<bool> {
             Err(error) => match error.downcast::<Skip>() {
                 Ok(skip) if options.into.is_some() => {
                     let why = format!("{skip}: the document is of all workloads");
-                    all_well = report(name, &[why.clone()]);
+                    all_well = report(name, std::slice::from_ref(&why));
                     Err(why)
                 }
                 Ok(skip) => {

@@ -325,7 +325,7 @@ fn counted(perf: &str, event: &str) -> Result<u64> {
     let line = perf.lines().find(|line| line.contains(event));
     let line = line.with_context(|| format!("perf did not count {event}: {perf}"))?;
     let number = line.split(',').next().unwrap_or_default();
-    number.parse().with_context(|| {
+    number.parse().ok().with_context(|| {
         format!("perf cannot count here, so there is no count of the kernel's to compare: {line}")
     })
 }

@@ -38,7 +38,7 @@ pub(super) fn of(
         let path = without_links(&folder.join(OsStr::from_bytes(&interpreter)));
         found = Some(Interpreter { name: interpreter.clone(), file: path.clone() });
         script = interpreter;
-        file = path.unwrap_or_else(PathBuf::new);
+        file = path.unwrap_or_default();
     }
     found.map(|interpreter| (argv, interpreter))
 }

@@ -68,6 +68,9 @@ fn explained(lines: &[Line]) -> String {
             }
         }
     }
+    if lines.iter().flat_map(|(_, outcome)| outcome).all(|of| of.comparison.explained.is_empty()) {
+        return "No difference needs a rule.\n".into();
+    }
     format!("{counts}\n<details>\n<summary>Each of them</summary>\n\n{all}\n</details>\n")
 }
 

@@ -104,8 +104,8 @@ pub const WORKLOADS: &[Workload] = &[
     },
     Workload {
         name: "stress-ng",
-        what: "stress-ng: `fork`, `vfork`, `clone`, `exec` (all its methods), `spawn`, `daemon`, `zombie`, \
-               `sock`, `udp`",
+        what: "stress-ng: `fork`, `vfork`, `clone`, `daemon`, `zombie`, `sock`, `udp`; as another user than \
+               root, as which they refuse to run, `exec` (all its methods) and `spawn`",
         is_quick: true,
         in_lab: false,
         reasons: &[],
