@@ -2,13 +2,7 @@
 //!
 //! strace sees the call alone. What stands after `#!` is read from the file when all is over.
 
-use std::{
-    ffi::OsStr,
-    fs::File,
-    io::Read as _,
-    os::unix::ffi::OsStrExt as _,
-    path::{Path, PathBuf},
-};
+use std::{ffi::OsStr, fs::File, io::Read as _, os::unix::ffi::OsStrExt as _, path::Path};
 
 use super::{facts::Interpreter, traced::without_links};
 
