@@ -14,7 +14,8 @@ Examples:
   cargo xtask conformance --keep target/logs python
   cargo xtask conformance --write                # and put the tables into docs/conformance.md
 
-Exits with 1 if there is a difference that no rule explains.")]
+Exits with 1 if there is a difference that no rule explains, if a workload did not do its work, or if none
+was run; with --write if any was not.")]
 pub(crate) struct Options {
     /// Only workloads that take seconds
     #[arg(long)]
@@ -22,7 +23,8 @@ pub(crate) struct Options {
     /// Put the tables into docs/conformance.md too
     #[arg(long, conflicts_with_all = ["quick", "filter"])]
     write: bool,
-    /// Keep the recording and the logs of each workload in this folder
+    /// Keep the recording and the logs of each workload in this folder, and in full length what rules
+    /// explain
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// Only workloads with this in their name
@@ -50,14 +52,15 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
 pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
     install(layout, false);
     let if_fails = IfFails {
-        it_means: "tracer, strace and the kernel's counters do not say the same of a workload",
+        it_means: "tracer, strace and the kernel's counters do not say the same of a workload, or it did \
+                   not do its work, or there is nothing to compare with",
         remedy: "read the differences above; `cargo xtask conformance --keep FOLDER WORKLOAD` runs one \
                  alone and keeps what each of them wrote",
     };
     TOOL.step(layout, QUICK, if_fails)
 }
 
-/// A workload that lacks its programs is skipped, and says so.
+/// A workload that lacks its programs is skipped, and says so; without strace and perf all of it fails.
 fn install(layout: &Layout, all: bool) {
     if let Err(error) = setup::conformance(layout, all) {
         eprintln!("setup: not there: {error:#}");

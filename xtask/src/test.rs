@@ -200,7 +200,7 @@ fn count_into(
 }
 
 /// Writes every line on as it comes, and gives all of them at the end.
-fn pass_on(from: impl Read, mut to: impl Write) -> Result<String> {
+pub(crate) fn pass_on(from: impl Read, mut to: impl Write) -> Result<String> {
     let mut from = BufReader::new(from);
     let mut all = Vec::new();
     let mut line = Vec::new();

@@ -10,12 +10,13 @@ use anyhow::{Context as _, Result, ensure};
 use clap::Parser;
 use tracer_tests::{
     Skip,
-    conformance::{self, WORKLOADS, Workload, table},
+    conformance::{self, GroundTruth, WORKLOADS, Workload, table},
     document, tool,
 };
 
 /// Runs real workloads under tracer, strace and perf at the same time, and prints what they agree on.
-/// Exits with 1 if there is a difference that no rule explains. Needs root.
+/// Exits with 1 if there is a difference that no rule explains, if a workload did not do its work, or if
+/// none was run; with `--into` if any was not. Needs root.
 #[derive(Debug, Parser)]
 #[command(name = "tracer-conformance")]
 struct Options {
@@ -28,7 +29,8 @@ struct Options {
     /// Put the tables into this document too
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
-    /// Keep the recording and the logs of each workload in this folder
+    /// Keep the recording and the logs of each workload in this folder, and in full length what rules
+    /// explain
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
     /// Only workloads with this in their name
@@ -49,25 +51,35 @@ fn run(options: &Options) -> Result<bool> {
         .collect();
     let names: Vec<&str> = WORKLOADS.iter().map(|workload| workload.name).collect();
     ensure!(!chosen.is_empty(), "no workload `{filter}`; there are {}", names.join(", "));
+    let whole = options.filter.is_none() && !options.quick;
+    ensure!(whole || options.into.is_none(), "only all workloads make the document");
     if let Some(folder) = &options.keep {
         fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
     }
-    let (mut lines, mut all_well) = (Vec::new(), true);
+    let truth = GroundTruth::find()?;
+    let (mut lines, mut all_well, mut were_run) = (Vec::new(), true, false);
     for workload in chosen {
         eprintln!("{}", workload.name);
-        let outcome = conformance::run(&tracer, workload, options.keep.as_deref());
+        let name = workload.name;
+        let outcome = conformance::run(&tracer, workload, &truth, options.keep.as_deref());
         let outcome = match outcome {
             Ok(outcome) => {
-                all_well &= report(&outcome.failures(workload));
+                were_run = true;
+                all_well &= report(name, &outcome.failures(workload));
                 Ok(outcome)
             }
             Err(error) => match error.downcast::<Skip>() {
+                Ok(skip) if options.into.is_some() => {
+                    let why = format!("{skip}: the document is of all workloads");
+                    all_well = report(name, std::slice::from_ref(&why));
+                    Err(why)
+                }
                 Ok(skip) => {
-                    eprintln!("  skipped: {skip}");
+                    println!("skipped: {name}: {skip}");
                     Err(skip.to_string())
                 }
                 Err(error) => {
-                    all_well = report(&[format!("{error:#}")]);
+                    all_well = report(name, &[format!("{error:#}")]);
                     Err(format!("{error:#}"))
                 }
             },
@@ -76,16 +88,15 @@ fn run(options: &Options) -> Result<bool> {
     }
     let text = table::render(&lines);
     println!("{text}");
-    let whole = options.filter.is_none() && !options.quick;
+    ensure!(were_run || !all_well, "no workload was run, so nothing was compared");
     if let Some(file) = options.into.as_deref().filter(|_| all_well) {
-        ensure!(whole, "only all workloads make the document");
         put(file, &text)?;
     }
     Ok(all_well)
 }
 
-/// The first of them; whether there are none.
-fn report(failures: &[String]) -> bool {
+/// Whether it passed, in words that xtask counts; the first failures.
+fn report(name: &str, failures: &[String]) -> bool {
     const SHOWN: usize = 20;
     for failure in failures.iter().take(SHOWN) {
         eprintln!("  {failure}");
@@ -93,6 +104,7 @@ fn report(failures: &[String]) -> bool {
     if failures.len() > SHOWN {
         eprintln!("  and {} more", failures.len() - SHOWN);
     }
+    println!("{}: {name}", if failures.is_empty() { "passed" } else { "failed" });
     failures.is_empty()
 }
 

@@ -18,6 +18,11 @@ pub enum Fact {
     },
     Exec(Exec),
     Contact(Contact),
+    /// The process ended.
+    End {
+        who: Who,
+        status: Status,
+    },
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -29,7 +34,29 @@ pub struct Exec {
     pub filename: Vec<u8>,
     /// What was executed, without links; nobody knows it any more when it is gone.
     pub file: Option<PathBuf>,
+    /// As the program got them.
     pub argv: Vec<Vec<u8>>,
+    /// Of a script.
+    pub interpreter: Option<Interpreter>,
+}
+
+/// What executes a script: the last one, where it is a script too.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Interpreter {
+    /// As it stands after `#!`.
+    pub name: Vec<u8>,
+    /// Without links.
+    pub file: Option<PathBuf>,
+}
+
+/// How a process ended.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Status {
+    Code(u8),
+    /// The signal's name.
+    Signal(String),
+    /// Nobody said.
+    Unknown,
 }
 
 /// TCP: one for each attempt. UDP: one for each socket and destination.
@@ -63,7 +90,7 @@ pub enum Outcome {
 impl Fact {
     pub fn who(&self) -> Who {
         match self {
-            Fact::Birth { who, .. } => *who,
+            Fact::Birth { who, .. } | Fact::End { who, .. } => *who,
             Fact::Exec(exec) => exec.who,
             Fact::Contact(contact) => contact.who,
         }
@@ -83,15 +110,22 @@ impl fmt::Display for Fact {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Fact::Birth { who, child } => write!(f, "{who} made {child}"),
-            Fact::Exec(Exec { who, number, filename, file, argv }) => {
+            Fact::Exec(Exec { who, number, filename, file, argv, interpreter }) => {
                 let words: Vec<String> = argv.iter().map(|word| shown(word)).collect();
-                let file = file.as_ref().map_or("?".into(), |file| file.display().to_string());
-                let filename = shown(filename);
-                write!(f, "{who} exec {number}: {filename} ({file}) [{}]", words.join(" "))
+                let path = |file: &Option<PathBuf>| {
+                    file.as_ref().map_or("?".into(), |file| file.display().to_string())
+                };
+                let (filename, file) = (shown(filename), path(file));
+                write!(f, "{who} exec {number}: {filename} ({file}) [{}]", words.join(" "))?;
+                match interpreter {
+                    Some(by) => write!(f, " by {} ({})", shown(&by.name), path(&by.file)),
+                    None => Ok(()),
+                }
             }
             Fact::Contact(Contact { who, protocol, to, outcome }) => {
                 write!(f, "{who} {protocol:?} {to}: {outcome:?}")
             }
+            Fact::End { who, status } => write!(f, "{who} ended: {status:?}"),
         }
     }
 }
@@ -110,6 +144,8 @@ pub struct Told {
     pub facts: Vec<Fact>,
     /// Threads that were made, which are no processes.
     pub threads: u64,
-    /// Processes that ended within an exec, of which nobody was told whether it succeeded.
-    pub unsure: HashSet<Who>,
+    /// Execs within which the process ended, so that nobody was told whether they succeeded.
+    pub unsure: Vec<Exec>,
+    /// Processes that strace was not allowed to follow.
+    pub untraced: HashSet<Who>,
 }

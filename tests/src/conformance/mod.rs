@@ -9,6 +9,7 @@ pub mod facts;
 mod recorded;
 pub mod rules;
 mod run;
+mod script;
 mod strace;
 pub mod table;
 mod traced;
@@ -16,6 +17,6 @@ mod workloads;
 
 pub use self::{
     compare::{Comparison, Explained},
-    run::{Counts, Kernel, Outcome, Stage, run},
+    run::{Counts, GroundTruth, Kernel, Outcome, Stage, run},
     workloads::{WORKLOADS, Workload},
 };

@@ -15,14 +15,12 @@ use tracer::{
     },
 };
 
-use super::facts::{Contact, Exec, Fact, Outcome, Protocol, Told, Who};
+use super::facts::{Contact, Exec, Fact, Interpreter, Outcome, Protocol, Status, Told, Who};
 
-/// An exec as it was recorded, with what only the recording has.
+/// What was recorded of the workload, with what only the recording has.
 #[derive(Debug)]
 pub(super) struct Recorded {
     pub(super) told: Told,
-    /// Execs of `#!` files, whose arguments are the interpreter's.
-    pub(super) scripts: HashSet<(Who, u32)>,
     /// TCP connections whose first packet was sent, wherever in the tree.
     pub(super) opened: u64,
 }
@@ -38,7 +36,7 @@ pub(super) fn facts(recording: &Recording, starter: u32) -> Result<Recorded> {
         })
         .collect();
     let mut numbers: HashMap<Who, u32> = HashMap::new();
-    let (mut facts, mut scripts, mut opened) = (Vec::new(), HashSet::new(), 0);
+    let (mut facts, mut opened) = (Vec::new(), 0);
     for record in &recording.events {
         #[expect(clippy::wildcard_enum_match_arm, reason = "other kinds are not compared")]
         match record {
@@ -52,10 +50,11 @@ pub(super) fn facts(recording: &Recording, starter: u32) -> Result<Recorded> {
                 let Some(who) = tree.inside(exec.process) else { continue };
                 let number = numbers.entry(who).or_default();
                 *number += 1;
-                if exec.script.is_some() {
-                    scripts.insert((who, *number));
-                }
                 facts.push(Fact::Exec(exec_of(who, *number, exec)));
+            }
+            Record::Exit(exit) => {
+                let Some(who) = tree.inside(exit.process) else { continue };
+                facts.push(Fact::End { who, status: status_of(exit) });
             }
             Record::Connect(connect) => {
                 let outcome = results.get(&connect.connection).copied();
@@ -75,7 +74,7 @@ pub(super) fn facts(recording: &Recording, starter: u32) -> Result<Recorded> {
             _ => {}
         }
     }
-    Ok(Recorded { told: Told { facts, ..Told::default() }, scripts, opened })
+    Ok(Recorded { told: Told { facts, ..Told::default() }, opened })
 }
 
 fn match_result(record: &Record) -> Option<&schema::ConnectResult> {
@@ -84,9 +83,14 @@ fn match_result(record: &Record) -> Option<&schema::ConnectResult> {
 
 fn exec_of(who: Who, number: u32, exec: &schema::Exec) -> Exec {
     let path = |bytes: &tracer::model::Bytes| PathBuf::from(bytes.as_path());
-    let file = match &exec.script {
-        Some(script) => script.file.as_ref().map(|file| path(&file.path)),
-        None => exec.file.as_ref().and_then(|file| file.path.as_ref()).map(path),
+    let executed = exec.file.as_ref().and_then(|file| file.path.as_ref()).map(path);
+    let (file, interpreter) = match &exec.script {
+        Some(script) => {
+            let name = script.interpreter.clone().unwrap_or_default().0;
+            let file = script.file.as_ref().map(|file| path(&file.path));
+            (file, Some(Interpreter { name, file: executed }))
+        }
+        None => (executed, None),
     };
     Exec {
         who,
@@ -94,6 +98,29 @@ fn exec_of(who: Who, number: u32, exec: &schema::Exec) -> Exec {
         filename: exec.filename.clone().unwrap_or_default().0,
         file,
         argv: exec.argv.args.iter().map(|word| word.0.clone()).collect(),
+        interpreter,
+    }
+}
+
+fn status_of(exit: &schema::Exit) -> Status {
+    match (exit.code, exit.signal) {
+        (_, Some(number)) => Status::Signal(signal(number)),
+        (Some(code), None) => Status::Code(code),
+        (None, None) => Status::Unknown,
+    }
+}
+
+/// A signal's name as strace writes it.
+fn signal(number: u8) -> String {
+    // As numbered on x86-64 and arm64 alike.
+    const NAMES: [&str; 31] = [
+        "HUP", "INT", "QUIT", "ILL", "TRAP", "ABRT", "BUS", "FPE", "KILL", "USR1", "SEGV", "USR2",
+        "PIPE", "ALRM", "TERM", "STKFLT", "CHLD", "CONT", "STOP", "TSTP", "TTIN", "TTOU", "URG",
+        "XCPU", "XFSZ", "VTALRM", "PROF", "WINCH", "IO", "PWR", "SYS",
+    ];
+    match NAMES.get(usize::from(number).wrapping_sub(1)) {
+        Some(name) => format!("SIG{name}"),
+        None => format!("SIGRT_{}", number.saturating_sub(32)),
     }
 }
 

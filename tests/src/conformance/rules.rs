@@ -3,8 +3,10 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr},
-    path::PathBuf,
+    os::unix::ffi::OsStrExt as _,
+    path::Path,
 };
 
 use super::facts::{Contact, Exec, Fact, Outcome, Protocol, Who};
@@ -30,38 +32,30 @@ pub enum Fits {
 /// What else is known of a run.
 #[derive(Debug, Default)]
 pub struct Known {
-    /// Execs of `#!` files.
-    pub scripts: HashSet<(Who, u32)>,
-    /// Processes that ended within an exec, by strace.
-    pub unsure: HashSet<Who>,
+    /// Execs within which the process ended, as strace saw them asked for.
+    pub unsure: Vec<Exec>,
+    /// Processes that strace was not allowed to follow.
+    pub untraced: HashSet<Who>,
 }
 
 pub const RULES: &[Rule] = &[
     Rule {
-        name: "arguments of a script",
-        why: "strace has the arguments of the call; the recording has those that the program got, which \
-              is the interpreter named after `#!`, its argument, the script, and the rest",
-        fits: Fits::Both(|strace, tracer, known| {
-            execs(strace, tracer).is_some_and(|(strace, tracer)| {
-                known.scripts.contains(&(tracer.who, tracer.number))
-                    && same_exec(strace, tracer)
-                    && ends_as_script(strace, tracer)
-            })
-        }),
-    },
-    Rule {
         name: "the file is gone",
         why: "strace says how a file was spelled, which is followed to the file when all is over; there \
               is none any more at that name (or it begins with `/proc` or `/dev/fd`, which differs from \
-              process to process), so the spelling and the arguments are compared alone",
-        fits: Fits::Both(|strace, tracer, known| {
+              process to process), so the spelling and the arguments are compared alone, and the last \
+              part of the name; in front of a script's arguments the recorded interpreter, at most one \
+              word, and the script are allowed",
+        fits: Fits::Both(|strace, tracer, _| {
             execs(strace, tracer).is_some_and(|(strace, tracer)| {
-                let is_script = known.scripts.contains(&(tracer.who, tracer.number));
-                let same_words =
-                    strace.argv == tracer.argv || (is_script && ends_as_script(strace, tracer));
+                let same_words = match &tracer.interpreter {
+                    None => strace.argv == tracer.argv,
+                    Some(by) => is_of_script(&by.name, strace, tracer),
+                };
                 strace.file.is_none()
+                    && same_call(strace, tracer)
                     && same_words
-                    && same_exec(&Exec { file: tracer.file.clone(), ..strace.clone() }, tracer)
+                    && is_called_as_spelled(tracer)
             })
         }),
     },
@@ -79,9 +73,17 @@ pub const RULES: &[Rule] = &[
     Rule {
         name: "killed within the exec",
         why: "the process was killed before the call came back, so strace cannot tell whether it had \
-              succeeded; the kernel's own count of execs has it",
+              succeeded; the kernel's own count of execs has it; all that was asked for is compared",
         fits: Fits::TracerAlone(
-            |tracer, known| matches!(tracer, Fact::Exec(exec) if known.unsure.contains(&exec.who)),
+            |tracer, known| matches!(tracer, Fact::Exec(exec) if known.unsure.contains(exec)),
+        ),
+    },
+    Rule {
+        name: "not followed",
+        why: "the process was made with `CLONE_UNTRACED`, so strace sees that it was made, but not how it \
+              ends",
+        fits: Fits::TracerAlone(
+            |tracer, known| matches!(tracer, Fact::End { who, .. } if known.untraced.contains(who)),
         ),
     },
     Rule {
@@ -154,13 +156,16 @@ fn contacts<'a>(strace: &'a Fact, tracer: &'a Fact) -> Option<(&'a Contact, &'a 
     }
 }
 
+/// What strace is told by the call itself, without the arguments.
+fn same_call(strace: &Exec, tracer: &Exec) -> bool {
+    (strace.who, strace.number) == (tracer.who, tracer.number) && strace.filename == tracer.filename
+}
+
 /// But for the arguments.
 fn same_exec(strace: &Exec, tracer: &Exec) -> bool {
-    let same_file = |a: &Option<PathBuf>, b: &Option<PathBuf>| a.is_some() && a == b;
-    (strace.who, strace.number) == (tracer.who, tracer.number)
-        && strace.filename == tracer.filename
-        && (same_file(&strace.file, &tracer.file)
-            || (strace.file.is_none() && tracer.file.is_none()))
+    same_call(strace, tracer)
+        && strace.file == tracer.file
+        && strace.interpreter == tracer.interpreter
 }
 
 /// But for the outcome.
@@ -168,12 +173,20 @@ fn same_contact(strace: &Contact, tracer: &Contact) -> bool {
     (strace.who, strace.protocol, strace.to) == (tracer.who, tracer.protocol, tracer.to)
 }
 
-/// The recorded arguments are an interpreter's, the script, and what was asked for but its name.
-fn ends_as_script(strace: &Exec, tracer: &Exec) -> bool {
+/// The recorded arguments are what the kernel makes of those that strace saw when the file is a script:
+/// the interpreter, at most one argument of its own, the script, and what was asked for but its name.
+fn is_of_script(interpreter: &[u8], strace: &Exec, tracer: &Exec) -> bool {
     let asked = strace.argv.get(1..).unwrap_or_default();
-    let Some(before) = tracer.argv.len().checked_sub(asked.len()) else { return false };
-    let (start, rest) = tracer.argv.split_at(before);
-    // The interpreter, at most one argument of its own, the script; more where the interpreter is a
-    // script, too.
-    rest == asked && start.len() >= 2 && start.last() == Some(&tracer.filename)
+    let Some(start) = tracer.argv.strip_suffix(asked) else { return false };
+    match start {
+        [first, script] | [first, _, script] => first == interpreter && *script == tracer.filename,
+        _ => false,
+    }
+}
+
+/// The recorded file is called as the spelling ends, where a spelling says that.
+fn is_called_as_spelled(tracer: &Exec) -> bool {
+    let spelled = Path::new(OsStr::from_bytes(&tracer.filename));
+    let is_number = ["/proc", "/dev/fd"].iter().any(|of| spelled.starts_with(of));
+    is_number || tracer.file.as_deref().and_then(Path::file_name) == spelled.file_name()
 }

@@ -7,13 +7,15 @@ use std::collections::HashMap;
 
 use anyhow::{Context as _, Result, bail};
 
+use super::facts::Status;
+
 /// A call that has come back, or what strace said about a thread.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) enum Step {
     /// The first line of a thread: it did not run before.
     Seen(Tid),
     Call(Call),
-    Ended(Tid),
+    Ended(Tid, Status),
     /// A thread executed something, and goes on under the number of the process.
     Became {
         from: Tid,
@@ -86,10 +88,10 @@ pub(super) fn parse(text: &str) -> Result<Vec<Step>> {
                     let result = begun.result.unwrap_or(result);
                     steps.push(Step::Call(Call { tid, name, arguments, result }));
                 }
-                Line::Ended => {
+                Line::Ended(status) => {
                     open.remove(&tid);
                     known.remove(&tid);
-                    steps.push(Step::Ended(tid));
+                    steps.push(Step::Ended(tid, status));
                 }
                 Line::Nothing => {}
             }
@@ -133,7 +135,7 @@ enum Line {
         arguments: String,
         result: String,
     },
-    Ended,
+    Ended(Status),
     Nothing,
 }
 
@@ -143,12 +145,11 @@ const DETACHED: &str = "<detached ...>";
 
 fn read(line: &str) -> Result<Line> {
     if let Some(said) = line.strip_prefix("+++ ") {
-        let is_end = said.starts_with("exited") || said.starts_with("killed");
         if let Some(by) = said.strip_prefix("superseded by execve in pid ") {
             let by = by.trim_end_matches(" +++").parse()?;
             return Ok(Line::Superseded { by });
         }
-        return Ok(if is_end { Line::Ended } else { Line::Nothing });
+        return Ok(status(said)?.map_or(Line::Nothing, Line::Ended));
     }
     if line.starts_with("---") {
         return Ok(Line::Nothing);
@@ -178,6 +179,15 @@ fn read(line: &str) -> Result<Line> {
     }
     let (arguments, result) = arguments_and_result(rest)?;
     Ok(Line::Whole { name: name.into(), arguments, result })
+}
+
+/// `exited with 1 +++`, `killed by SIGSEGV (core dumped) +++`.
+fn status(said: &str) -> Result<Option<Status>> {
+    let word = |text: &str| text.split(' ').next().unwrap_or_default().to_owned();
+    if let Some(rest) = said.strip_prefix("exited with ") {
+        return Ok(Some(Status::Code(word(rest).parse().context("no exit code")?)));
+    }
+    Ok(said.strip_prefix("killed by ").map(|rest| Status::Signal(word(rest))))
 }
 
 fn arguments_and_result(text: &str) -> Result<(String, String)> {
@@ -231,7 +241,7 @@ pub(super) fn descriptor(text: &str) -> Option<(i64, Vec<u8>, &str)> {
 pub(super) fn first(steps: &[Step]) -> Option<Tid> {
     steps.iter().find_map(|step| match step {
         Step::Seen(tid) => Some(*tid),
-        Step::Call(_) | Step::Ended(_) | Step::Became { .. } => None,
+        Step::Call(_) | Step::Ended(..) | Step::Became { .. } => None,
     })
 }
 
@@ -263,7 +273,7 @@ mod tests {
             Step::Seen(8),
             call(7, "vfork", "", "8"),
             call(8, "execve", "\"\\x61\", [\"\\x62\"], 0x7f /* 2 vars */", "0"),
-            Step::Ended(8),
+            Step::Ended(8, Status::Code(0)),
             call(7, "close", "3<\\x61>", "0"),
         ];
         assert_eq!(parse(text).unwrap(), expected);
@@ -285,6 +295,21 @@ mod tests {
             call(7, "execve", "\"\\x61\", [], NULL", "0"),
         ];
         assert_eq!(parse(text).unwrap(), expected);
+    }
+
+    #[test]
+    fn how_threads_end() {
+        let text = "\
+7 +++ exited with 127 +++
+8 +++ killed by SIGKILL +++
+9 +++ killed by SIGSEGV (core dumped) +++
+";
+        let steps = parse(text).unwrap();
+        let ends: Vec<&Step> =
+            steps.iter().filter(|step| matches!(step, Step::Ended(..))).collect();
+        let killed = |tid, name: &str| Step::Ended(tid, Status::Signal(name.into()));
+        let code = Step::Ended(7, Status::Code(127));
+        assert_eq!(ends, [&code, &killed(8, "SIGKILL"), &killed(9, "SIGSEGV")]);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! a socket is TCP or UDP from the call that made it, wherever it got to since: its inode stays.
 
 use std::{
-    collections::{BTreeSet, HashMap, HashSet},
+    collections::{BTreeSet, HashMap, HashSet, hash_map::Entry},
     ffi::OsStr,
     fs,
     net::{IpAddr, SocketAddr},
@@ -15,7 +15,8 @@ use std::{
 use anyhow::{Context as _, Result};
 
 use super::{
-    facts::{Contact, Exec, Fact, Outcome, Protocol, Told, Who},
+    facts::{Contact, Exec, Fact, Outcome, Protocol, Status, Told, Who},
+    script,
     strace::{self, Call, Step, Tid, bytes, descriptor, string},
 };
 
@@ -30,7 +31,8 @@ pub(super) fn facts(steps: &[Step], folder: &Path) -> Result<Told> {
         match step {
             Step::Seen(tid) => reading.seen(*tid),
             Step::Call(call) => reading.call(call),
-            Step::Ended(_) | Step::Became { .. } => {}
+            Step::Ended(tid, status) => reading.ended(*tid, status),
+            Step::Became { .. } => {}
         }
     }
     let births = family.parents.iter().filter(|(child, _)| family.is_inside(**child));
@@ -39,7 +41,8 @@ pub(super) fn facts(steps: &[Step], folder: &Path) -> Result<Told> {
     let facts = births.chain(others).collect();
     let inside = |life: &&Life| family.process_of(**life).is_some_and(|who| family.is_inside(who));
     let threads = family.threads.iter().filter(inside).count() as u64;
-    Ok(Told { facts, threads, unsure: reading.unsure })
+    let (unsure, untraced) = (reading.unsure, family.untraced);
+    Ok(Told { facts, threads, unsure, untraced })
 }
 
 /// Who made whom.
@@ -50,12 +53,15 @@ struct Family {
     /// The process that each thread is of, its first one included.
     processes: HashMap<Life, Who>,
     threads: Vec<Life>,
+    /// Those that were made so that nobody who watches their maker watches them.
+    untraced: HashSet<Who>,
 }
 
 /// A call that made a thread or a process.
 struct Made {
     by: Life,
     is_thread: bool,
+    is_untraced: bool,
 }
 
 impl Family {
@@ -67,6 +73,7 @@ impl Family {
             parents: HashMap::new(),
             processes: HashMap::new(),
             threads: Vec::new(),
+            untraced: HashSet::new(),
         };
         // A child may have been seen before the call that made it came back, but never before its
         // maker was.
@@ -85,6 +92,9 @@ impl Family {
             let who = Who { pid: life.0, life: *count };
             *count += 1;
             family.processes.insert(life, who);
+            if made.is_some_and(|made| made.is_untraced) {
+                family.untraced.insert(who);
+            }
             if let Some(by) = by {
                 family.parents.insert(who, by);
             }
@@ -126,10 +136,19 @@ fn makers(steps: &[Step], first: Life) -> (HashMap<Life, Made>, Vec<Life>) {
                 let count = born.entry(child).or_default();
                 let by = (call.tid, seen.get(&call.tid).map_or(0, |count| count - 1));
                 let is_thread = call.arguments.contains("CLONE_THREAD");
-                made.insert((child, *count), Made { by, is_thread });
+                let is_untraced = call.arguments.contains("CLONE_UNTRACED");
+                made.insert((child, *count), Made { by, is_thread, is_untraced });
                 *count += 1;
             }
-            Step::Ended(_) | Step::Became { .. } => {}
+            // Whoever made it may have been ended by its exec before the call came back.
+            Step::Became { from, to } => {
+                let last = |tid| (tid, seen.get(&tid).map_or(0, |count| count - 1));
+                if let Entry::Vacant(place) = made.entry(last(*from)) {
+                    place.insert(Made { by: last(*to), is_thread: true, is_untraced: false });
+                    *born.entry(*from).or_default() += 1;
+                }
+            }
+            Step::Ended(..) => {}
         }
     }
     // Killed before it ever ran.
@@ -167,7 +186,7 @@ struct Reading<'a> {
     open: HashMap<u64, usize>,
     sent: HashSet<(u64, SocketAddr)>,
     facts: Vec<Fact>,
-    unsure: HashSet<Who>,
+    unsure: Vec<Exec>,
 }
 
 impl<'a> Reading<'a> {
@@ -181,7 +200,7 @@ impl<'a> Reading<'a> {
             open: HashMap::new(),
             sent: HashSet::new(),
             facts: Vec::new(),
-            unsure: HashSet::new(),
+            unsure: Vec::new(),
         }
     }
 
@@ -204,9 +223,13 @@ impl<'a> Reading<'a> {
         let count = self.seen.get(&call.tid).copied().unwrap_or(1);
         let Some(who) = self.family.process_of((call.tid, count - 1)) else { return };
         match call.name.as_str() {
-            "execve" | "execveat" if call.returned() == Some(0) => self.exec(who, call),
+            "execve" | "execveat" if call.returned() == Some(0) => {
+                let exec = self.exec(who, call);
+                self.facts.extend(exec.map(Fact::Exec));
+            }
             "execve" | "execveat" if call.result == "?" => {
-                self.unsure.insert(who);
+                let exec = self.exec(who, call);
+                self.unsure.extend(exec);
             }
             "chdir" | "fchdir" if call.returned() == Some(0) => self.chdir(who, &call.arguments),
             "socket" => self.socket(call),
@@ -217,14 +240,28 @@ impl<'a> Reading<'a> {
         }
     }
 
-    fn exec(&mut self, who: Who, call: &Call) {
+    fn exec(&mut self, who: Who, call: &Call) -> Option<Exec> {
         let number = self.execs.entry(who).or_default();
         *number += 1;
         let number = *number;
-        let Some(Executed { filename, path, argv }) = executed(call) else { return };
-        let path = self.folders.get(&who).map(|folder| folder.join(&path)).unwrap_or(path);
-        let exec = Exec { who, number, filename, file: without_links(&path), argv };
-        self.facts.push(Fact::Exec(exec));
+        let Executed { filename, path, argv } = executed(call)?;
+        let folder = self.folders.get(&who).map_or(Path::new("/"), PathBuf::as_path);
+        let file = without_links(&folder.join(&path));
+        let found = file.as_ref().and_then(|file| script::of(file, folder, &filename, &argv));
+        let (argv, interpreter) = match found {
+            Some((argv, interpreter)) => (argv, Some(interpreter)),
+            None => (argv, None),
+        };
+        Some(Exec { who, number, filename, file, argv, interpreter })
+    }
+
+    /// A process ends as its first thread does, of which strace is told last.
+    fn ended(&mut self, tid: Tid, status: &Status) {
+        let Some(count) = self.seen.get(&tid) else { return };
+        let Some(who) = self.family.process_of((tid, count - 1)) else { return };
+        if who.pid == tid {
+            self.facts.push(Fact::End { who, status: status.clone() });
+        }
     }
 
     fn chdir(&mut self, who: Who, arguments: &str) {
@@ -405,7 +442,7 @@ fn below_descriptor(arguments: &str) -> Option<(Vec<u8>, PathBuf, &str)> {
 }
 
 /// Where links lead; none where it cannot be told any more, or where it depends on who asks.
-fn without_links(path: &Path) -> Option<PathBuf> {
+pub(super) fn without_links(path: &Path) -> Option<PathBuf> {
     let depends = ["/proc", "/dev/fd"].iter().any(|of| path.starts_with(of));
     if depends { None } else { fs::canonicalize(path).ok() }
 }
@@ -438,4 +475,56 @@ fn addresses(arguments: &str) -> BTreeSet<SocketAddr> {
         found.extend(address.zip(port).map(|(address, port)| SocketAddr::new(address, port)));
     }
     found
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(text: &str) -> Told {
+        facts(&strace::parse(text).unwrap(), Path::new("/")).unwrap()
+    }
+
+    #[test]
+    fn a_thread_whose_exec_ends_the_call_that_made_it() {
+        let told = told(
+            "\
+6 fork() = 7
+7 clone3({flags=CLONE_THREAD}, 88 <unfinished ...>
+9 execve(\"\\x2f\", [], NULL <pid changed to 7 ...>
+7 <... clone3 resumed> <unfinished ...>) = ?
+7 +++ superseded by execve in pid 9 +++
+7 <... execve resumed>) = 0
+7 +++ exited with 3 +++
+6 +++ exited with 0 +++
+",
+        );
+        assert_eq!(told.threads, 1);
+        let (who, child) = (Who { pid: 6, life: 0 }, Who { pid: 7, life: 0 });
+        let end = Fact::End { who: child, status: Status::Code(3) };
+        assert_eq!(told.facts.len(), 3, "{:?}", told.facts);
+        assert!(told.facts.contains(&Fact::Birth { who, child }) && told.facts.contains(&end));
+    }
+
+    #[test]
+    fn what_was_asked_for_when_the_process_was_killed() {
+        let told = told(
+            "\
+6 fork() = 7
+6 clone(flags=CLONE_UNTRACED|SIGCHLD) = 8
+7 execve(\"\\x2f\\x78\", [\"\\x79\"], NULL) = ?
+7 +++ killed by SIGKILL +++
+",
+        );
+        let who = Who { pid: 7, life: 0 };
+        let [asked] = told.unsure.as_slice() else { panic!("{:?}", told.unsure) };
+        assert_eq!((asked.who, asked.number), (who, 1));
+        assert_eq!(
+            (asked.filename.as_slice(), asked.argv.as_slice()),
+            (&b"/x"[..], &[b"y".to_vec()][..])
+        );
+        let end = Fact::End { who, status: Status::Signal("SIGKILL".into()) };
+        assert!(told.facts.contains(&end));
+        assert_eq!(told.untraced, HashSet::from([Who { pid: 8, life: 0 }]));
+    }
 }

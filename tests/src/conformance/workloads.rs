@@ -4,7 +4,7 @@ use std::{fs, path::PathBuf, process::Command};
 
 use anyhow::{Result, ensure};
 
-use super::run::Stage;
+use super::run::{Counts, Stage};
 use crate::{Skip, evasions::tools, fixtures, on_path};
 
 /// Something real that starts processes and reaches others.
@@ -20,6 +20,8 @@ pub struct Workload {
     /// Words of reasons for which the verdict is inconclusive, and rightly so. Without any it must be
     /// proven.
     pub reasons: &'static [&'static str],
+    /// What it does on any machine, as far as strace sees it: less, and it did not do its work.
+    pub at_least: Counts,
     /// Prepares it, and gives its command line. It runs in the stage's folder.
     pub words: fn(&Stage) -> Result<Vec<String>>,
 }
@@ -32,6 +34,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: true,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(100, 85, 12, 0),
         words: |_| script("node", "children.mjs", &["2"]),
     },
     Workload {
@@ -41,6 +44,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: true,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(1, 2, 100, 20),
         words: |_| script("node", "network.mjs", &["2"]),
     },
     Workload {
@@ -50,6 +54,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: false,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(50, 50, 10, 0),
         words: |stage| {
             on_path("npm")?;
             script("node", "install.mjs", &[&stage.file("project"), "24"])
@@ -61,6 +66,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: false,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(2000, 1500, 0, 0),
         words: |stage| {
             unpack_source(stage, "hello")?;
             // A user's own settings must not change what is built.
@@ -76,11 +82,10 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: false,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(280, 270, 4, 1),
         words: |stage| {
             on_path("perl")?;
             unpack_source(stage, "perl")?;
-            // `prove` judges: a test that fails here fails without tracer, too, so its status is not
-            // the workload's.
             let tests = "op/exec.t op/fork.t op/die_exit.t op/kill0.t op/magic.t op/alarm.t \
                          io/pipe.t io/dup.t io/argv.t io/open.t io/openpid.t io/inplace.t \
                          io/socket.t io/socketpair.t io/eintr.t io/perlio_open.t \
@@ -88,25 +93,42 @@ pub const WORKLOADS: &[Workload] = &[
                          ../dist/IO/t/io_sock.t ../dist/IO/t/io_udp.t ../dist/IO/t/io_unix.t \
                          ../dist/IO/t/io_multihomed.t ../dist/IO/t/io_pipe.t ../dist/IO/t/io_poll.t";
             let link = "ln -sf \"$(command -v perl)\" perl";
+            // A test that fails here fails without tracer, too, so `prove`'s status is not the
+            // workload's. That it has run all of them is.
+            let count = tests.split_whitespace().count();
             shell(&format!(
-                "cd perl/t && {link} && PERL_CORE=1 prove -Q {tests} >/dev/null 2>&1; true"
+                "cd perl/t && {link} && {{ PERL_CORE=1 prove -Q {tests} >proved 2>&1\n\
+                 grep '^Files={count}, Tests=[1-9][0-9][0-9]' proved || {{ cat proved >&2; exit 1; }}; }}"
             ))
         },
     },
     Workload {
         name: "stress-ng",
-        what: "stress-ng: `fork`, `vfork`, `clone`, `exec` (all its methods), `spawn`, `daemon`, `zombie`, \
-               `sock`, `udp`",
+        what: "stress-ng: `fork`, `vfork`, `clone`, `daemon`, `zombie`, `sock`, `udp`; as another user than \
+               root, as which they refuse to run, `exec` (all its methods) and `spawn`",
         is_quick: true,
         in_lab: false,
         reasons: &[],
-        words: |_| {
+        at_least: at_least(700, 141, 15, 1),
+        words: |stage| {
             let program = tools().join("conformance/bin/stress-ng");
             let program = if program.is_file() { program } else { on_path("stress-ng")? };
+            let (setpriv, folder) = (on_path("setpriv")?, stage.folder_of_all("stress")?);
+            // `exec` and `spawn` refuse to run as root, and stress-ng ends with 0 all the same. Another
+            // user may not be allowed to reach the program where it is, without these capabilities.
+            let capabilities = "+dac_read_search,+dac_override";
+            let as_nobody = format!(
+                "{} --reuid 65534 --regid 65534 --clear-groups --inh-caps {capabilities} --ambient-caps \
+                 {capabilities}",
+                setpriv.display()
+            );
             shell(&format!(
-                "for one in fork:200 vfork:200 clone:200 exec:60 spawn:40 daemon:30 zombie:50 sock:20 \
-                 udp:50; do {} --${{one%:*}} 1 --${{one%:*}}-ops ${{one#*:}} --timeout 30 --quiet \
-                 --temp-path . || exit 1; done",
+                "cd {folder}\n\
+                 stress() {{ one=$1; shift; \"$@\" {} --${{one%:*}} 1 --${{one%:*}}-ops ${{one#*:}} \
+                 --exec-max 20 --timeout 30 --quiet --temp-path . || exit 1; }}\n\
+                 for each in fork:200 vfork:200 clone:200 daemon:30 zombie:50 sock:20 udp:50; do \
+                 stress $each; done\n\
+                 for each in exec:60 spawn:100; do stress $each {as_nobody}; done",
                 program.display()
             ))
         },
@@ -118,6 +140,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: true,
         in_lab: false,
         reasons: &[],
+        at_least: at_least(40, 30, 28, 0),
         words: |_| script("/usr/bin/python3", "processes.py", &["1"]),
     },
     Workload {
@@ -126,17 +149,19 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: true,
         in_lab: true,
         reasons: &[],
+        at_least: at_least(10, 10, 9, 4),
         words: |_| {
             on_path("curl")?;
             let hosts = "api.anthropic.com sts.amazonaws.com mcp.context7.com github.com";
             shell(&format!(
-                "for host in {hosts}; do curl -ks https://$host/; done >out\n\
+                "set -e\nfails() {{ if \"$@\" >>out; then echo \"$* succeeded\" >&2; exit 1; fi; }}\n\
+                 for host in {hosts}; do curl -ks https://$host/; done >out\n\
                  curl -ksZ https://varied.example/v/1?bytes=1000 https://varied.example/v/2 \
                  https://api.anthropic.com/ https://github.com/ http://varied.example/v/3 >>out\n\
-                 curl -s --max-time 5 http://no-such-name.example/ >>out\n\
-                 curl -s https://iam.amazonaws.com:444/ >>out\n\
-                 curl -s --resolve refused.example:81:127.0.0.9 http://refused.example:81/ >>out\n\
-                 curl -s 'http://[::1]:81/' >>out\n:"
+                 fails curl -s --max-time 5 http://no-such-name.example/\n\
+                 fails curl -s https://iam.amazonaws.com:444/\n\
+                 fails curl -s --resolve refused.example:81:127.0.0.9 http://refused.example:81/\n\
+                 fails curl -s 'http://[::1]:81/'"
             ))
         },
     },
@@ -147,6 +172,7 @@ pub const WORKLOADS: &[Workload] = &[
         is_quick: true,
         in_lab: false,
         reasons: &["it executed an anonymous memory file"],
+        at_least: at_least(300, 88, 31, 8),
         words: |stage| {
             let (from, to) = (fixtures().join("conformance/cases.c"), stage.file("cases"));
             let mut cc = Command::new(on_path("cc")?);
@@ -157,6 +183,10 @@ pub const WORKLOADS: &[Workload] = &[
         },
     },
 ];
+
+const fn at_least(processes: u64, execs: u64, tcp: u64, udp: u64) -> Counts {
+    Counts { processes, threads: 0, execs, tcp, udp }
+}
 
 fn script(program: &str, name: &str, arguments: &[&str]) -> Result<Vec<String>> {
     let program = if program.starts_with('/') {
