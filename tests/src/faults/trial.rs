@@ -154,7 +154,7 @@ impl<'a> Trial<'a> {
         let is_long = matches!(fault, Fault::LostRecords { ring: "argv", .. });
         let mut files = String::new();
         for number in 0..FILES {
-            let copy = scratch.file(&format!("nothing-{number}"));
+            let copy = scratch.file(format!("nothing-{number}"));
             fs::copy(loads.spawned(), &copy)?;
             let _ = write!(files, "{} $long; ", copy.display());
         }
