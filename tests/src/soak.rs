@@ -30,8 +30,9 @@ const PART: &str = "16M";
 pub const LEAST_SECONDS: u64 = 30;
 
 /// How much more memory there may be in the last third of the time than there was when the second began, in
-/// all. What tracer keeps does not grow, but allocators hand out and take back memory in pieces.
-const GROWTH_BYTES: u64 = 4_000_000;
+/// all. What tracer keeps does not grow, but allocators hand out and take back memory in pieces, and on a
+/// machine that others use too the reader falls behind now and then and needs some for that.
+const GROWTH_BYTES: u64 = 8_000_000;
 
 /// What came of it.
 #[derive(Debug)]
@@ -359,8 +360,8 @@ mod tests {
             let memory = (0..57).map(|second| 200_000_000 + memory(second)).collect();
             Soak { memory, ..soak() }.failures().len()
         };
-        assert_eq!(with(|second| second * 120_000), 1);
-        assert_eq!(with(|second| if second < 50 { 0 } else { 5_000_000 }), 1);
+        assert_eq!(with(|second| second * 240_000), 1);
+        assert_eq!(with(|second| if second < 50 { 0 } else { 9_000_000 }), 1);
         assert_eq!(with(|second| if second < 15 { 0 } else { 50_000_000 }), 0);
         assert_eq!(with(|second| second % 3 * 1_000_000), 0);
     }
