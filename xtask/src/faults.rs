@@ -13,7 +13,7 @@ Examples:
   cargo xtask faults --runs 90 --seed 7     # the same runs each time
   cargo xtask faults --runs 50 map          # only faults with this in their name
 
-Exits with 1 if a run was wrong.")]
+Exits with 1 if a run was wrong, or if a fault had its effect in none of many runs.")]
 pub(crate) struct Options {
     #[arg(long, default_value_t = 1_000)]
     runs: u64,
@@ -41,7 +41,8 @@ pub(crate) fn task(layout: &Layout, options: &Options) -> Result<ExitCode> {
 pub(crate) fn step(layout: &Layout) -> Result<((), Tally)> {
     const RUNS: u64 = 36;
     let if_fails = IfFails {
-        it_means: "something that was missing was not told exactly, or a claim was proven all the same",
+        it_means: "something that was missing was not told exactly, or a claim was proven all the same, or a \
+                   fault had no effect in any of many runs",
         remedy: "read the messages above; `cargo xtask faults --runs N --seed S`, with the seed that was \
                  printed, does the same again",
     };

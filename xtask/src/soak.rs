@@ -13,8 +13,10 @@ Examples:
   cargo xtask soak --seconds 3600
   cargo xtask soak --write         # and put the result into docs/conformance.md
 
-Exits with 1 if an event was lost, memory grew, or the verdict is not proven.")]
+Exits with 1 if an event was lost, the recording has others than the load made, memory grew, or the
+verdict is not proven.")]
 pub(crate) struct Options {
+    /// 30 at least
     #[arg(long, default_value_t = 600)]
     seconds: u64,
     /// Put the result into docs/conformance.md too

@@ -80,6 +80,11 @@ impl Loads {
         })
     }
 
+    /// A static program that ends at once.
+    pub(crate) fn spawned(&self) -> &Path {
+        &self.spawned
+    }
+
     /// The command line that does it this often.
     pub fn command(&self, deed: Deed, count: u64, cpu: usize) -> Vec<String> {
         let program = match deed {

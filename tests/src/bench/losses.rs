@@ -97,7 +97,7 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
 }
 
 /// Every processor makes execs and connections until the time is over.
-pub(crate) fn busy(loads: &Loads, seconds: u64) -> String {
+fn busy(loads: &Loads, seconds: u64) -> String {
     let forever = |deed, cpu| {
         format!("while :; do {}; done >/dev/null & ", loads.command(deed, 500, cpu).join(" "))
     };

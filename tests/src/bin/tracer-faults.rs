@@ -2,12 +2,13 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use clap::Parser;
 use tracer_tests::{document, faults::Campaign, tool};
 
 /// Runs tracer again and again, each time with something failing, and checks that what is missing is told
-/// exactly and that nothing is proven then. Exits with 1 if a run was wrong. Needs root.
+/// exactly and that nothing is proven then. Exits with 1 if a run was wrong, or if a fault had its effect in
+/// none of many runs; where they were too few to tell, it says so. Needs root.
 #[derive(Debug, Parser)]
 #[command(name = "tracer-faults")]
 struct Options {
@@ -45,8 +46,17 @@ fn run(options: &Options) -> Result<bool> {
     let campaign = Campaign::run(&tracer, seed, options.runs, options.jobs, &options.filter)?;
     let text = format!("{} runs, seed {seed}.\n\n{}", options.runs, campaign.table());
     println!("{text}");
-    let all_well = campaign.failures.is_empty();
+    let (failures, untried) = (campaign.failures(), campaign.untried());
+    for line in failures.iter().chain(&untried) {
+        eprintln!("  {line}");
+    }
+    let all_well = failures.is_empty();
     if let Some(file) = options.into.as_deref().filter(|_| all_well) {
+        ensure!(
+            untried.is_empty(),
+            "{} is left as it was, because of what was not tried or shown: ask for more runs (--runs)",
+            file.display()
+        );
         let where_and_when = document::where_and_when(&[])?;
         document::put(file, "cargo xtask faults --write", &format!("{where_and_when}{text}"))?;
     }

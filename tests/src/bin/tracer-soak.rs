@@ -7,7 +7,8 @@ use clap::Parser;
 use tracer_tests::{document, soak, tool};
 
 /// Saturates every processor with processes and connections while tracer records them. Exits with 1 if an
-/// event was lost, memory grew, or the verdict is not proven. Needs root.
+/// event was lost, if the recording has others than the load made, if memory grew, or if the verdict is not
+/// proven. Needs root.
 #[derive(Debug, Parser)]
 #[command(name = "tracer-soak")]
 struct Options {

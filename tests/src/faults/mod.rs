@@ -4,7 +4,8 @@
 //! The known numbers are those of the load, so they depend on no counter of tracer's. What must hold of a
 //! run with an end: of each kind, as many events were made as the load makes, those that are not in the
 //! recording are told as lost, and nothing is proven unless nothing is missing. A run without an end proves
-//! nothing. A reason names what was injected.
+//! nothing. A reason names what was injected. And what is injected must have its effect in some of the runs,
+//! or they show nothing.
 
 mod account;
 mod fault;
@@ -14,6 +15,7 @@ use std::{
     collections::BTreeMap,
     fmt::Write as _,
     path::Path,
+    process::Command,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
@@ -21,7 +23,7 @@ use std::{
     thread,
 };
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 
 pub use self::{fault::Fault, trial::Ended};
 use crate::{bench::load::Loads, scratch::Scratch};
@@ -54,17 +56,25 @@ impl Random {
 struct Row {
     runs: u64,
     ended: BTreeMap<Ended, u64>,
+    /// Runs in which the fault had its effect.
+    occurred: u64,
     lost: u64,
     most_lost: u64,
     failures: u64,
 }
 
+/// In so many runs each fault is expected to have had its effect: where it has it in one of three runs only,
+/// it has it in none of these once in 3,000 campaigns.
+const ENOUGH: u64 = 20;
+
 /// What came of all runs.
 #[derive(Debug, Default)]
 pub struct Campaign {
-    rows: BTreeMap<&'static str, Row>,
-    /// Of the first wrong ones: the run, its fault, what was wrong.
-    pub failures: Vec<String>,
+    rows: BTreeMap<String, Row>,
+    /// Of each probe that is silenced, how often it was.
+    probes: BTreeMap<&'static str, u64>,
+    /// Of each wrong run: which it was, its fault, what was wrong.
+    failures: Vec<String>,
 }
 
 impl Campaign {
@@ -76,7 +86,14 @@ impl Campaign {
         let kinds: Vec<fault::Kind> =
             fault::Kind::ALL.into_iter().filter(|kind| kind.name().contains(filter)).collect();
         anyhow::ensure!(!kinds.is_empty(), "no fault is called `{filter}`");
-        let (next, campaign) = (AtomicU64::new(0), Mutex::new(Campaign::default()));
+        let mut campaign = Campaign::default();
+        let rows = kinds.iter().flat_map(|kind| kind.rows());
+        campaign.rows.extend(rows.map(|row| (row, Row::default())));
+        if kinds.contains(&fault::Kind::SilentProbe) {
+            campaign.probes = probes_of(tracer)?.into_iter().map(|probe| (probe, 0)).collect();
+        }
+        let probes: Vec<&'static str> = campaign.probes.keys().copied().collect();
+        let (next, campaign) = (AtomicU64::new(0), Mutex::new(campaign));
         let work = || loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             if number >= runs {
@@ -84,8 +101,11 @@ impl Campaign {
             }
             let mut random = Random(seed.wrapping_add(number));
             // Each kind as often as the others.
-            let kind = kinds[(number % kinds.len() as u64) as usize];
-            let fault = Fault::random(kind, &mut random);
+            let (turn, kind) = (number / kinds.len() as u64, number % kinds.len() as u64);
+            let kind = kinds[kind as usize];
+            // What is tried one after the other does not begin with the same each time.
+            let turn = seed.wrapping_add(turn) as usize;
+            let fault = Fault::random(kind, turn, &probes, &mut random);
             let trial = trial::run(tracer, &loads, &fault, &mut random);
             campaign.lock().unwrap_or_else(PoisonError::into_inner).add(number, &fault, trial);
         };
@@ -94,11 +114,15 @@ impl Campaign {
     }
 
     fn add(&mut self, number: u64, fault: &Fault, trial: Result<trial::Found>) {
-        let row = self.rows.entry(fault.kind().name()).or_default();
+        if let Fault::SilentProbe { probe } = fault {
+            *self.probes.entry(probe).or_default() += 1;
+        }
+        let row = self.rows.entry(fault.row()).or_default();
         row.runs += 1;
         match trial {
             Ok(found) => {
                 *row.ended.entry(found.ended).or_default() += 1;
+                row.occurred += u64::from(found.occurred);
                 row.lost += found.lost;
                 row.most_lost = row.most_lost.max(found.lost);
             }
@@ -111,12 +135,39 @@ impl Campaign {
         }
     }
 
+    /// What is wrong.
+    pub fn failures(&self) -> Vec<String> {
+        let never = self.never().filter(|(_, row)| row.runs >= ENOUGH);
+        let never = never.map(|(name, row)| format!("never occurred in {} runs: {name}", row.runs));
+        self.failures.iter().cloned().chain(never).collect()
+    }
+
+    /// What the runs were too few to show.
+    pub fn untried(&self) -> Vec<String> {
+        let few = self.never().filter(|(_, row)| row.runs < ENOUGH);
+        let few = few.map(|(name, row)| {
+            format!(
+                "not shown, as it did not occur in {} runs, which are too few: {name}",
+                row.runs
+            )
+        });
+        let probes = self.probes.iter().filter(|(_, runs)| **runs == 0);
+        let probes = probes.map(|(probe, _)| format!("not tried: the probe `{probe}`, silent"));
+        few.chain(probes).collect()
+    }
+
+    /// Faults that had their effect in no run.
+    fn never(&self) -> impl Iterator<Item = (&String, &Row)> {
+        self.rows.iter().filter(|(_, row)| row.occurred == 0)
+    }
+
     /// As Markdown.
     pub fn table(&self) -> String {
         let ends = [Ended::Proven, Ended::Inconclusive, Ended::NotStarted, Ended::Cut];
         let heads: Vec<&str> = ends.iter().map(|ended| ended.name()).collect();
         let mut text = format!(
-            "| injected | runs | {} | events lost, in all | most in one run | wrong |\n|---|---|{}---|---|---|\n",
+            "| injected | runs | it occurred | {} | events lost, in all | most in one run | wrong |\n\
+             |---|---|---|{}---|---|---|\n",
             heads.join(" | "),
             "---|".repeat(ends.len())
         );
@@ -127,16 +178,36 @@ impl Campaign {
                 .collect();
             let _ = writeln!(
                 text,
-                "| {name} | {} | {} | {} | {} | {} |",
+                "| {name} | {} | {} | {} | {} | {} | {} |",
                 row.runs,
+                row.occurred,
                 counts.join(" | "),
                 row.lost,
                 row.most_lost,
                 row.failures
             );
         }
+        if !self.probes.is_empty() {
+            let probes: Vec<String> =
+                self.probes.iter().map(|(probe, runs)| format!("`{probe}` {runs}")).collect();
+            let _ = writeln!(
+                text,
+                "\nProbes that were silent, and in how many runs: {}.",
+                probes.join(", ")
+            );
+        }
         text
     }
+}
+
+/// The programs of the kernel side that are silenced, of those that this kernel has.
+fn probes_of(tracer: &Path) -> Result<Vec<&'static str>> {
+    let output = Command::new(tracer).args(["doctor", "--json"]).output()?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    let about: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .with_context(|| format!("`tracer doctor --json` did not say what there is: {said}"))?;
+    let programs = about["verified_instructions"].as_object().context("no programs")?;
+    fault::probes_among(programs.keys().map(String::as_str))
 }
 
 #[cfg(test)]
@@ -150,5 +221,20 @@ mod tests {
         assert_eq!(first, (0..50).map(|_| same.between(3, 9)).collect::<Vec<_>>());
         assert_ne!(first, (0..50).map(|_| other.between(3, 9)).collect::<Vec<_>>());
         assert!((3..=9).all(|number| first.contains(&number)) && first.iter().all(|n| *n <= 9));
+    }
+
+    #[test]
+    fn a_fault_that_never_occurs_is_a_failure_when_there_are_enough_runs() {
+        let mut campaign = Campaign::default();
+        let fault = Fault::TinyRings { bytes: 4096 };
+        let found = |occurred| trial::Found { ended: Ended::Proven, lost: 0, occurred };
+        for number in 1..ENOUGH {
+            campaign.add(number, &fault, Ok(found(false)));
+        }
+        assert_eq!((campaign.failures().len(), campaign.untried().len()), (0, 1));
+        campaign.add(ENOUGH, &fault, Ok(found(false)));
+        assert_eq!((campaign.failures().len(), campaign.untried().len()), (1, 0));
+        campaign.add(ENOUGH + 1, &fault, Ok(found(true)));
+        assert_eq!((campaign.failures().len(), campaign.untried().len()), (0, 0));
     }
 }
