@@ -251,7 +251,7 @@ fn http_heads() -> Vec<(&'static str, Vec<u8>)> {
     heads.map(|(name, head)| (name, head.to_vec())).into()
 }
 
-/// A field of 3,000 bytes that goes into the table, and 1,200 times one byte for it.
+/// A field of 3,000 bytes that goes into the table, and one byte for it a hundred times: more than a block may have.
 fn hpack_bomb() -> Vec<u8> {
     const FIELD_BYTES: usize = 3_000;
     let mut fields = b"\x82\x87\x84\x41\x01a\x40\x01x\x7f".to_vec();
@@ -259,7 +259,7 @@ fn hpack_bomb() -> Vec<u8> {
     let rest = FIELD_BYTES - 127;
     fields.extend([(rest & 0x7f) as u8 | 0x80, (rest >> 7) as u8]);
     fields.extend([b'v'; FIELD_BYTES]);
-    fields.extend([0xbe; 1_200]);
+    fields.extend([0xbe; 100]);
     fields
 }
 

@@ -4,7 +4,7 @@
 //! None may panic, whatever the bytes are, and each states here what else must hold.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     fs::{self, File},
     io::{self, Cursor, IoSlice, Write},
     mem::MaybeUninit,
@@ -21,6 +21,7 @@ use rustix::{
     },
 };
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 use sha2::{Digest as _, Sha256};
 use tracer::{
     catalogue::Catalogue,
@@ -450,7 +451,7 @@ fn read_all(mut reader: Reader) -> Option<(Vec<Record>, Integrity)> {
 /// Files of a recording, one after the other; an empty one is missing. They are what they are in one file,
 /// wherever lines go on to the next one, and not intact without one of them.
 fn parts(bytes: &[u8]) {
-    const FILES_MAX: usize = 16;
+    const FILES_MAX: usize = 64;
     let folder = tempfile::tempdir().expect("there is room for files");
     let path = folder.path().join("session.jsonl");
     let files: Vec<&[u8]> = pieces(bytes).take(FILES_MAX).collect();
@@ -579,7 +580,7 @@ fn records(bytes: &[u8]) {
     report::json(&summary, &mut json).expect("it is memory");
     report::perfetto(&summary, &mut perfetto).expect("it is memory");
     for json in [json, perfetto] {
-        serde_json::from_slice::<serde_json::Value>(&json).expect("a report is valid JSON");
+        serde_json::from_slice::<Value>(&json).expect("a report is valid JSON");
     }
 }
 
@@ -656,7 +657,7 @@ fn connected() -> (OwnedFd, OwnedFd) {
         .expect("there is a socket")
 }
 
-/// What comes out can be sent, and is then the same.
+/// Each message comes with all descriptors it says it has. What comes out can be sent, and is then the same.
 fn received<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     // Few, because this process has other files, and short, so that they can be sent also if all their
     // bytes have to be escaped.
@@ -666,7 +667,7 @@ fn received<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
     let (here, there) = connected();
     let (back, forth) = connected();
     let file = in_a_file(b"");
-    let mut sent = (0, 0);
+    let mut sent = VecDeque::new();
     for piece in pieces(bytes).take(PACKETS_MAX) {
         let Some((descriptors, packet)) = piece.split_first() else { continue };
         let descriptors = usize::from(*descriptors) % DESCRIPTORS_MAX;
@@ -682,15 +683,16 @@ fn received<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
         if sendmsg(&here, &[IoSlice::new(packet)], &mut beside, flags).is_err() {
             break;
         }
-        sent.0 += 1;
-        sent.1 += descriptors;
+        let said: Option<Value> = serde_json::from_slice(packet).ok();
+        sent.push_back((said.and_then(|said| said["descriptors"].as_u64()), descriptors));
     }
     drop(here);
-    let mut got = (0, 0);
     while let Ok(Some((message, descriptors))) = wire::receive::<T>(&there) {
-        got.0 += 1;
-        got.1 += descriptors.len();
-        assert!(got.0 <= sent.0 && got.1 <= sent.1, "{got:?} messages and descriptors of {sent:?}");
+        let (announced, mut beside) = sent.pop_front().expect("it was sent");
+        while (beside as u64) < announced.expect("it says how many there are") {
+            beside += sent.pop_front().expect("it was sent").1;
+        }
+        assert_eq!(descriptors.len(), beside, "not all descriptors are there, or others");
         let said = serde_json::to_value(&message).expect("any message can be written");
         let beside: Vec<_> = descriptors.iter().map(|descriptor| descriptor.as_fd()).collect();
         wire::send(&back, message, &beside).expect("what was received can be sent");
