@@ -12,6 +12,7 @@ use std::{
 use proptest::{collection::vec, prelude::*, sample::Index};
 use tracer::{
     catalogue::Catalogue,
+    evidence::{self, PublicKey},
     policy::{self, Ruling},
     protocol::{Reading, dns, http, tls},
     record::{self, Integrity, schema::DnsMessage},
@@ -121,6 +122,13 @@ fn the_recording_is_proven() {
     let story = Story::of(recording);
     let verdict = policy::judge(&story, &story.start.policies).unwrap();
     assert_eq!(verdict.overall, Ruling::Proven);
+}
+
+#[test]
+fn the_statement_is_signed() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/keys");
+    let key = PublicKey::load(&golden.join("spki.pem")).unwrap();
+    evidence::open(&corpus().join("envelope/signed"), &key).unwrap();
 }
 
 /// Inputs of readers that take only what is valid: these are, so that what must hold of that is tried.
