@@ -36,7 +36,7 @@ mod watch;
 mod witness;
 
 pub use attach::{Join, Target, TargetError, attach};
-pub use broker::{Broker, Task};
+pub use broker::{Broker, Task, wire};
 pub use capabilities::Powerless;
 pub use code_file::CodeFile;
 pub use doctor::diagnose;

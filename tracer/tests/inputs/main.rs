@@ -10,9 +10,19 @@ use std::{
 };
 
 use proptest::{collection::vec, prelude::*, sample::Index};
-use tracer::{catalogue::Catalogue, run::CodeFile};
+use tracer::{
+    catalogue::Catalogue,
+    evidence::{self, PublicKey},
+    policy::{self, Ruling},
+    protocol::{Reading, dns, http, tls},
+    record::{self, Integrity, schema::DnsMessage},
+    run::CodeFile,
+    session::Story,
+};
 use tracer_ebpf::abi::Kind;
 
+#[path = "../../src/protocol/made.rs"]
+mod made;
 mod seeds;
 mod targets;
 
@@ -103,6 +113,50 @@ fn the_tls_library_is_one() {
     assert!(functions(&corpus().join("code-file/program")).is_empty());
 }
 
+/// What is changed below is a recording that would be proven: another one tells nothing about the check of
+/// its lines.
+#[test]
+fn the_recording_is_proven() {
+    let recording = record::read(&corpus().join("recording/proven")).unwrap();
+    assert_eq!(recording.integrity, Integrity::Intact);
+    let story = Story::of(recording);
+    let verdict = policy::judge(&story, &story.start.policies).unwrap();
+    assert_eq!(verdict.overall, Ruling::Proven);
+}
+
+#[test]
+fn the_statement_is_signed() {
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/keys");
+    let key = PublicKey::load(&golden.join("spki.pem")).unwrap();
+    evidence::open(&corpus().join("envelope/signed"), &key).unwrap();
+}
+
+/// Inputs of readers that take only what is valid: these are, so that what must hold of that is tried.
+#[test]
+fn what_is_read_is_valid() {
+    let read = |path: &str| fs::read(corpus().join(path)).unwrap();
+    for (name, records) in
+        [("answer", 3), ("answer-edns", 1), ("alias-chain", 4), ("alias-ring", 2), ("service", 1)]
+    {
+        let message = dns::message(&read(&format!("dns/{name}")), true);
+        let is_so =
+            matches!(&message, DnsMessage::Answer { records: got, .. } if got.len() == records);
+        assert!(is_so, "{name}: {message:?}");
+    }
+    assert_eq!(dns::framed(&read("dns/stream")).0.len(), 3);
+    for name in
+        ["grease", "without-name", "encrypted", "fragmented", "byte-by-byte", "more-behind-it"]
+    {
+        let reading = tls::in_records(&read(&format!("client-hello/{name}")));
+        assert!(matches!(reading, Reading::Done(_)), "{name}: {reading:?}");
+    }
+    assert!(matches!(tls::in_handshake(&read("client-hello/bare")), Reading::Done(_)));
+    for name in ["absolute", "connect", "asterisk", "white-space-in-fields", "line-feeds"] {
+        let reading = http::head(&read(&format!("http-head/{name}")));
+        assert!(matches!(reading, Reading::Done(_)), "{name}: {reading:?}");
+    }
+}
+
 proptest! {
     #[test]
     fn arbitrary_bytes(bytes in vec(any::<u8>(), 0..3000)) {
@@ -123,6 +177,41 @@ proptest! {
 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// A digit or letter that is another one, so that what is chained or signed can still be read: only its
+    /// digests tell.
+    #[test]
+    fn edited_text(which in any::<Index>(), at in any::<Index>(), by in 1..10_u8) {
+        for name in ["recording", "parts", "envelope"] {
+            let inputs = inputs_of(name);
+            let mut text = inputs[which.index(inputs.len())].clone();
+            let is_word = |at: &usize| text[*at].is_ascii_alphanumeric();
+            let words: Vec<usize> = (0..text.len()).filter(is_word).collect();
+            let at = words[at.index(words.len())];
+            let (first, count) = match text[at] {
+                b'0'..=b'9' => (b'0', 10),
+                b'a'..=b'z' => (b'a', 26),
+                _ => (b'A', 26),
+            };
+            text[at] = first + (text[at] - first + by) % count;
+            target(name)(&text);
+        }
+    }
+
+    /// A recording without one of its lines, with one of them twice, or two of them exchanged.
+    #[test]
+    fn moved_lines(which in any::<Index>(), one in any::<Index>(), other in any::<Index>(), how in 0..3) {
+        let inputs = inputs_of("recording");
+        let text = &inputs[which.index(inputs.len())];
+        let mut lines: Vec<&[u8]> = text.split_inclusive(|byte| *byte == b'\n').collect();
+        let (one, other) = (one.index(lines.len()), other.index(lines.len()));
+        match how {
+            0 => drop(lines.remove(one)),
+            1 => lines.insert(other, lines[one]),
+            _ => lines.swap(one, other),
+        }
+        target("recording")(&lines.concat());
+    }
 
     /// What is valid, changed in places: of every target.
     #[test]

@@ -15,7 +15,7 @@
 //! has from before the fork, and no request can change that. Without a broker, tracer cannot go on, and says so.
 
 mod serve;
-mod wire;
+pub mod wire;
 
 use std::{
     ffi::OsString,

@@ -2,6 +2,8 @@
 //!
 //! One packet is one message: JSON, with descriptors beside it. A kernel takes 253 descriptors with a packet
 //! (SCM_MAX_FD), so a message with more of them is followed by packets that bring the rest.
+//!
+//! Public for the tests that read packets of anybody; nothing else speaks it.
 
 use std::{
     io::{self, IoSlice, IoSliceMut},
@@ -20,7 +22,7 @@ use crate::model::Bytes;
 /// What tracer asks for. Nothing in it says what to run or where to write: the broker knows that from before
 /// tracer read anything.
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Request {
+pub enum Request {
     /// A cgroup for the command, or for canaries: below tracer's own, or below this one.
     MakeCgroup {
         below: Option<Bytes>,
@@ -70,7 +72,7 @@ pub(super) enum Request {
 }
 
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Reply {
+pub enum Reply {
     Done,
     Cgroup {
         path: Bytes,
@@ -96,7 +98,7 @@ pub(super) enum Reply {
 
 /// Why a command was not started, see [`LaunchError`](super::super::LaunchError).
 #[derive(Debug, Serialize, Deserialize)]
-pub(super) enum Refusal {
+pub enum Refusal {
     NotFound,
     NotStarted { errno: Option<i32>, why: String },
     NotEnrolled,
@@ -129,7 +131,7 @@ const DESCRIPTORS_PER_PACKET: usize = 128;
 /// More than any machine has processors.
 const DESCRIPTORS_MAX: usize = 16 * 1024;
 
-pub(super) fn send<T: Serialize>(
+pub fn send<T: Serialize>(
     socket: &OwnedFd,
     body: T,
     descriptors: &[BorrowedFd<'_>],
@@ -157,9 +159,7 @@ fn send_packet(socket: &OwnedFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -
 }
 
 /// None when the other side is gone.
-pub(super) fn receive<T: DeserializeOwned>(
-    socket: &OwnedFd,
-) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
+pub fn receive<T: DeserializeOwned>(socket: &OwnedFd) -> io::Result<Option<(T, Vec<OwnedFd>)>> {
     let mut descriptors = Vec::new();
     let text = receive_packet(socket, &mut descriptors)?;
     if text.is_empty() {
