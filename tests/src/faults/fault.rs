@@ -298,6 +298,8 @@ const PROBES: &[(&str, &str)] = &[
     ("take_descriptor_exit", "intrusion"),
     ("attempt_execve", "attempt"),
     ("attempt_execve_exit", "attempt"),
+    ("attempt_execveat", "attempt"),
+    ("attempt_execveat_exit", "attempt"),
 ];
 
 /// Programs that are not silenced, and why.
@@ -307,8 +309,6 @@ const NOT_SILENCED: &[(&str, &str)] = &[
     ("find", "tracer runs it itself, and to attach only"),
     ("sock_state", "it is there for when the kernel skips `connect`"),
     ("packet_in", "names are missing without it, and nothing is proven that rests on names"),
-    ("attempt_execveat", "the load has no such call for it to miss"),
-    ("attempt_execveat_exit", "the load has no such call for it to miss"),
     ("resolve_call", "only for `--resolver`"),
     ("resolve_return", "only for `--resolver`"),
     ("tls_write", "only for `--http`"),
