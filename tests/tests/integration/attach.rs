@@ -303,15 +303,21 @@ fn leader_gone(scratch: &Scratch) -> Result<()> {
     let path = cgroup.0.to_string_lossy().into_owned();
     for by_cgroup in [false, true] {
         let _ = fs::remove_file(scratch.file("go"));
-        let workload =
-            Workload::start(scratch, Command::new(&gone).args(["go", "/usr/bin/uname"]))?;
+        let _ = fs::remove_file(scratch.file("moved"));
+        // A first thread that has ended stays in the cgroup where it was.
+        let script = format!(
+            "while [ ! -e moved ]; do sleep 0.01; done; exec {} go /usr/bin/uname",
+            gone.display()
+        );
+        let workload = Workload::shell(scratch, &script)?;
         let pid = workload.pid();
+        cgroup.take(&pid)?;
+        scratch.write("moved", "")?;
         let is_zombie = || {
             let status = fs::read_to_string(format!("/proc/{pid}/status"));
             status.is_ok_and(|status| status.contains("State:\tZ"))
         };
         until("the first thread's end", is_zombie)?;
-        cgroup.take(&pid)?;
         let target = if by_cgroup { ["--cgroup", &path] } else { ["--pid", &pid] };
         let attached = Attached::to(scratch, &target, &[])?;
         go(scratch)?;
