@@ -141,7 +141,7 @@ fn exact_capabilities(scratch: &Scratch) -> Result<()> {
         let run = scratch.run(["sh", "-c", "/bin/true; /bin/true"]).policy("no-aws-cli");
         limited(run, set, &cgroup)?.record()?.proven()?;
     }
-    let enforced = scratch.run(["sh", "-c", "aws"]).policy("no-aws-cli").option("--enforce");
+    let enforced = scratch.run(["/bin/sh", "-c", "aws"]).policy("no-aws-cli").option("--enforce");
     scratch.copy(Path::new("/bin/true"), "aws")?;
     let run = limited(enforced.env("PATH", scratch.path()), verdict, &cgroup)?.record()?;
     run.rules(Ruling::Violated)?.because(&["killed before its first instruction"])?;
@@ -277,7 +277,10 @@ fn the_daemonsets_are_enough(scratch: &Scratch) -> Result<()> {
     let story = Story::of(record::read(&scratch.write("host.jsonl", &lines)?)?);
     ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
     let doubts = &story.snapshot.as_ref().context("no snapshot")?.doubts;
-    ensure!(doubts.is_empty(), "{doubts:?}");
+    // A sandbox can have a first process that not even root may look at.
+    let first = fs::read_link("/proc/1/exe").is_err();
+    let is_known = |doubt: &String| first && doubt.contains("which file process 1 executes");
+    ensure!(doubts.iter().all(is_known), "{doubts:?}");
     ensure!(story.found_sockets.iter().any(|socket| socket.process.pid == pid), "its socket");
     // Files are watched for policies, and it has none.
     for sensor in story.start.sensors.iter().filter(|sensor| sensor.sensor != "files") {
