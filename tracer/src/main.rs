@@ -19,7 +19,7 @@ use tracer::{
     otlp::{Collector, Delivery},
     policy::{self, Ruling},
     probe,
-    record::{self, Existing, Integrity, schema::CommandStatus},
+    record::{self, Existing, Integrity, ReadError, schema::CommandStatus},
     report::{self, Detail, Paint},
     run::{self, Broker, CallingUser, Finished, SenderProcess, Settings, Task},
     version,
@@ -62,7 +62,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             complain(&with_causes(&error));
-            ExitCode::from(exit::TRACER_FAILED)
+            let read = error.downcast_ref::<ReadError>();
+            let is_cut_short = read.is_some_and(ReadError::is_cut_short);
+            ExitCode::from(if is_cut_short { exit::INCONCLUSIVE } else { exit::TRACER_FAILED })
         }
     }
 }

@@ -199,7 +199,8 @@ fn ten_thousand_edits_are_all_found() {
             Err(
                 ReadError::NotARecording { .. }
                 | ReadError::NewerSchema { .. }
-                | ReadError::Empty { .. },
+                | ReadError::Empty { .. }
+                | ReadError::FirstLineCut { .. },
             ) => {}
             Err(error) => panic!("{name}, {what}: {error}"),
             Ok(story) => {
@@ -494,9 +495,23 @@ fn a_recording_is_named_as_it_is_and_never_replaced() {
     let missing = run(&["report".as_ref(), "no\x1b[31m".as_ref()]);
     assert!(!missing.stderr.contains(&b'\x1b'), "{missing:?}");
 
+    let whole = fs::read(recording("proven")).unwrap();
+    let first_line = whole.iter().position(|byte| *byte == b'\n').unwrap();
+    for (bytes, says) in [
+        (0, "cut short before its first line"),
+        (1, "within its first line"),
+        (20, "within its first line"),
+        (first_line - 1, "within its first line"),
+        (first_line, "cut short"),
+        (first_line + 1, "cut short"),
+    ] {
+        fs::write(&copy, &whole[..bytes]).unwrap();
+        check(&["verify", &copy], 11, says);
+        check(&["verify", &copy], 11, "integrity: NO");
+        check(&["report", &copy], 11, says);
+    }
     for (content, says) in [
-        (&b""[..], "is empty"),
-        (b"\x1f\x8b\x08", "is compressed"),
+        (&b"\x1f\x8b\x08"[..], "is compressed"),
         (b"\x00\x01", "not a tracer recording"),
         (b"{\"type\":\"start\",\"schema\":0}\n", "no schema 0"),
         (b"{\"type\":\"exit\",\"schema\":4}\n", "in several files, name the first"),

@@ -32,6 +32,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("tree", tree),
     ("found_running", found_running),
     ("own_program", own_program),
+    ("leader_gone", leader_gone),
+    ("resolved_names", resolved_names),
     ("sockets", sockets),
     ("connections_from_arming", connections_from_arming),
     ("cgroup", cgroup),
@@ -291,6 +293,101 @@ fn own_program(scratch: &Scratch) -> Result<()> {
     };
     judged(&|pid| vec!["--pid".into(), pid.into()])?.rules(Ruling::Inconclusive)?;
     judged(&|_| vec!["--cgroup".into(), path.clone()])?.rules(Ruling::Violated)?;
+    Ok(())
+}
+
+/// A process goes on when its first thread has ended, of which /proc tells nothing then.
+fn leader_gone(scratch: &Scratch) -> Result<()> {
+    let gone = program(scratch, "leader-gone")?;
+    let cgroup = OwnCgroup::new(scratch)?;
+    let path = cgroup.0.to_string_lossy().into_owned();
+    for by_cgroup in [false, true] {
+        let _ = fs::remove_file(scratch.file("go"));
+        let _ = fs::remove_file(scratch.file("moved"));
+        // A first thread that has ended stays in the cgroup where it was.
+        let script = format!(
+            "while [ ! -e moved ]; do sleep 0.01; done; exec {} go /usr/bin/uname",
+            gone.display()
+        );
+        let workload = Workload::shell(scratch, &script)?;
+        let pid = workload.pid();
+        cgroup.take(&pid)?;
+        scratch.write("moved", "")?;
+        let is_zombie = || {
+            let status = fs::read_to_string(format!("/proc/{pid}/status"));
+            status.is_ok_and(|status| status.contains("State:\tZ"))
+        };
+        until("the first thread's end", is_zombie)?;
+        let target = if by_cgroup { ["--cgroup", &path] } else { ["--pid", &pid] };
+        let attached = Attached::to(scratch, &target, &[])?;
+        go(scratch)?;
+        let seen = attached.end()?;
+        ensure!(seen.doubts()?.is_empty(), "{:?}", seen.doubts());
+        let process = seen.story.processes.values().find(|it| it.key.pid == workload.0.id());
+        let process = process.context("it was not joined")?;
+        let found = process.execs.first().context("no exec")?;
+        ensure!(found.found && found.unread.is_empty(), "{found:?}");
+        ensure!(found.filename.as_ref().is_some_and(|name| name.as_path() == gone), "{found:?}");
+        ensure!(found.argv.args.len() == 3 && found.file.is_some(), "{found:?}");
+        ensure!(process.exit.as_ref().is_some_and(|exit| exit.code == Some(6)), "{process:?}");
+        let mut sockets = seen.story.found_sockets.iter();
+        ensure!(
+            sockets
+                .any(|socket| socket.process == process.key
+                    && socket.state.as_deref() == Some("listen")),
+            "{:?}",
+            seen.story.found_sockets
+        );
+        ensure!(seen.executed("uname").len() == 1, "{:?}", seen.executed("uname"));
+    }
+    Ok(())
+}
+
+/// What a joined process has its C library resolve, also one that is no file of this machine's usual ones.
+fn resolved_names(scratch: &Scratch) -> Result<()> {
+    let policy = scratch.write(
+        "policy.toml",
+        "name = 'named'\nsurvivors = 'allow'\n\
+         [[claim]]\nkind = 'never-connects-to'\nendpoints = ['telemetry.example']\n",
+    )?;
+    let options = ["-p", &*policy.to_string_lossy(), "--from-arming"];
+    let python = "import ctypes, os, socket, time\n\
+                  while not os.path.exists('go'): time.sleep(0.01)\n\
+                  socket.getaddrinfo('127.1.2.3', 80)";
+    let own = scratch.path().join("libraries");
+    fs::create_dir(&own)?;
+    for has_own in [false, true] {
+        let _ = fs::remove_file(scratch.file("go"));
+        let mut command = Command::new("/usr/bin/python3");
+        if has_own {
+            let usual = Path::new("/lib/x86_64-linux-gnu/libc.so.6");
+            if !usual.exists() {
+                return skip("the C library is at another place");
+            }
+            fs::copy(usual, own.join("libc.so.6"))?;
+            command.env("LD_LIBRARY_PATH", &own);
+        }
+        let workload = Workload::start(scratch, command.args(["-c", python]))?;
+        let maps = format!("/proc/{}/maps", workload.pid());
+        let library = if has_own { "libraries/libc.so.6" } else { "libc.so.6" };
+        until("its C library", || {
+            fs::read_to_string(&maps).is_ok_and(|maps| maps.contains(library))
+        })?;
+        let attached = Attached::to(scratch, &["--pid", &workload.pid()], &options)?;
+        go(scratch)?;
+        let seen = attached.end()?;
+        let sensor = seen.story.start.sensors.iter().find(|row| row.sensor == "resolved");
+        match &sensor.context("no such sensor")?.missing {
+            None => {}
+            Some(why) if why.contains("no C library") || why.contains("seccomp") => {
+                return skip(why);
+            }
+            Some(why) => anyhow::bail!("{why}"),
+        }
+        let calls = seen.story.resolved.iter();
+        let names: Vec<&str> = calls.map(|call| &*call.name).collect();
+        ensure!(names == ["127.1.2.3"], "{has_own}: {names:?}");
+    }
     Ok(())
 }
 

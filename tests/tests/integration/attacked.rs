@@ -116,8 +116,8 @@ fn edited_maps(scratch: &Scratch) -> Result<()> {
     const BPF_MAP_GET_FD_BY_ID: libc::c_long = 14;
     /// BPF_MAP_TYPE_HASH, _ARRAY, _PERCPU_ARRAY and _LRU_HASH; the others are rings.
     const WRITABLE: [u64; 4] = [1, 2, 6, 9];
-    /// Written while tracing goes on, and about calls or who is found running.
-    const OPEN: [&str; 3] = ["SWITCHES", "TLS_PLACES", "TLS_SESSIONS"];
+    /// Written while tracing goes on, and about calls.
+    const OPEN: [&str; 2] = ["TLS_PLACES", "TLS_SESSIONS"];
     let recording = scratch.file("session.jsonl");
     let command = ["sh", "-c", WAIT];
     let run = scratch.run(command).policy("no-aws-cli");

@@ -14,7 +14,7 @@ use tracer_tests::cgroup;
 
 use crate::{
     Test,
-    harness::{NOBODY, Output, Scratch, fixtures, program, wait_for},
+    harness::{NOBODY, Output, Scratch, fixtures, program, until, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -28,6 +28,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("verified_with_what_was_not_watched", verified_with_what_was_not_watched),
     ("five_hundred_edits", five_hundred_edits),
     ("killed_tracer", killed_tracer),
+    ("killed_at_the_end", killed_at_the_end),
+    ("killed_before_the_first_line", killed_before_the_first_line),
+    ("unreadable_beside", unreadable_beside),
     ("full_disk", full_disk),
     ("signed_as_written", signed_as_written),
     ("signing_fails_early", signing_fails_early),
@@ -301,6 +304,78 @@ fn killed_tracer(scratch: &Scratch) -> Result<()> {
         report.exits(11)?.prints("INCONCLUSIVE")?.prints("integrity")?.says("cut short")?;
     }
     Ok(())
+}
+
+/// Between the command's end and tracer's: what is there has its last line, or is known to be cut short.
+fn killed_at_the_end(scratch: &Scratch) -> Result<()> {
+    const MOMENTS: u32 = 20;
+    let ended = scratch.file("ended");
+    let line = format!("/bin/true; : > {}", ended.display());
+    let started = |number: u32| {
+        let _ = fs::remove_file(&ended);
+        let recording = scratch.file(format!("at-the-end-{number}.jsonl"));
+        let run = scratch.run(["sh", "-c", &line]).policy("no-aws-cli");
+        let tracer = run.option("-o").option(&recording).spawn()?;
+        until("the command's end", || ended.exists())?;
+        anyhow::Ok((tracer, recording))
+    };
+    // How long it takes when nobody kills it.
+    let (mut tracer, _) = started(MOMENTS)?;
+    let since = Instant::now();
+    ensure!(wait_for(&mut tracer)?.success(), "the run was not proven");
+    let whole = since.elapsed();
+    let mut cut = 0;
+    for moment in 0..MOMENTS {
+        let (mut tracer, recording) = started(moment)?;
+        std::thread::sleep(whole * moment / MOMENTS);
+        tracer.kill()?;
+        let has_ended = wait_for(&mut tracer)?.success();
+        scratch.sweep();
+        cgroup::remove_of(tracer.id());
+        let verified = verify(scratch, &recording)?;
+        if verified.code() == 0 {
+            verified.prints("integrity: every line")?.prints("proven")?;
+        } else {
+            verified.exits(11)?.prints("integrity: NO")?.prints("inconclusive")?;
+            ensure!(!has_ended, "tracer ended well with a recording that is cut short");
+            cut += 1;
+        }
+    }
+    ensure!(cut > 0, "none of {MOMENTS} moments was before the last line");
+    Ok(())
+}
+
+/// An empty file, and the beginning of a first line.
+fn killed_before_the_first_line(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run(["true"]).policy("no-aws-cli").record()?;
+    let text = fs::read(&run.recording)?;
+    for (bytes, says) in [(0, "before its first line"), (100, "within its first line")] {
+        let cut = scratch.file(format!("cut-{bytes}.jsonl"));
+        fs::write(&cut, &text[..bytes])?;
+        let verified = verify(scratch, &cut)?;
+        verified.exits(11)?.prints("integrity: NO")?.prints(says)?.prints("inconclusive")?;
+        let report = scratch.tracer(&["report", &cut.to_string_lossy()]).output()?;
+        report.exits(11)?.says(says)?;
+    }
+    Ok(())
+}
+
+/// What cannot be read beside a recording that has its end is named.
+fn unreadable_beside(scratch: &Scratch) -> Result<()> {
+    let run = scratch.run(["true"]).option("--rotate").option("64K").record()?;
+    let beside = run.recording.with_extension("jsonl.1");
+    ensure!(!beside.exists(), "this recording is too long");
+    verify(scratch, &run.recording)?.exits(0)?;
+    let check = || -> Result<()> {
+        let verified = verify(scratch, &run.recording)?;
+        verified.exits(11)?.prints(&beside.display().to_string())?.prints("cannot be read")?;
+        Ok(())
+    };
+    symlink("/nonexistent/file", &beside)?;
+    check()?;
+    fs::remove_file(&beside)?;
+    fs::create_dir(&beside)?;
+    check()
 }
 
 fn full_disk(scratch: &Scratch) -> Result<()> {

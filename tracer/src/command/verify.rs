@@ -22,7 +22,15 @@ pub(crate) fn verify(arguments: &cli::Verify) -> anyhow::Result<u8> {
         }
         None => None,
     };
-    let reader = Reader::open(&arguments.recording, signed_by.is_some())?;
+    let reader = match Reader::open(&arguments.recording, signed_by.is_some()) {
+        Ok(reader) => reader,
+        Err(error) if error.is_cut_short() => {
+            let error = report::clean(error.to_string().as_bytes());
+            crate::put(&format!("integrity: NO: {error}\nverdict: inconclusive\n"))?;
+            return Ok(exit::INCONCLUSIVE);
+        }
+        Err(error) => return Err(error.into()),
+    };
     let mut start = reader.start().clone();
     if !arguments.policies.is_empty() {
         let own = start.forbidden_programs();

@@ -165,15 +165,14 @@ impl Loaded {
         at_return: bool,
     ) -> Result<Vec<Link>, LoadError> {
         let attach = |library: &Library| {
-            let Library { path, getaddrinfo_bytes } = library;
+            let Library { path, file, getaddrinfo_bytes } = library;
             let places = Breakpoints {
                 offsets: &[*getaddrinfo_bytes],
                 cookie: 0,
                 at_return,
                 together: false,
             };
-            let attached = File::open(path)
-                .and_then(|file| links::to_breakpoints(program, file.as_fd(), &places));
+            let attached = links::to_breakpoints(program, file.as_fd(), &places);
             attached.map(Link::Breakpoints).map_err(|error| {
                 let words = format!("{}: {error}", path.display());
                 refused(name, &io::Error::new(error.kind(), words))

@@ -1,6 +1,6 @@
 //! What is to be loaded and attached.
 
-use std::path::PathBuf;
+use std::{fs::File, path::PathBuf, sync::Arc};
 
 use super::btf::BTF_PATH;
 
@@ -26,9 +26,11 @@ pub struct Debug {
 }
 
 /// A C library.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Library {
     pub path: PathBuf,
+    /// The file that was looked at: one of a process that ends meanwhile has no path any more.
+    pub file: Arc<File>,
     /// Where in the file getaddrinfo begins.
     pub getaddrinfo_bytes: u64,
 }

@@ -137,6 +137,11 @@ impl Blocks {
         block.split(|byte| *byte == b'\n').next().unwrap_or_default()
     }
 
+    /// To be called before [`Blocks::next`]: whether the first line has its end.
+    pub(super) fn has_whole_line(&self) -> bool {
+        self.first.as_deref().is_some_and(|block| block.contains(&b'\n'))
+    }
+
     /// The next block. After the last one there is none, again and again.
     pub(super) fn next(&mut self) -> io::Result<Option<Parsed>> {
         if let Some(source) = self.source.take() {

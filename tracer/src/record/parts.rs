@@ -6,9 +6,11 @@
 
 use std::{
     ffi::OsString,
-    fs::{self, File},
+    fs::{self, File, OpenOptions},
     io::{self, BufRead, BufReader, Read, Write},
+    os::unix::fs::OpenOptionsExt as _,
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use serde::Deserialize;
@@ -137,8 +139,20 @@ struct First {
     part_bytes: Option<u64>,
 }
 
-/// All files of a recording, one after the other, and the first that is missing between them.
-pub(super) fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Option<PathBuf>)> {
+/// A file after the first that could not be read, and why.
+pub(super) type Unread = (PathBuf, io::Error);
+
+/// All files of a recording, one after the other.
+pub(super) struct Files {
+    /// Ends where a file after the first cannot be read.
+    pub(super) text: Box<dyn Read + Send>,
+    /// The first that is missing between them.
+    pub(super) missing: Option<PathBuf>,
+    /// Known when `text` has ended.
+    pub(super) unread: Arc<OnceLock<Unread>>,
+}
+
+pub(super) fn open(path: &Path) -> io::Result<Files> {
     let file = File::open(path)?;
     if file.metadata()?.is_dir() {
         return Err(io::ErrorKind::IsADirectory.into());
@@ -151,33 +165,69 @@ pub(super) fn open(path: &Path) -> io::Result<(Box<dyn Read + Send>, Option<Path
     let has_parts =
         serde_json::from_slice::<First>(&line).is_ok_and(|first| first.part_bytes.is_some());
     let whole = io::Cursor::new(line).chain(first);
+    let unread = Arc::default();
     if !has_parts {
-        return Ok((Box::new(whole), None));
+        return Ok(Files { text: Box::new(whole), missing: None, unread });
     }
     let there = numbers(path)?;
     let missing = (1..).zip(&there).find(|(expected, number)| *number != expected);
     let missing = missing.map(|(expected, _)| part(path, expected));
     let paths = there.into_iter().map(|number| part(path, number)).collect();
-    Ok((Box::new(whole.chain(Rest { paths, current: None })), missing))
+    let rest = Rest { paths, current: None, unread: Arc::clone(&unread) };
+    Ok(Files { text: Box::new(whole.chain(rest)), missing, unread })
 }
 
 /// The files after the first, opened one by one.
 struct Rest {
     paths: std::collections::VecDeque<PathBuf>,
-    current: Option<File>,
+    current: Option<(PathBuf, File)>,
+    unread: Arc<OnceLock<Unread>>,
+}
+
+impl Rest {
+    /// Nothing after it is read: what fits behind it is told by the chain only.
+    fn stop(&mut self, path: PathBuf, error: io::Error) {
+        self.paths.clear();
+        // The first one counts.
+        let _ = self.unread.set((path, error));
+    }
+}
+
+/// A pipe would be waited for.
+fn open_regular(path: &Path) -> io::Result<File> {
+    let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = file.metadata()?.file_type();
+    if kind.is_dir() {
+        return Err(io::ErrorKind::IsADirectory.into());
+    }
+    if !kind.is_file() {
+        return Err(io::Error::other("it is not a regular file"));
+    }
+    Ok(file)
 }
 
 impl Read for Rest {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         loop {
-            if let Some(file) = &mut self.current {
-                match file.read(buffer)? {
-                    0 => self.current = None,
-                    read => return Ok(read),
+            if let Some((path, mut file)) = self.current.take() {
+                match file.read(buffer) {
+                    Ok(0) => {}
+                    Ok(read) => {
+                        self.current = Some((path, file));
+                        return Ok(read);
+                    }
+                    Err(error) if error.kind() == io::ErrorKind::Interrupted => {
+                        self.current = Some((path, file));
+                        return Err(error);
+                    }
+                    Err(error) => self.stop(path, error),
                 }
             }
             let Some(next) = self.paths.pop_front() else { return Ok(0) };
-            self.current = Some(File::open(next)?);
+            match open_regular(&next) {
+                Ok(file) => self.current = Some((next, file)),
+                Err(error) => self.stop(next, error),
+            }
         }
     }
 }
@@ -280,6 +330,54 @@ mod tests {
         // The last one is missing.
         fs::remove_file(part(&path, parts.len() as u32)).unwrap();
         assert_eq!(read(&path).1, Integrity::CutShort);
+    }
+
+    #[test]
+    fn what_is_unreadable_behind_the_end_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.jsonl");
+        write(&path, 10);
+        assert_eq!(read(&path).1, Integrity::Intact);
+        let beside = part(&path, 1);
+        let check = |says: &str| {
+            let (lines, integrity) = read(&path);
+            let Integrity::Broken { reason, .. } = integrity else { panic!("{integrity:?}") };
+            assert_eq!(lines, 10);
+            assert!(reason.contains("session.jsonl.1") && reason.contains(says), "{reason}");
+        };
+        std::os::unix::fs::symlink("/nonexistent/file", &beside).unwrap();
+        check("No such file");
+        fs::remove_file(&beside).unwrap();
+        fs::create_dir(&beside).unwrap();
+        check("directory");
+        fs::remove_dir(&beside).unwrap();
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &beside,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        check("not a regular file");
+    }
+
+    #[test]
+    fn what_is_unreadable_before_the_end_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("session.jsonl");
+        write(&path, 5_000);
+        let third = part(&path, 3);
+        fs::remove_file(&third).unwrap();
+        fs::create_dir(&third).unwrap();
+        let mut reader = Reader::open(&path, false).unwrap();
+        let error = loop {
+            match reader.next_event() {
+                Ok(event) => assert!(event.is_some(), "it ended"),
+                Err(error) => break error.to_string(),
+            }
+        };
+        assert!(error.contains("session.jsonl.3: "), "{error}");
     }
 
     #[test]

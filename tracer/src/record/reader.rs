@@ -7,6 +7,7 @@ use std::{
     collections::VecDeque,
     io::{self, Read},
     path::{Path, PathBuf},
+    sync::{Arc, OnceLock},
 };
 
 use serde::Deserialize;
@@ -35,14 +36,29 @@ pub enum ReadError {
         if *is_there { "" } else { ", which is not there any more" }
     )]
     LaterPart { path: String, kind: String, first: String, is_there: bool },
-    #[error("{path} is empty: give a file that `tracer run -o` wrote")]
+    #[error(
+        "{path} is empty: if it is a recording, it was cut short before its first line, as when tracer is killed or \
+         the disk is full, and nothing is known of what ran"
+    )]
     Empty { path: String },
+    #[error(
+        "{path} ends within its first line: the recording was cut short there, as when tracer is killed or the disk \
+         is full, and nothing is known of what ran"
+    )]
+    FirstLineCut { path: String },
     #[error(
         "{path} is compressed; decompress it first, or into a pipe: `-` stands for standard input"
     )]
     Compressed { path: String },
     #[error("{path} has schema {found}, and this tracer reads up to {SCHEMA}; use a newer tracer")]
     NewerSchema { path: String, found: u32 },
+}
+
+impl ReadError {
+    /// It may be what a tracer leaves that did not get to its first event.
+    pub fn is_cut_short(&self) -> bool {
+        matches!(self, ReadError::Empty { .. } | ReadError::FirstLineCut { .. })
+    }
 }
 
 /// Whether the lines are those that were written, all of them.
@@ -111,6 +127,8 @@ pub struct Reader {
     hashed: bool,
     /// A file between those of the recording that is not there.
     missing: Option<PathBuf>,
+    /// A file that could not be read.
+    unread: Arc<OnceLock<parts::Unread>>,
 }
 
 /// Only what every schema version must have.
@@ -145,8 +163,8 @@ impl Reader {
         }
         let name = path.display().to_string();
         let io = |source| ReadError::Io { path: name.clone(), source };
-        let (files, missing) = parts::open(path).map_err(io)?;
-        Ok(Reader { missing, ..Reader::new(files, name, hashed)? })
+        let parts::Files { text, missing, unread } = parts::open(path).map_err(io)?;
+        Ok(Reader { missing, unread, ..Reader::new(text, name, hashed)? })
     }
 
     /// Of anything that can be read; `name` is what errors call it.
@@ -160,7 +178,11 @@ impl Reader {
         if blocks.is_empty() {
             return Err(ReadError::Empty { path: name });
         }
-        let start = first_line(blocks.first_line(), &name)?;
+        let line = blocks.first_line();
+        if !blocks.has_whole_line() && is_beginning(line) {
+            return Err(ReadError::FirstLineCut { path: name });
+        }
+        let start = first_line(line, &name)?;
         Ok(Reader {
             name,
             start,
@@ -173,6 +195,7 @@ impl Reader {
             over: false,
             hashed,
             missing: None,
+            unread: Arc::default(),
         })
     }
 
@@ -193,6 +216,9 @@ impl Reader {
                 None => match self.broken.take() {
                     Some(error) => {
                         self.lines += 1;
+                        if matches!(error, LineError::Unfinished) {
+                            self.check_all_was_read()?;
+                        }
                         self.stop(&error);
                     }
                     None => match self.next_block()? {
@@ -200,12 +226,29 @@ impl Reader {
                             self.records = records;
                             self.broken = broken;
                         }
-                        None => self.over = true,
+                        None => {
+                            self.over = true;
+                            self.check_all_was_read()?;
+                        }
                     },
                 },
             }
         }
         Ok(None)
+    }
+
+    /// Beside a recording that has its end there can be anything, and it is none of it.
+    fn check_all_was_read(&mut self) -> Result<(), ReadError> {
+        let Some((path, error)) = self.unread.get() else { return Ok(()) };
+        let path = path.display().to_string();
+        if self.end.is_none() {
+            // One that fails again has nothing more to say than its kind and words.
+            let source = io::Error::new(error.kind(), error.to_string());
+            return Err(ReadError::Io { path, source });
+        }
+        let reason = format!("behind the end record is {path}, which cannot be read ({error})");
+        self.integrity = Integrity::Broken { line: self.lines + 1, reason };
+        Ok(())
     }
 
     fn take(&mut self, record: Record) -> Option<Record> {
@@ -250,6 +293,14 @@ impl Reader {
         let sha256 = self.blocks.sha256();
         Ok(Finish { end: self.end, integrity: self.integrity, sha256 })
     }
+}
+
+/// What a tracer that is killed while it writes the first line leaves of it.
+fn is_beginning(line: &[u8]) -> bool {
+    const ALWAYS: &[u8] = b"{\"type\":\"start\"";
+    let is_tracers = line.starts_with(ALWAYS) || ALWAYS.starts_with(line);
+    let parsed = serde_json::from_slice::<serde::de::IgnoredAny>(line);
+    is_tracers && parsed.is_err_and(|error| error.is_eof())
 }
 
 fn first_line(line: &[u8], name: &str) -> Result<Start, ReadError> {

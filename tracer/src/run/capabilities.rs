@@ -14,6 +14,12 @@ pub(crate) enum Feature {
     Verdict,
     /// A policy is judged, and mappings are watched: of a command, not of what runs already.
     Mappings,
+    /// Names that the C library resolves are watched.
+    Names,
+    /// Failed execs are watched.
+    Attempts,
+    /// Calls by HTTP are read.
+    Calls,
     /// The command runs as the user who called sudo.
     Caller,
     /// Processes of other users are traced: behind sudo, and with `attach`.
@@ -28,6 +34,9 @@ impl Feature {
             Feature::Always => "always",
             Feature::Verdict => "with a policy",
             Feature::Mappings => "to run with a policy",
+            Feature::Names => "with `--resolver`, or endpoints by name",
+            Feature::Attempts => "with `--attempts`, or a claim over them",
+            Feature::Calls => "with `--http`",
             Feature::Caller => "behind sudo",
             Feature::Others => "behind sudo, and to attach",
             Feature::ForeignCgroup => {
@@ -93,6 +102,27 @@ pub(crate) const NEEDS: &[Need] = &[
         without: Some(
             "no claim over programs can be proven where others have mapped as much as is allowed",
         ),
+    },
+    Need {
+        name: "CAP_SYS_ADMIN",
+        capability: CapabilitySet::SYS_ADMIN,
+        feature: Feature::Names,
+        to: "for breakpoints in the C library",
+        without: Some("names that processes have it resolve are not seen"),
+    },
+    Need {
+        name: "CAP_SYS_ADMIN",
+        capability: CapabilitySet::SYS_ADMIN,
+        feature: Feature::Attempts,
+        to: "for the tracepoints of execve where tracefs is not mounted, on kernels without fentry",
+        without: Some("failed execs are not seen there"),
+    },
+    Need {
+        name: "CAP_SYS_ADMIN",
+        capability: CapabilitySet::SYS_ADMIN,
+        feature: Feature::Calls,
+        to: "for breakpoints in TLS libraries, on kernels before 6.6",
+        without: Some("calls over TLS are not seen there"),
     },
     Need {
         name: "CAP_SETUID",

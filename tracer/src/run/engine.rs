@@ -140,6 +140,9 @@ pub(super) fn check_capabilities(
         Feature::Always => true,
         Feature::Verdict => !settings.policies.is_empty(),
         Feature::Mappings => has_command && !settings.policies.is_empty(),
+        Feature::Names => settings.probes.resolver,
+        Feature::Attempts => settings.probes.attempts,
+        Feature::Calls => settings.probes.http,
         Feature::Caller => has_caller,
         Feature::Others => has_others,
         // Whether it is one shows when the cgroup is made, and what follows is said then.

@@ -4,9 +4,13 @@ use std::{
     collections::BTreeSet,
     env,
     ffi::{OsStr, OsString},
-    fs::File,
-    os::unix::{ffi::OsStrExt as _, fs::MetadataExt as _},
+    fs::{File, OpenOptions},
+    os::unix::{
+        ffi::OsStrExt as _,
+        fs::{MetadataExt as _, OpenOptionsExt as _},
+    },
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use object::{
@@ -29,6 +33,9 @@ const USUAL: [&str; 6] = [
 
 pub(super) type Elf<'a> = ElfFile<'a, FileHeader64<object::Endianness>, &'a ReadCache<File>>;
 
+/// What the file names of C libraries begin with: glibc's, that of before 2.34, and musl's, which is its loader.
+const NAMES: [&[u8]; 4] = [b"libc.so.", b"libc-2.", b"ld-musl-", b"libc.musl-"];
+
 /// Those of the machine and the command's own, each file once.
 pub(super) fn libraries(command: &[OsString]) -> Vec<Library> {
     let own = command.first().and_then(|name| program(name)).and_then(|path| loader(&path));
@@ -37,16 +44,32 @@ pub(super) fn libraries(command: &[OsString]) -> Vec<Library> {
         let loader = loader.canonicalize().unwrap_or(loader);
         [loader.with_file_name("libc.so.6"), loader]
     });
+    each_once(own)
+}
+
+/// Those of the machine and those among what processes have mapped, each file once.
+pub(super) fn libraries_among(mapped: impl Iterator<Item = PathBuf>) -> Vec<Library> {
+    let is_library = |path: &PathBuf| {
+        let name = path.file_name().map(OsStr::as_bytes).unwrap_or_default();
+        NAMES.iter().any(|beginning| name.starts_with(beginning))
+    };
+    each_once(mapped.filter(is_library))
+}
+
+/// The machine's and those.
+fn each_once(others: impl Iterator<Item = PathBuf>) -> Vec<Library> {
     let mut known = BTreeSet::new();
-    let mut is_new = |path: &Path| {
-        path.metadata().is_ok_and(|metadata| known.insert((metadata.dev(), metadata.ino())))
-    };
-    let paths = USUAL.iter().map(PathBuf::from).chain(own).filter(|path| is_new(path));
     let library = |path: PathBuf| {
-        let getaddrinfo_bytes = function(&path, "getaddrinfo")?;
-        Some(Library { path, getaddrinfo_bytes })
+        // What others have there may be anything; a pipe would be waited for.
+        let file = OpenOptions::new().read(true).custom_flags(libc::O_NONBLOCK).open(&path).ok()?;
+        let metadata = file.metadata().ok()?;
+        if !metadata.is_file() || !known.insert((metadata.dev(), metadata.ino())) {
+            return None;
+        }
+        let getaddrinfo_bytes = function_in(file.try_clone().ok()?, "getaddrinfo")?;
+        Some(Library { path, file: Arc::new(file), getaddrinfo_bytes })
     };
-    paths.filter_map(library).collect()
+    USUAL.iter().map(PathBuf::from).chain(others).filter_map(library).collect()
 }
 
 /// The file that a command's first word is.
@@ -81,7 +104,11 @@ pub(super) fn loader(program: &Path) -> Option<PathBuf> {
 
 /// Where in a file a function begins that others can call.
 pub(super) fn function(library: &Path, name: &str) -> Option<u64> {
-    with_elf(library, |elf| {
+    function_in(File::open(library).ok()?, name)
+}
+
+fn function_in(library: File, name: &str) -> Option<u64> {
+    with_elf_in(library, |elf| {
         let symbol = elf
             .dynamic_symbols()
             .find(|symbol| symbol.is_definition() && symbol.name() == Ok(name))?;

@@ -18,12 +18,19 @@ pub(super) fn as_json(scratch: &Scratch) -> Result<()> {
             text.lines().find(|line| line.get(..22).is_some_and(|field| field.trim() == name));
         found.with_context(|| format!("no line `{name}` in\n{text}"))
     };
+    let lines = |name: &str| -> Vec<&str> {
+        text.lines()
+            .filter(|line| line.get(..22).is_some_and(|field| field.trim() == name))
+            .collect()
+    };
     let list = |name: &str| json[name].as_array().with_context(|| name.to_owned());
     let word = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     for found in list("capabilities")? {
-        let line = line(&word(&found["name"]))?;
+        // One for each thing that it is needed for.
+        let lines = lines(&word(&found["name"]));
+        let line = lines.iter().find(|line| line.contains(&word(&found["to"])));
+        let line = line.with_context(|| format!("no line for {found} in\n{text}"))?;
         ensure!(line.contains("held") == (found["held"] == true), "{line}");
-        ensure!(line.contains(&word(&found["to"])), "{line}");
     }
     ensure!(list("sensors")?.len() > 10);
     for found in list("sensors")? {

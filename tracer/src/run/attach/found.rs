@@ -13,10 +13,10 @@ use std::{
 
 use procfs::{
     ProcError,
-    process::{FDTarget, MMPermissions, MMapPath, Process},
+    process::{FDTarget, MMPermissions, MMapPath, MemoryMap, Process},
 };
 
-use super::search::Look;
+use super::{search::Look, threads};
 use crate::{
     model::{Bytes, Device, FileId, FileVersion},
     probe::Identifier,
@@ -34,8 +34,13 @@ pub(super) struct Image {
     pub(super) content: Option<(FileVersion, PathBuf)>,
 }
 
+/// The thread that /proc tells of the process through.
+fn readable(look: &Look) -> u32 {
+    threads::living(look.pid).unwrap_or(look.pid)
+}
+
 pub(super) fn image(look: &Look, t_ns: u64, identifier: &Identifier) -> Image {
-    let folder = PathBuf::from(format!("/proc/{}", look.pid));
+    let folder = PathBuf::from(format!("/proc/{}", readable(look)));
     let mut unread = Vec::new();
     let mut unless = |what: &str, missing: bool| {
         if missing {
@@ -86,7 +91,8 @@ pub(super) fn image(look: &Look, t_ns: u64, identifier: &Identifier) -> Image {
 /// Files that the process has mapped as code now.
 pub(super) fn code(look: &Look, t_ns: u64, program: Option<FileId>) -> Vec<FoundCode> {
     // One that has ended has mapped nothing.
-    let maps = i32::try_from(look.pid).ok().and_then(|pid| Process::new(pid).ok()?.maps().ok());
+    let thread = readable(look);
+    let maps = i32::try_from(thread).ok().and_then(|pid| Process::new(pid).ok()?.maps().ok());
     let mut seen = BTreeSet::new();
     let code = maps.into_iter().flatten().filter_map(|map| {
         let MMapPath::Path(path) = &map.pathname else { return None };
@@ -95,7 +101,7 @@ pub(super) fn code(look: &Look, t_ns: u64, program: Option<FileId>) -> Vec<Found
         let is_new = map.perms.contains(MMPermissions::EXECUTE) && seen.insert(id);
         is_new.then(|| FoundCode {
             process: look.key(),
-            pid: look.pid,
+            pid: thread,
             t_ns,
             id,
             path: plain(path).into(),
@@ -104,6 +110,20 @@ pub(super) fn code(look: &Look, t_ns: u64, program: Option<FileId>) -> Vec<Found
         })
     });
     code.collect()
+}
+
+/// Files that a process has mapped as code, as tracer can open them, whatever the process has for its root. None
+/// where it has ended or may not be looked at.
+pub(super) fn mapped_files(pid: u32) -> BTreeSet<PathBuf> {
+    let Some(thread) = threads::living(pid) else { return BTreeSet::new() };
+    let maps = i32::try_from(thread).ok().and_then(|pid| Process::new(pid).ok()?.maps().ok());
+    let root = PathBuf::from(format!("/proc/{thread}/root"));
+    let file = |map: MemoryMap| {
+        let MMapPath::Path(path) = map.pathname else { return None };
+        let is_code = map.perms.contains(MMPermissions::EXECUTE);
+        is_code.then(|| Some(root.join(path.strip_prefix("/").ok()?)))?
+    };
+    maps.into_iter().flatten().filter_map(file).collect()
 }
 
 /// A path that the kernel marks as deleted, without that mark.
@@ -178,7 +198,8 @@ impl Sockets {
         let about = |error: ProcError| {
             format!("the sockets of process {} could not be read: {error}", look.pid)
         };
-        let pid = i32::try_from(look.pid).map_err(|error| error.to_string())?;
+        let thread = readable(look);
+        let pid = i32::try_from(thread).map_err(|error| error.to_string())?;
         let process = Process::new(pid).map_err(about)?;
         let mut inodes = BTreeMap::new();
         for descriptor in process.fd().map_err(about)? {
@@ -191,7 +212,7 @@ impl Sockets {
         if inodes.is_empty() {
             return Ok(Vec::new());
         }
-        let link = format!("/proc/{}/ns/net", look.pid);
+        let link = format!("/proc/{thread}/ns/net");
         let namespace = fs::metadata(link).map_err(|error| about(error.into()))?.ino();
         let table = match self.namespaces.entry(namespace) {
             Entry::Occupied(known) => known.into_mut(),
@@ -201,7 +222,7 @@ impl Sockets {
             let known = table.get(&inode).cloned();
             let (protocol, kind) = match &known {
                 Some(known) => (Some(known.protocol), None),
-                None => kind(look.pid, descriptor),
+                None => kind(thread, descriptor),
             };
             FoundSocket {
                 t_ns,

@@ -10,6 +10,7 @@
 mod found;
 mod search;
 mod target;
+mod threads;
 
 use std::{io, time::Duration};
 
@@ -26,6 +27,7 @@ use super::{
     Settings, capabilities,
     clock::boottime_ns,
     engine::{Finished, RunError, check_capabilities, on_event_loop, prepare},
+    libraries::libraries_among,
     live::Session,
     sandbox,
     signals::Signals,
@@ -62,6 +64,10 @@ const JOINED_CGROUP: &str = "the cgroup that was joined";
 /// What follows from that.
 const LATER_LIBRARIES: &str = "libraries that a process maps after it was found, unless the system's \
                                folders have them; what was sent over a connection before tracer came";
+/// Those that had been mapped are watched.
+const OWN_LIBRARY: &str = "have a C library of their own, as in a container";
+const LATER_LIBRARY: &str = "have a C library, as in a container, that is not the machine's and that nobody who \
+                             was joined had mapped before";
 /// Why mappings are not watched.
 const NO_MAPS: &str = "a process that runs already inherits no watch of what it maps";
 
@@ -76,6 +82,10 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
     let Place { to, members, cgroup, follow, for_ever, doubt } = join.target.find()?;
     settings.probes.find = true;
     settings.probes.follow_cgroup = follow;
+    if settings.probes.resolver {
+        settings.probes.libraries =
+            libraries_among(members.now()?.into_iter().flat_map(found::mapped_files));
+    }
     let signals = Signals::block()?;
     let cgroup = SharedCgroup::make(cgroup, &broker);
     if let Err(why) = &cgroup {
@@ -97,6 +107,9 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
         start.armed_before_first_instruction = false;
         for sensor in &mut start.sensors {
             sensor.cannot_see = sensor.cannot_see.replace(COMMANDS_CGROUP, JOINED_CGROUP);
+        }
+        for sensor in &mut start.sensors {
+            sensor.cannot_see = sensor.cannot_see.replace(OWN_LIBRARY, LATER_LIBRARY);
         }
         // They are tracer's.
         for sensor in start.sensors.iter_mut().filter(|sensor| sensor.sensor == TLS_SENSOR) {
@@ -148,6 +161,9 @@ fn describe(
         let open = sockets.of(look, t_ns);
         // What has ended meanwhile is in the recording with its end, and nothing else of it is known.
         let Some(image) = image else { continue };
+        if image.content.is_none() && is_alive(finder, look)? {
+            doubts.push(format!("which file process {} executes could not be read", look.pid));
+        }
         if reads_calls {
             code.extend(found::code(look, t_ns, image.exec.file.as_ref().map(ExecutedFile::id)));
         }

@@ -17,6 +17,7 @@ use std::{
     path::PathBuf,
 };
 
+use procfs::process::Process;
 use tracer_ebpf::abi::{Finding, FoundProcess, Switch, found_state};
 
 use super::super::{broker, hierarchies};
@@ -34,6 +35,51 @@ pub(super) enum Members {
     Cgroups(Vec<PathBuf>),
     /// Every process but the kernel's threads and tracer.
     Everybody,
+}
+
+impl Members {
+    /// Who is one now, as far as /proc tells, by their numbers in tracer's pid namespace.
+    pub(super) fn now(&self) -> io::Result<BTreeSet<u32>> {
+        match self {
+            Members::Everybody => all_pids(),
+            Members::Cgroups(directories) => in_cgroups(directories),
+            Members::Tree(root) => Ok(descendants(*root, &parents(all_pids()?))),
+        }
+    }
+}
+
+/// 0 for those that have no number here.
+fn in_cgroups(directories: &[PathBuf]) -> io::Result<BTreeSet<u32>> {
+    let mut pids = BTreeSet::new();
+    for directory in directories {
+        pids.extend(hierarchies::processes(directory)?);
+    }
+    Ok(pids)
+}
+
+/// Each process's parent.
+fn parents(pids: BTreeSet<u32>) -> Vec<(u32, u32)> {
+    let parent = |pid: u32| {
+        let stat = Process::new(i32::try_from(pid).ok()?).ok()?.stat().ok()?;
+        Some((pid, u32::try_from(stat.ppid).ok()?))
+    };
+    pids.into_iter().filter_map(parent).collect()
+}
+
+/// A process and those whose parent is one of these.
+fn descendants(root: u32, parents: &[(u32, u32)]) -> BTreeSet<u32> {
+    let mut known = BTreeSet::from([root]);
+    loop {
+        let before = known.len();
+        for (child, parent) in parents {
+            if known.contains(parent) {
+                known.insert(*child);
+            }
+        }
+        if known.len() == before {
+            return known;
+        }
+    }
 }
 
 /// A process, as one look found it.
@@ -207,10 +253,7 @@ impl Search<'_> {
         let pids = match self.members {
             Members::Tree(_) | Members::Everybody => all_pids()?,
             Members::Cgroups(directories) => {
-                let mut pids = BTreeSet::new();
-                for directory in directories {
-                    pids.extend(hierarchies::processes(directory)?);
-                }
+                let mut pids = in_cgroups(directories)?;
                 if pids.remove(&0) {
                     let doubt = "processes of other pid namespaces are in the cgroup, and tracer sees no \
                                  way to them from its own; run it in the host's pid namespace";
@@ -338,6 +381,13 @@ mod tests {
         family.before = looks.iter().map(Look::key).collect();
         family.learn(looks);
         family
+    }
+
+    #[test]
+    fn descendants_of_descendants_count() {
+        let parents = [(30, 20), (20, 10), (10, 1), (40, 1)];
+        assert_eq!(descendants(10, &parents), BTreeSet::from([10, 20, 30]));
+        assert_eq!(descendants(99, &parents), BTreeSet::from([99]));
     }
 
     #[test]

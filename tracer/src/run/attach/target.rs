@@ -15,6 +15,7 @@ use super::{
         hierarchies::{self, NoContainer, NoPod, mounts, v2_directory, v2_directory_of, v2_path},
     },
     search::Members,
+    threads,
 };
 use crate::{
     model::Bytes,
@@ -137,11 +138,11 @@ fn check_process(pid: u32) -> Result<(), TargetError> {
     let process = i32::try_from(pid).ok().and_then(|pid| Process::new(pid).ok());
     let process = process.ok_or_else(no_process)?;
     let status = process.status().map_err(|_| no_process())?;
-    if status.state.starts_with('Z') {
-        return Err(TargetError::Ended(pid));
-    }
     if u32::try_from(status.tgid) != Ok(pid) {
         return Err(TargetError::Thread(pid, status.tgid));
+    }
+    if threads::living(pid).is_none() {
+        return Err(TargetError::Ended(pid));
     }
     let flags = process.stat().and_then(|stat| stat.flags()).map_err(|_| no_process())?;
     if flags.contains(StatFlags::PF_KTHREAD) {
