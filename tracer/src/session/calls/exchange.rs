@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     response_length: Option<u64>,
     pub(super) request_ended: bool,
     pub(super) response_ended: bool,
+    /// Its answer can make something else of the connection.
+    pub(super) upgrades: bool,
     /// What a CONNECT is for.
     pub(super) tunnel: Option<String>,
     /// Why not all of it was read.
@@ -111,6 +113,7 @@ impl Exchange {
             response_length: None,
             request_ended: false,
             response_ended: false,
+            upgrades: false,
             tunnel: None,
             partial: None,
             scanner: (extract && is_json).then(Scanner::new),
