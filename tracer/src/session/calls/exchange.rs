@@ -81,6 +81,8 @@ impl Exchange {
         let method = printable(&asked.method[..asked.method.len().min(METHOD_MAX_BYTES)]);
         let target = String::from_utf8_lossy(asked.target);
         let (scheme, authority, path) = split_target(&method, &target);
+        // RFC 9112, 3.3: it asks for the server itself.
+        let path = if method == "OPTIONS" && path == "*" { "" } else { path };
         let authority =
             authority.or(asked.authority).map(host_and_port).filter(|text| !text.is_empty());
         let kept = head::request(fields.clone());

@@ -117,6 +117,11 @@ impl Stream {
         self.is_http
     }
 
+    /// The connection's other end is who calls are to.
+    pub(super) fn is_to_server(&self) -> bool {
+        !self.tunnel && !self.served
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.protocol, Protocol::Over)
     }
