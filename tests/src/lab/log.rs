@@ -62,6 +62,8 @@ pub struct Request {
     pub received_ns: u64,
     /// When the answer's first byte was written.
     pub responded_ns: Option<u64>,
+    /// Before the last byte of its body was written.
+    pub last_ns: Option<u64>,
     pub ended_ns: u64,
     /// Whether the whole answer was handed to the connection.
     pub completed: bool,

@@ -165,24 +165,39 @@ fn within(call: &Call, request: &Request) -> Result<()> {
     let responded = request.responded_ns.context("an answer that was never begun")?;
     let server_ttfb = ms(responded.saturating_sub(request.received_ns));
     ensure!(ttfb + SLACK_MS >= server_ttfb, "the server took {server_ttfb} ms to begin");
+    if let Some(last) = request.last_ns.filter(|_| call.response_bytes > 0) {
+        let server_total = ms(last.saturating_sub(request.received_ns));
+        ensure!(total + SLACK_MS >= server_total, "the server took {server_total} ms");
+    }
     Ok(())
 }
 
-/// Nor later than the client said that it had all of it.
+/// Nor later than the client said that it had all of it. What the client says that it was answered is recorded, however
+/// the call ended.
 fn within_the_clients_time(run: &Run) -> Result<usize> {
     const SLACK_MS: f64 = 0.5;
     let mut client_ms = BTreeMap::new();
+    let mut answers = BTreeMap::new();
     for line in String::from_utf8(run.output.stdout.clone())?.lines() {
         let told: Value = serde_json::from_str(line)?;
         let (path, ms) = (told["path"].as_str(), told["ms"].as_f64());
         // What it gave up can go on for a while.
         let ms = if told["status"].is_null() { f64::INFINITY } else { ms.context("a duration")? };
-        client_ms.insert(path.context("a path")?.to_owned(), ms);
+        let path = path.context("a path")?.to_owned();
+        if !told["status"].is_null() {
+            let request_id = told["request_id"].as_str().map(str::to_owned);
+            answers.insert(path.clone(), (told["status"].as_u64(), request_id));
+        }
+        client_ms.insert(path, ms);
     }
     let mut compared = 0;
     for call in &run.story.calls {
         let path = call.url.splitn(4, '/').nth(3).map(|rest| format!("/{rest}"));
         let path = path.context("a path")?;
+        if let Some(answer) = answers.get(&path) {
+            let recorded = (call.status.map(u64::from), call.request_id.clone());
+            ensure!(recorded == *answer, "the client was told {answer:?}: {call:#?}");
+        }
         let client_ms = *client_ms.get(&path).with_context(|| format!("not told: {path}"))?;
         if let Some(total_ms) = call.total_ms {
             ensure!(
@@ -401,6 +416,13 @@ fn lost_pieces(scratch: &Scratch) -> Result<()> {
     ensure!(run.counted("tls-data")?.lost > 0, "nothing was lost: {}", told());
     ensure!(!run.story.call_gaps.is_empty(), "no gap is recorded: {}", told());
     let calls = calls(&run)?;
+    let logged: BTreeSet<String> = requests
+        .iter()
+        .map(|request| format!("{} https://{HOST}{}", request.method, request.path))
+        .collect();
+    let is_made_up = |call: &&String| call.contains(" https://") && !logged.contains(*call);
+    let made_up: Vec<&String> = calls.keys().filter(is_made_up).collect();
+    ensure!(made_up.is_empty(), "recorded, and not in the log: {made_up:#?}: {}", told());
     let mut complete = 0;
     for request in requests.iter().filter(|request| request.connection.is_some()) {
         let url = format!("{} https://{HOST}{}", request.method, request.path);

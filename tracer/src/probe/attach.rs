@@ -1,6 +1,7 @@
 //! Attaching: each sensor in the best way that the kernel allows.
 
 use std::{
+    collections::BTreeMap,
     fs::File,
     io,
     os::fd::{AsFd as _, BorrowedFd},
@@ -56,6 +57,7 @@ impl Loaded {
             sensors: states,
             tls_together,
             tls_files: 0,
+            tls_links: BTreeMap::new(),
             deputy: None,
         })
     }

@@ -36,6 +36,8 @@ pub struct Attached {
     pub(super) tls_together: bool,
     /// Files whose TLS library is watched.
     pub(super) tls_files: u32,
+    /// Their breakpoints, by their number.
+    pub(super) tls_links: BTreeMap<u32, Vec<Link>>,
     pub(super) deputy: Option<Arc<dyn Deputy>>,
 }
 
@@ -106,7 +108,8 @@ impl Attached {
         let mut tracepoints = Vec::new();
         // The kernel waits out a grace period for each of these; those of several threads are one.
         std::thread::scope(|scope| {
-            for link in self.links.drain(..) {
+            let of_tls = std::mem::take(&mut self.tls_links).into_values().flatten();
+            for link in self.links.drain(..).chain(of_tls) {
                 match link {
                     Link::Bpf(link) => drop(link),
                     Link::Breakpoints(link) => drop(scope.spawn(move || drop(link))),

@@ -84,8 +84,8 @@ impl TlsSessions {
 }
 
 impl Attached {
-    /// Watches a TLS library, in every process that has mapped the file.
-    pub fn watch_tls(&mut self, file: &File, library: &TlsLibrary) -> Result<(), LoadError> {
+    /// Watches a TLS library, in every process that has mapped the file. What it is called here.
+    pub fn watch_tls(&mut self, file: &File, library: &TlsLibrary) -> Result<u32, LoadError> {
         let object = |error: aya::maps::MapError| LoadError::Object(error.to_string());
         let number = self.tls_files;
         if number >= TLS_FILES_MAX {
@@ -95,8 +95,14 @@ impl Attached {
         let mut places = Array::<_, Plain<TlsPlaces>>::try_from(map).map_err(object)?;
         places.set(number, Plain(library.places), 0).map_err(object)?;
         self.tls_files += 1;
-        self.links.extend(self.break_in(file, library, number)?);
-        Ok(())
+        let links = self.break_in(file, library, number)?;
+        self.tls_links.insert(number, links);
+        Ok(number)
+    }
+
+    /// Watches it no longer: its breakpoints are gone from every process.
+    pub fn leave_tls(&mut self, number: u32) {
+        self.tls_links.remove(&number);
     }
 
     fn break_in(

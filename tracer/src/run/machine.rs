@@ -166,7 +166,8 @@ impl LiveMachine {
         let found = self.mapped_version(t_ns, pid, id, &path);
         let paths = self.tls.is_some().then(|| self.paths_of_mapping(pid, &path));
         if let Some((tls, paths)) = self.tls.as_mut().zip(paths) {
-            tls.mapped(pid, &Seen { t_ns, id, path: &path }, &paths, &self.identifier);
+            let version = found.as_ref().ok().copied();
+            tls.mapped(pid, &Seen { t_ns, id, version, path: &path }, &paths, &self.identifier);
         }
         if let Ok(version) = &found
             && self.known_sizes.contains(&version.size_bytes)
@@ -283,7 +284,8 @@ impl Machine for LiveMachine {
             let version = FileVersion::from(&exec.file);
             if let Some(tls) = &mut self.tls {
                 let t_ns = exec.header.time_ns;
-                let seen = Seen { t_ns, id: version.id, path: &exec.path };
+                let (id, path) = (version.id, &exec.path);
+                let seen = Seen { t_ns, id, version: Some(version), path };
                 tls.executed(exec.header.process, &seen, &paths, &self.identifier);
             }
             let paths = paths.into_iter();

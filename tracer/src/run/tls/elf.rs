@@ -1,9 +1,9 @@
 //! What a file says of the TLS library in it.
 
-use std::{collections::BTreeMap, fs::File};
+use std::{cell::OnceCell, collections::BTreeMap, fs::File};
 
 use object::{
-    Object as _, ObjectSection as _, ObjectSegment as _,
+    Object as _, ObjectSection as _, ObjectSegment as _, ReadRef as _,
     elf::{DT_NEEDED, SHT_DYNSYM, SHT_SYMTAB},
     read::elf::{Dyn as _, SectionHeader as _, Sym as _},
 };
@@ -39,7 +39,15 @@ const FUNCTIONS: [(&str, TlsFunction); 6] = [
 ];
 const GET_RANDOM: &str = "SSL_get_client_random";
 
-/// Looks for a TLS library. `is_program` for what is executed, whose text is looked at, too.
+/// What libraries of TLS 1.3 that nobody knows are called.
+const UNNAMED: &str = "TLS of no known kind";
+/// More of a file's data is not looked at.
+const DATA_MAX_BYTES: u64 = 64 * 1024 * 1024;
+/// A library with less code has no TLS in it. The data of ICU are such a file.
+const CODE_MIN_BYTES: u64 = 64 * 1024;
+
+/// Looks for a TLS library. `is_program` for what is executed, whose text is believed at once: what is mapped can
+/// be a part of OpenSSL that does not speak TLS, and has the text of its version in it.
 pub(super) fn look(file: File, is_program: bool, catalogue: &Catalogue) -> Found {
     let look = |elf: &Elf<'_>| {
         if let Some(known) = known_build(elf, catalogue) {
@@ -50,28 +58,43 @@ pub(super) fn look(file: File, is_program: bool, catalogue: &Catalogue) -> Found
             return Some(Found::Readable(library));
         }
         let unreadable = catalogue.tls_unreadable.iter();
-        let mut data = None;
-        let mut fits = |library: &&TlsUnreadable| {
+        let (data, label) = (OnceCell::new(), label());
+        let data = || *data.get_or_init(|| text_of(elf, is_program));
+        let speaks = OnceCell::new();
+        let speaks = || *speaks.get_or_init(|| contains(data(), &label));
+        let fits = |library: &&TlsUnreadable| {
             let has_section = |name: &String| elf.section_by_name(name).is_some();
             let needs = |begin: &String| needed(elf).any(|name| name.starts_with(begin.as_bytes()));
             library.section.as_ref().is_none_or(has_section)
                 && library.symbol.as_ref().is_none_or(|name| symbols.contains_key(name.as_str()))
                 && library.text.as_ref().is_none_or(|text| {
-                    let data = data.get_or_insert_with(|| text_of(elf, is_program));
-                    contains(data, text.as_bytes())
+                    (is_program || speaks()) && contains(data(), text.as_bytes())
                 })
                 && !library.unless_needs.iter().any(needs)
         };
-        let found = unreadable.into_iter().find(&mut fits);
-        Some(found.map_or(Found::Nothing, |library| Found::Unreadable(library.name.clone())))
+        let found = unreadable.into_iter().find(fits).map(|library| library.name.as_str());
+        let found = found.or_else(|| speaks().then_some(UNNAMED));
+        Some(found.map_or(Found::Nothing, |name| Found::Unreadable(name.into())))
     };
     with_elf_in(file, look).unwrap_or(Found::Nothing)
 }
 
-/// The read-only data of a program. Libraries that cannot be read have functions with names.
+/// What every TLS 1.3 has among its data, to name a key by (RFC 8446, 7.1). Backwards here, so that a program which
+/// looks for it does not have it.
+fn label() -> Vec<u8> {
+    b"ciffart sh c".iter().rev().copied().collect()
+}
+
+/// The read-only data of a file.
 fn text_of<'data>(elf: &Elf<'data>, is_program: bool) -> &'data [u8] {
-    let section = elf.section_by_name(".rodata").filter(|_| is_program);
-    section.and_then(|section| section.data().ok()).unwrap_or_default()
+    let code = elf.section_by_name(".text").map_or(0, |section| section.size());
+    if !is_program && code < CODE_MIN_BYTES {
+        return &[];
+    }
+    let place = elf.section_by_name(".rodata").and_then(|section| section.file_range());
+    place
+        .and_then(|(at, bytes)| elf.data().read_bytes_at(at, bytes.min(DATA_MAX_BYTES)).ok())
+        .unwrap_or_default()
 }
 
 /// The names of libraries that it is linked with.
@@ -315,6 +338,72 @@ mod tests {
         assert_eq!(look(File::open(own).unwrap(), false, catalogue), Found::Nothing);
         let text = concat!(env!("CARGO_MANIFEST_DIR"), "/Cargo.toml");
         assert_eq!(look(File::open(text).unwrap(), true, catalogue), Found::Nothing);
+    }
+
+    /// An ELF file of only these data, and some code.
+    fn elf_with(data: &[u8], code_bytes: u64) -> File {
+        use std::io::{Seek as _, Write as _};
+        const NAMES: &[u8] = b"\0.text\0.rodata\0.names\0";
+        const HEADER_BYTES: u64 = 64;
+        let data_end = HEADER_BYTES + data.len() as u64;
+        let table = data_end + NAMES.len() as u64;
+        let mut file = b"\x7fELF\x02\x01\x01".to_vec();
+        file.resize(16, 0);
+        file.extend([3, 0, 62, 0, 1, 0, 0, 0]);
+        for number in [0, 0, table] {
+            file.extend(number.to_le_bytes());
+        }
+        file.extend([0; 4]);
+        for number in [HEADER_BYTES, 56, 0, 64, 4, 3] {
+            file.extend(&number.to_le_bytes()[..2]);
+        }
+        file.extend(data);
+        file.extend(NAMES);
+        // The first one is none; the code takes no room in the file.
+        file.extend([0; 64]);
+        for (name, kind, at, bytes) in [
+            (1, object::elf::SHT_NOBITS, HEADER_BYTES, code_bytes),
+            (7, object::elf::SHT_PROGBITS, HEADER_BYTES, data.len() as u64),
+            (15, object::elf::SHT_STRTAB, data_end, NAMES.len() as u64),
+        ] {
+            file.extend([name, kind].into_iter().flat_map(u32::to_le_bytes));
+            for number in [0, 0, at, bytes, 0, 1, 0] {
+                file.extend(number.to_le_bytes());
+            }
+        }
+        let mut written = tempfile::tempfile().unwrap();
+        written.write_all(&file).unwrap();
+        written.rewind().unwrap();
+        written
+    }
+
+    #[test]
+    fn libraries_with_tls_in_them_are_told_from_those_that_mention_it() {
+        let catalogue = Catalogue::embedded();
+        let named = |text: &str, with_label: bool, is_program: bool| {
+            let label = if with_label { label() } else { Vec::new() };
+            let file = elf_with(&[text.as_bytes(), b"\0", &label, b"\0"].concat(), 100_000);
+            match look(file, is_program, catalogue) {
+                Found::Nothing => None,
+                Found::Unreadable(name) => Some(name),
+                Found::Readable(library) => panic!("{library:?}"),
+            }
+        };
+        let openssl = Some("OpenSSL without names".to_owned());
+        // A library for Python with OpenSSL in it, and libcrypto.
+        assert_eq!(named("OpenSSL 3.0.15 3 Sep 2024", true, false), openssl);
+        assert_eq!(named("OpenSSL 3.0.15 3 Sep 2024", false, false), None);
+        assert_eq!(named("OpenSSL 3.0.15 3 Sep 2024", false, true), openssl);
+        assert_eq!(named("../ssl/ssl_lib.c", true, false), openssl);
+        let boringssl = Some("BoringSSL".to_owned());
+        assert_eq!(
+            named("third_party/boringssl-with-bazel/src/ssl/ssl_lib.cc", true, false),
+            boringssl
+        );
+        assert_eq!(named("nothing that is known", true, false).as_deref(), Some(UNNAMED));
+        assert_eq!(named("nothing that is known", false, false), None);
+        // Data only.
+        assert_eq!(look(elf_with(&label(), 100), false, catalogue), Found::Nothing);
     }
 
     #[test]

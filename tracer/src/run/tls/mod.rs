@@ -19,11 +19,11 @@ use self::elf::Found;
 use super::{broker, clock::boottime_ns, libraries::program, machine::is_overlay};
 use crate::{
     catalogue::Catalogue,
-    model::{Bytes, Event, FileId, ProcessKey},
-    probe::{Attached, Identifier, TlsSessions},
+    model::{Bytes, Event, FileId, FileVersion, ProcessKey},
+    probe::{Attached, Identifier, TlsLibrary as Functions, TlsSessions},
     record::{
         Record,
-        schema::{TlsLibrary, TlsReading},
+        schema::{CallGap, TlsLibrary, TlsReading},
     },
     session::Story,
 };
@@ -47,7 +47,7 @@ pub(super) fn functions_in(file: File, is_program: bool, catalogue: &Catalogue) 
 pub(super) struct Tls {
     catalogue: Catalogue,
     /// Every file that was looked at.
-    files: HashMap<FileId, State>,
+    files: HashMap<FileId, Known>,
     sightings: Vec<Sighting>,
     /// Of each process, those that are known to the kernel side: what names them, and where they are.
     sessions: HashMap<ProcessKey, HashMap<u64, u64>>,
@@ -58,7 +58,23 @@ pub(super) struct Tls {
     told: HashSet<(FileId, Option<ProcessKey>)>,
 }
 
-#[derive(Clone, Debug)]
+/// What is known of a file.
+#[derive(Debug)]
+struct Known {
+    state: State,
+    /// When it was looked at.
+    version: Option<FileVersion>,
+}
+
+impl Known {
+    /// It had other content, as far as is known, or another file had its number.
+    fn is_other(&self, version: Option<FileVersion>) -> bool {
+        let both = self.version.zip(version).filter(|(own, other)| own.id == other.id);
+        both.is_some_and(|(own, other)| own != other)
+    }
+}
+
+#[derive(Debug)]
 enum State {
     /// A program is searched for more than a library, so one that was mapped before its exec was read has to
     /// be looked at again.
@@ -68,6 +84,8 @@ enum State {
     /// Since then, at the latest.
     Watched {
         from_ns: u64,
+        number: u32,
+        library: Functions,
     },
     Unreadable {
         library: String,
@@ -100,8 +118,8 @@ impl State {
         };
         match self {
             State::NoTls { .. } => None,
-            State::Watched { from_ns } if *from_ns <= since_ns => Some(TlsReading::Complete),
-            State::Watched { from_ns } => Some(TlsReading::From { t_ns: *from_ns }),
+            State::Watched { from_ns, .. } if *from_ns <= since_ns => Some(TlsReading::Complete),
+            State::Watched { from_ns, .. } => Some(TlsReading::From { t_ns: *from_ns }),
             State::Unreadable { library } => {
                 Some(TlsReading::Unreadable { library: library.clone() })
             }
@@ -126,6 +144,7 @@ struct Sighting {
     id: FileId,
     path: Bytes,
     is_program: bool,
+    version: Option<FileVersion>,
     /// Not needed where the file is known.
     file: Option<Result<File, &'static str>>,
 }
@@ -135,6 +154,8 @@ struct Sighting {
 pub(super) struct Seen<'a> {
     pub(super) t_ns: u64,
     pub(super) id: FileId,
+    /// None where it is not known which content it had then.
+    pub(super) version: Option<FileVersion>,
     pub(super) path: &'a Bytes,
 }
 
@@ -179,8 +200,7 @@ impl Tls {
             let Ok(file) = File::open(&path) else { continue };
             let Some(version) = identifier.version_of(&file) else { continue };
             if !self.files.contains_key(&version.id) {
-                let state = look(file, true, &self.catalogue, attached)?;
-                self.files.insert(version.id, state);
+                self.look(version.id, Ok(file), Some(version), true, attached)?;
             }
         }
         Ok(())
@@ -214,15 +234,63 @@ impl Tls {
         paths: &[PathBuf],
         identifier: &Identifier,
     ) {
-        let known = self.files.get(&seen.id);
-        let is_known = known.is_some_and(|state| state.holds_for(is_program));
-        if is_known && matches!(known, Some(State::NoTls { .. })) {
+        let is_known = self.is_known(seen.id, seen.version, is_program);
+        let state = self.files.get(&seen.id).map(|known| &known.state);
+        if is_known && matches!(state, Some(State::NoTls { .. })) {
             return;
         }
-        // At once: a moment later the process may be gone, and its view of the files too.
-        let file = (!is_known).then(|| open(seen.id, paths, identifier));
+        // At once: a moment later the process may be gone, and its view of the files too. A file that was changed
+        // just now has no version yet.
+        let may_be_other = seen.version.is_none() && matches!(state, Some(State::Watched { .. }));
+        let file = (!is_known || may_be_other).then(|| open(seen.id, paths, identifier));
+        let opened = file.as_ref().and_then(|file| identifier.version_of(file.as_ref().ok()?));
+        let version = opened.or(seen.version);
         let (t_ns, id, path) = (seen.t_ns, seen.id, seen.path.clone());
-        self.sightings.push(Sighting { t_ns, who, id, path, is_program, file });
+        self.sightings.push(Sighting { t_ns, who, id, path, is_program, version, file });
+    }
+
+    fn is_known(&self, id: FileId, version: Option<FileVersion>, is_program: bool) -> bool {
+        let known = self.files.get(&id);
+        known.is_some_and(|known| known.state.holds_for(is_program) && !known.is_other(version))
+    }
+
+    /// Looks at a file, and watches the TLS library in it. Whether it was watched, and has other content now.
+    fn look(
+        &mut self,
+        id: FileId,
+        file: Result<File, &'static str>,
+        version: Option<FileVersion>,
+        is_program: bool,
+        attached: &mut Attached,
+    ) -> io::Result<bool> {
+        let found = match &file {
+            Ok(file) => Some(elf::look(file.try_clone()?, is_program, &self.catalogue)),
+            Err(_) => None,
+        };
+        let mut was_watched = false;
+        if let Some(known) = self.files.get_mut(&id)
+            && let State::Watched { number, library, .. } = &known.state
+        {
+            // Its owner, or its names, can have been changed, and nothing else.
+            if matches!(&found, Some(Found::Readable(now)) if now == library) {
+                known.version = version;
+                return Ok(false);
+            }
+            attached.leave_tls(*number);
+            was_watched = true;
+        }
+        let state = match (file, found) {
+            (Ok(file), Some(Found::Readable(library))) => match attached.watch_tls(&file, &library)
+            {
+                Ok(number) => State::Watched { from_ns: boottime_ns()?, number, library },
+                Err(error) => State::Failed { why: error.to_string() },
+            },
+            (Ok(_), Some(Found::Unreadable(library))) => State::Unreadable { library },
+            (Ok(_), Some(Found::Nothing) | None) => State::NoTls { as_program: is_program },
+            (Err(why), _) => State::Missing { why },
+        };
+        self.files.insert(id, Known { state, version });
+        Ok(was_watched)
     }
 
     /// A file that was mapped before tracer came.
@@ -235,15 +303,12 @@ impl Tls {
     ) -> io::Result<Option<Record>> {
         let FoundCode { process, t_ns, id, path, is_deleted, is_program, .. } = found;
         let paths = if is_deleted { &[] } else { paths };
-        let known = self.files.get(&id);
-        if !known.is_some_and(|state| state.holds_for(is_program)) {
-            let state = match open(id, paths, identifier) {
-                Ok(file) => look(file, is_program, &self.catalogue, attached)?,
-                Err(why) => State::Missing { why },
-            };
-            self.files.insert(id, state);
+        if !self.is_known(id, None, is_program) {
+            let file = open(id, paths, identifier);
+            let version = file.as_ref().ok().and_then(|file| identifier.version_of(file));
+            self.look(id, file, version, is_program, attached)?;
         }
-        let reading = self.files.get(&id).and_then(|state| state.reading(t_ns, is_program));
+        let reading = self.files.get(&id).and_then(|known| known.state.reading(t_ns, is_program));
         // However long the library had been watched, what the process called before was not seen.
         let reading = match reading {
             Some(TlsReading::Complete) => TlsReading::From { t_ns },
@@ -284,31 +349,23 @@ impl Tls {
         let mut records = Vec::new();
         for mut sighting in std::mem::take(&mut self.sightings) {
             let (file, is_program) = (sighting.file.take(), sighting.is_program);
-            let known = self.files.get(&sighting.id);
-            if let Some(file) =
-                file.filter(|_| !known.is_some_and(|state| state.holds_for(is_program)))
-            {
-                let state = match file {
-                    Ok(file) => look(file, is_program, &self.catalogue, attached)?,
-                    Err(why) => State::Missing { why },
-                };
-                self.files.insert(sighting.id, state);
+            let (id, version) = (sighting.id, sighting.version);
+            let mut was_rewritten = false;
+            if let Some(file) = file.filter(|_| !self.is_known(id, version, is_program)) {
+                was_rewritten = self.look(id, file, version, is_program, attached)?;
             }
-            records.extend(self.tell(sighting, story, global_pids));
+            let process = process_of(&sighting, story, global_pids);
+            if let Some(process) = process {
+                records.extend(was_rewritten.then(|| rewritten(&sighting, process)));
+                records.extend(self.tell(sighting, process));
+            }
         }
         Ok(records)
     }
 
-    fn tell(&mut self, sighting: Sighting, story: &Story, global_pids: bool) -> Option<Record> {
-        let Sighting { t_ns, who, id, path, is_program, file: _ } = sighting;
-        let reading = self.files.get(&id)?.reading(t_ns, is_program)?;
-        let process = match who {
-            Who::Process(process) => Some(process),
-            Who::Pid(pid) if broker::is_own(pid) => return None,
-            Who::Pid(pid) if global_pids => story.by_pid(pid, Some(t_ns)).latest(),
-            Who::Pid(pid) => story.by_namespace_pid(pid, t_ns),
-        };
-        let process = process.or_else(|| story.root())?;
+    fn tell(&mut self, sighting: Sighting, process: ProcessKey) -> Option<Record> {
+        let Sighting { t_ns, id, path, is_program, .. } = sighting;
+        let reading = self.files.get(&id)?.state.reading(t_ns, is_program)?;
         // That all is well needs to be said once.
         let whose = (reading != TlsReading::Complete).then_some(process);
         self.told.insert((id, whose)).then_some(Record::TlsLibrary(TlsLibrary {
@@ -320,6 +377,34 @@ impl Tls {
             reading,
         }))
     }
+}
+
+/// Who executed or mapped a file; none if that was tracer's own.
+fn process_of(sighting: &Sighting, story: &Story, global_pids: bool) -> Option<ProcessKey> {
+    let t_ns = sighting.t_ns;
+    let process = match sighting.who {
+        Who::Process(process) => Some(process),
+        Who::Pid(pid) if broker::is_own(pid) => return None,
+        Who::Pid(pid) if global_pids => story.by_pid(pid, Some(t_ns)).latest(),
+        Who::Pid(pid) => story.by_namespace_pid(pid, t_ns),
+    };
+    process.or_else(|| story.root())
+}
+
+fn rewritten(sighting: &Sighting, process: ProcessKey) -> Record {
+    let path = sighting.path.as_path().display();
+    Record::CallGap(CallGap {
+        t_ns: sighting.t_ns,
+        process,
+        session: 0,
+        plaintext: false,
+        connection: None,
+        inode: None,
+        why: format!(
+            "{path} was rewritten in place while its TLS library was watched: calls of this process through it may not \
+             be read, and breakpoints at the places of its old content may have got into its new code"
+        ),
+    })
 }
 
 fn usual_libraries() -> Vec<PathBuf> {
@@ -346,21 +431,4 @@ fn open(id: FileId, paths: &[PathBuf], identifier: &Identifier) -> Result<File, 
         why = "another file has its path now";
     }
     Err(why)
-}
-
-/// Looks at a file and watches the TLS library in it.
-fn look(
-    file: File,
-    is_program: bool,
-    catalogue: &Catalogue,
-    attached: &mut Attached,
-) -> io::Result<State> {
-    Ok(match elf::look(file.try_clone()?, is_program, catalogue) {
-        Found::Nothing => State::NoTls { as_program: is_program },
-        Found::Unreadable(library) => State::Unreadable { library },
-        Found::Readable(library) => match attached.watch_tls(&file, &library) {
-            Ok(()) => State::Watched { from_ns: boottime_ns()? },
-            Err(error) => State::Failed { why: error.to_string() },
-        },
-    })
 }

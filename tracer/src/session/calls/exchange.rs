@@ -59,6 +59,8 @@ pub(super) struct Exchange {
     response_length: Option<u64>,
     pub(super) request_ended: bool,
     pub(super) response_ended: bool,
+    /// Its answer can make something else of the connection.
+    pub(super) upgrades: bool,
     /// What a CONNECT is for.
     pub(super) tunnel: Option<String>,
     /// Why not all of it was read.
@@ -79,6 +81,8 @@ impl Exchange {
         let method = printable(&asked.method[..asked.method.len().min(METHOD_MAX_BYTES)]);
         let target = String::from_utf8_lossy(asked.target);
         let (scheme, authority, path) = split_target(&method, &target);
+        // RFC 9112, 3.3: it asks for the server itself.
+        let path = if method == "OPTIONS" && path == "*" { "" } else { path };
         let authority =
             authority.or(asked.authority).map(host_and_port).filter(|text| !text.is_empty());
         let kept = head::request(fields.clone());
@@ -111,6 +115,7 @@ impl Exchange {
             response_length: None,
             request_ended: false,
             response_ended: false,
+            upgrades: false,
             tunnel: None,
             partial: None,
             scanner: (extract && is_json).then(Scanner::new),

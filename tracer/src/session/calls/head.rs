@@ -203,7 +203,7 @@ fn keep(list: &[(&str, Keep)], name: &[u8], value: &[u8], to: &mut BTreeMap<Stri
         Keep::Value => redact::words(text),
         Keep::Id => redact::id(text),
         // Some clients put there what stands before the host in a URL: a user and a password.
-        Keep::Host => redact::words(text.rsplit('@').next().unwrap_or_default()),
+        Keep::Host => host(text.rsplit('@').next().unwrap_or_default()),
         Keep::Presence => REDACTED.into(),
         Keep::Scheme => scheme(text).into(),
     };
@@ -216,6 +216,15 @@ fn keep(list: &[(&str, Keep)], name: &[u8], value: &[u8], to: &mut BTreeMap<Stri
             known.push_str(", ");
             known.push_str(&value);
         }
+    }
+}
+
+/// A port is no secret, whatever the host is called.
+fn host(place: &str) -> String {
+    let is_port = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    match place.rsplit_once(':').filter(|(_, port)| is_port(port)) {
+        Some((host, port)) => format!("{}:{port}", redact::words(host)),
+        None => redact::words(place),
     }
 }
 

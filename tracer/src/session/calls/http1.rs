@@ -1,6 +1,6 @@
 //! Calls of HTTP/1: requests in one direction, responses in the same order in the other.
 
-use std::collections::VecDeque;
+use std::{borrow::Cow, collections::VecDeque};
 
 use super::{
     body::Body,
@@ -58,6 +58,9 @@ enum Half {
         begun_ns: u64,
     },
     Body(Body),
+    /// Behind a request to become something else: what these bytes are is told by its answer. Pieces, and when
+    /// they came.
+    Held(Vec<(u64, Vec<u8>)>),
     /// It became something else.
     Over,
 }
@@ -88,6 +91,16 @@ impl Http1 {
         while !input.is_empty() {
             match &mut self.requests {
                 Half::Over => return Ok(()),
+                Half::Held(pieces) => {
+                    let held: usize = pieces.iter().map(|(_, bytes)| bytes.len()).sum();
+                    if held + input.len() > HEAD_MAX_BYTES {
+                        return Err(format!(
+                            "more than {HEAD_MAX_BYTES} bytes came behind a request to upgrade that is not answered"
+                        ));
+                    }
+                    pieces.push((at_ns, input.to_vec()));
+                    return Ok(());
+                }
                 Half::Head { bytes, begun_ns } => {
                     if !head(bytes, begun_ns, &mut input, at_ns)? {
                         return Ok(());
@@ -136,6 +149,8 @@ impl Http1 {
                     }
                     return Ok(());
                 }
+                // Only what a client says is held.
+                Half::Held(_) => return Ok(()),
                 Half::Head { bytes, begun_ns } => {
                     if !head(bytes, begun_ns, &mut input, at_ns)? {
                         return Ok(());
@@ -200,9 +215,9 @@ impl Http1 {
         Ok(())
     }
 
-    /// The connection has ended: so has a body that ends with it, if the end was `seen`. Whether a
-    /// request had begun that is no call yet.
-    pub(super) fn closed(&mut self, seen: bool) -> bool {
+    /// The connection has ended: so has a body that ends with it, if the end was `seen`. Whether something had
+    /// begun that is no call yet.
+    pub(super) fn closed(&mut self, seen: bool) -> Option<&'static str> {
         if let (Half::Body(Body::UntilClose), Some(exchange)) =
             (&self.responses, self.under_way.front_mut())
         {
@@ -212,7 +227,15 @@ impl Http1 {
                 exchange.is_partial(END_UNSEEN);
             }
         }
-        matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty())
+        match &self.requests {
+            Half::Head { bytes, .. } if !bytes.is_empty() => {
+                Some("it ended within the head of a request")
+            }
+            Half::Held(pieces) if !pieces.is_empty() => {
+                Some("it ended before an answer said what came behind a request to upgrade")
+            }
+            Half::Head { .. } | Half::Body(_) | Half::Held(_) | Half::Over => None,
+        }
     }
 
     pub(super) fn has_under_way(&self) -> bool {
@@ -225,8 +248,17 @@ impl Http1 {
 
     /// No second request has begun.
     pub(super) fn is_one_request(&self) -> bool {
-        let begins = matches!(&self.requests, Half::Head { bytes, .. } if !bytes.is_empty());
+        let begins = match &self.requests {
+            Half::Head { bytes, .. } => !bytes.is_empty(),
+            Half::Held(pieces) => !pieces.is_empty(),
+            Half::Body(_) | Half::Over => false,
+        };
         self.under_way.len() + usize::from(begins) <= 1
+    }
+
+    /// A request waits for an answer that can make something else of the connection.
+    pub(super) fn may_become_other(&self) -> bool {
+        self.under_way.iter().any(|exchange| exchange.upgrades)
     }
 
     pub(super) fn take_became(&mut self) -> Option<Became> {
@@ -240,6 +272,7 @@ impl Http1 {
     pub(super) fn held_bytes(&self) -> usize {
         let of = |half: &Half| match half {
             Half::Head { bytes, .. } => bytes.capacity(),
+            Half::Held(pieces) => pieces.iter().map(|(_, bytes)| bytes.capacity() + 32).sum(),
             // A line of a chunked body, at most.
             Half::Body(_) => 8 * 1024,
             Half::Over => 0,
@@ -254,6 +287,9 @@ impl Http1 {
         }
         if let Some(exchange) = self.under_way.back_mut() {
             exchange.request_ended = true;
+            if exchange.upgrades && exchange.status.is_none() {
+                self.requests = Half::Held(Vec::new());
+            }
         }
         self.settle(over);
     }
@@ -281,6 +317,7 @@ impl Http1 {
         at_ns: u64,
         over: &mut Vec<Over>,
     ) -> Result<(), Stop> {
+        let bytes = &unfolded(bytes)[..];
         let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
         let mut response = httparse::Response::new(&mut fields);
         match response.parse(bytes) {
@@ -323,6 +360,7 @@ impl Http1 {
             };
             let client = match std::mem::replace(&mut self.requests, Half::Over) {
                 Half::Head { bytes, .. } => bytes,
+                Half::Held(pieces) => pieces.into_iter().flat_map(|(_, bytes)| bytes).collect(),
                 Half::Body(_) | Half::Over => Vec::new(),
             };
             self.responses = Half::Over;
@@ -347,8 +385,37 @@ impl Http1 {
             Some(body) => self.responses = Half::Body(body),
             None => self.response_ended(over),
         }
-        Ok(())
+        self.release(over)
     }
+}
+
+impl Http1 {
+    /// The connection stays what it was: reads what was held.
+    fn release(&mut self, over: &mut Vec<Over>) -> Result<(), Stop> {
+        let waits =
+            self.under_way.back().is_some_and(|last| last.upgrades && last.status.is_none());
+        let pieces = match &mut self.requests {
+            Half::Held(pieces) if !waits => std::mem::take(pieces),
+            Half::Head { .. } | Half::Body(_) | Half::Held(_) | Half::Over => return Ok(()),
+        };
+        self.requests = BEFORE_HEAD;
+        pieces.iter().try_for_each(|(at_ns, bytes)| self.requests(bytes, *at_ns, over))
+    }
+}
+
+/// With lines that are folded made one (RFC 9112, 5.2), except behind the first line, where none may be.
+fn unfolded(bytes: &[u8]) -> Cow<'_, [u8]> {
+    let first = memchr::memchr(b'\n', bytes).map_or(bytes.len(), |end| end + 1);
+    let folds = |at: &usize| matches!(bytes.get(at + 1), Some(b' ' | b'\t'));
+    let mut text = Cow::Borrowed(bytes);
+    for at in memchr::memchr_iter(b'\n', &bytes[first..]).map(|at| first + at).filter(folds) {
+        let text = text.to_mut();
+        text[at] = b' ';
+        if text[at - 1] == b'\r' {
+            text[at - 1] = b' ';
+        }
+    }
+    text
 }
 
 pub(super) const END_UNSEEN: &str = "its response ends with its connection, whose end was not seen";
@@ -394,6 +461,7 @@ fn end_of_head(bytes: &[u8]) -> Option<usize> {
 }
 
 fn request(bytes: &[u8], begun_ns: u64, extract: bool) -> Result<(Exchange, Option<Body>), Stop> {
+    let bytes = &unfolded(bytes)[..];
     let mut fields = [httparse::EMPTY_HEADER; FIELDS_MAX];
     let mut request = httparse::Request::new(&mut fields);
     match request.parse(bytes) {
@@ -418,7 +486,10 @@ fn request(bytes: &[u8], begun_ns: u64, extract: bool) -> Result<(Exchange, Opti
         }
         Some(body) => Some(body),
     };
-    Ok((Exchange::new(&asked, fields, begun_ns, extract), body))
+    let has_upgrade = fields.clone().any(|(name, _)| name.eq_ignore_ascii_case(b"upgrade"));
+    let mut exchange = Exchange::new(&asked, fields, begun_ns, extract);
+    exchange.upgrades = has_upgrade || asked.method == b"CONNECT";
+    Ok((exchange, body))
 }
 
 /// What the fields say of the body (RFC 9112, 6.3); none when they say nothing.
@@ -463,7 +534,7 @@ fn skip(half: &mut Half, bytes: u64) -> Result<bool, Stop> {
     let ended = match half {
         Half::Over => Some(false),
         Half::Body(body) => body.skip(bytes),
-        Half::Head { .. } => None,
+        Half::Head { .. } | Half::Held(_) => None,
     };
     ended.ok_or_else(|| UNREAD.into())
 }

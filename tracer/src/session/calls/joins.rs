@@ -1,9 +1,9 @@
 //! Which connection a TLS session went over.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use crate::{
-    model::ProcessKey,
+    model::{Endpoint, ProcessKey},
     record::schema::{CallConnection, FirstBytes, JoinedBy, Opening},
 };
 
@@ -22,6 +22,8 @@ pub(super) struct Joins {
     by_connection: HashMap<u64, u64>,
     /// ClientHellos of this round, and when they came.
     heard: HashMap<ClientRandom, u64>,
+    /// Connections to a proxy, whose other end is not who is spoken with.
+    tunnels: HashSet<u64>,
     next: u64,
 }
 
@@ -31,6 +33,7 @@ struct Known {
     process: ProcessKey,
     random: Option<ClientRandom>,
     sni: Option<String>,
+    server: Option<Endpoint>,
     opened_ns: u64,
     attempted_ns: Option<u64>,
     closed_ns: Option<u64>,
@@ -43,6 +46,8 @@ struct Known {
 pub(super) struct Joined {
     pub(super) connection: CallConnection,
     pub(super) sni: Option<String>,
+    /// Whom the connection is with, if that is no proxy.
+    pub(super) server: Option<Endpoint>,
     pub(super) attempted_ns: Option<u64>,
 }
 
@@ -69,8 +74,14 @@ impl Joins {
     }
 
     pub(super) fn opening(&mut self, opening: &Opening, attempted_ns: Option<u64>) {
-        let FirstBytes::Tls { sni, client_random, quic: false, .. } = &opening.what else { return };
         let Some(connection) = opening.connection else { return };
+        if matches!(&opening.what, FirstBytes::Http { method, .. } if method == "CONNECT") {
+            if self.tunnels.len() >= CONNECTIONS_MAX {
+                self.tunnels.clear();
+            }
+            self.tunnels.insert(connection);
+        }
+        let FirstBytes::Tls { sni, client_random, quic: false, .. } = &opening.what else { return };
         let number = self.next;
         self.next += 1;
         let random = bytes_of(client_random);
@@ -83,6 +94,7 @@ impl Joins {
             process: opening.process,
             random,
             sni: sni.clone(),
+            server: opening.destination.filter(|_| !self.tunnels.contains(&connection)),
             opened_ns: opening.t_ns,
             attempted_ns,
             closed_ns: None,
@@ -100,6 +112,7 @@ impl Joins {
     }
 
     pub(super) fn closed(&mut self, connection: u64, t_ns: u64) {
+        self.tunnels.remove(&connection);
         let number = self.by_connection.get(&connection);
         if let Some(known) = number.and_then(|number| self.known.get_mut(number)) {
             known.closed_ns = Some(t_ns);
@@ -138,6 +151,7 @@ impl Known {
         Joined {
             connection: CallConnection { id: self.connection, by },
             sni: self.sni.clone(),
+            server: self.server,
             attempted_ns: self.attempted_ns,
         }
     }

@@ -30,7 +30,7 @@ mod tests;
 use std::collections::{BTreeMap, HashMap};
 
 use crate::{
-    model::{PayloadEvent, ProcessKey},
+    model::{Endpoint, PayloadEvent, ProcessKey},
     record::schema::{Call, CallConnection, CallGap, CallOutcome, JoinedBy, Opening, Record},
 };
 use exchange::{Exchange, Over, ms};
@@ -89,8 +89,9 @@ type Key = (ProcessKey, Name);
 struct Session {
     stream: Stream,
     randoms: Vec<ClientRandom>,
-    /// Of a socket without TLS.
+    /// Of a socket without TLS, and whom it is with.
     connection: Option<u64>,
+    server: Option<Endpoint>,
     /// Some of its calls are over.
     had_calls: bool,
     held_bytes: usize,
@@ -107,6 +108,8 @@ struct Done {
     key: Key,
     randoms: Vec<ClientRandom>,
     connection: Option<u64>,
+    /// Whom the call is to, as far as the socket says it.
+    server: Option<Endpoint>,
     served: bool,
     what: What,
 }
@@ -232,7 +235,7 @@ impl Calls {
         let key = (read.process, Name::Plain(event.cookie));
         self.session(
             key,
-            event.connection,
+            Some(event),
             |stream, over| {
                 let length = read.bytes.len() as u64;
                 stream.add(
@@ -315,7 +318,7 @@ impl Calls {
     fn session(
         &mut self,
         key: Key,
-        connection: Option<u64>,
+        plain: Option<&PayloadEvent>,
         work: impl FnOnce(&mut Stream, &mut Vec<Over>) -> Result<(), String>,
         t_ns: u64,
     ) {
@@ -324,7 +327,8 @@ impl Calls {
         let session = self.sessions.entry(key).or_insert_with(|| Session {
             stream: Stream::new(extract, matches!(key.1, Name::Tls(_))),
             randoms: Vec::new(),
-            connection,
+            connection: plain.and_then(|event| event.connection),
+            server: plain.and_then(|event| event.destination),
             had_calls: false,
             held_bytes: 0,
             lost_before: self.lost,
@@ -436,11 +440,13 @@ impl Calls {
                     Name::Tls(_) | Name::Plain(_) => None,
                 };
                 let sni = joined.as_ref().and_then(|joined| joined.sni.clone());
+                let of_joined = joined.as_ref().and_then(|joined| joined.server);
+                let unnamed = unnamed(sni, done.server.or(of_joined));
                 let connection = own.or(joined.as_ref().map(|joined| joined.connection));
                 let attempted_ns = joined
                     .filter(|joined| exchange.is_first && joined.connection.by == JoinedBy::Exact)
                     .and_then(|joined| joined.attempted_ns);
-                let call = exchange.call(outcome, sni.as_deref().unwrap_or("unknown"), plaintext);
+                let call = exchange.call(outcome, &unnamed, plaintext);
                 Record::Call(Box::new(Call {
                     process,
                     served: done.served,
@@ -451,6 +457,18 @@ impl Calls {
                 }))
             }
         }
+    }
+}
+
+/// What stands for the authority that a request does not have.
+fn unnamed(sni: Option<String>, server: Option<Endpoint>) -> String {
+    match (sni, server) {
+        (Some(name), Some(Endpoint { port, .. })) => format!("{name}:{port}"),
+        (Some(name), None) => name,
+        (None, Some(Endpoint { address, port })) => {
+            Endpoint { address: address.to_canonical(), port }.to_string()
+        }
+        (None, None) => "unknown".into(),
     }
 }
 
@@ -474,6 +492,7 @@ impl Session {
                 key,
                 randoms: self.randoms.clone(),
                 connection: self.connection,
+                server: self.server.filter(|_| self.stream.is_to_server()),
                 served: self.stream.served,
                 what: What::Call(Box::new(exchange), outcome),
             });
@@ -485,6 +504,7 @@ impl Session {
             key,
             randoms: self.randoms.clone(),
             connection: self.connection,
+            server: None,
             served: self.stream.served,
             what: What::Gap { t_ns: self.last_ns, why },
         }

@@ -5,6 +5,8 @@
 //! behind one that announces it. All err on the side of taking out too much: a URL that lost a cursor still says
 //! what was called.
 
+mod form;
+
 /// What stands in the place of what was taken out.
 pub(super) const REDACTED: &str = "REDACTED";
 
@@ -125,7 +127,7 @@ const KEPT: [&str; 15] = [
 ];
 
 /// What tokens of known kinds begin with, and how long one is at least.
-const TOKENS: [(&str, usize); 46] = [
+const TOKENS: [(&str, usize); 52] = [
     ("sk-", 16),
     ("sk_", 16),
     ("rk_", 16),
@@ -172,6 +174,12 @@ const TOKENS: [(&str, usize); 46] = [
     ("sntrys_", 16),
     ("IQoJ", 16),
     ("FwoG", 16),
+    ("AQoDYXdz", 12),
+    ("GOCSPX-", 16),
+    ("EAAC", 14),
+    ("pat-eu1-", 16),
+    ("pat-na1-", 16),
+    ("tskey-", 16),
 ];
 
 /// A path and query without the values of secrets.
@@ -220,42 +228,134 @@ pub(super) fn words(value: &str) -> String {
     let mut text = String::new();
     for word in value.split_inclusive([' ', '\t']) {
         let bare = word.trim_end_matches([' ', '\t']);
+        let plain = decoded(bare);
         // A URL with a user and a password is all of it taken out.
-        if is_token(bare) || is_random(bare, 32) || bare.contains("://") && bare.contains('@') {
-            text.push_str(REDACTED);
-        } else {
-            text.push_str(&pieces(bare));
-        }
+        let hides = is_token(&plain)
+            || is_random(&plain, 32)
+            || form::is_made_with_signs(&plain)
+            || plain.contains("://") && plain.contains('@')
+            || plain != bare && pieces(&plain) != plain;
+        text.push_str(if hides { REDACTED } else { bare });
         text.push_str(&word[bare.len()..]);
+    }
+    pieces(&text)
+}
+
+/// What a piece of a header value says of the next one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Said {
+    Nothing,
+    /// A secret has this name: its value follows behind `=` or `:`, or also behind a blank.
+    Name {
+        also_blank: bool,
+    },
+    /// A secret follows, in these quotes.
+    Value(Option<char>),
+}
+
+fn pieces(value: &str) -> String {
+    /// Values of secrets can have the other separators in them.
+    const ENDS: [char; 12] = [' ', '\t', ';', ',', '"', '\'', ')', ']', '}', '>', '&', '|'];
+    let (mut text, mut rest, mut said) = (String::new(), value, Said::Nothing);
+    while let Some(first) = rest.chars().next() {
+        if is_separator(first) {
+            said = said.behind(first);
+            text.push(first);
+            rest = &rest[first.len_utf8()..];
+            continue;
+        }
+        let piece = &rest[..rest.find(is_separator).unwrap_or(rest.len())];
+        let mut length = piece.len();
+        match said {
+            // The scheme of `authorization: Bearer x` is no secret.
+            Said::Value(_) if is_scheme(piece) => text.push_str(piece),
+            Said::Value(quote) => {
+                let end = match quote {
+                    Some(quote) => rest.find(quote),
+                    None => rest.find(ENDS),
+                };
+                length = end.unwrap_or(rest.len());
+                text.push_str(REDACTED);
+                said = Said::Nothing;
+            }
+            Said::Nothing | Said::Name { .. } => {
+                let hides = is_random(piece, 32) || hides_token(piece);
+                text.push_str(if hides { REDACTED } else { piece });
+                said = if is_scheme(piece) || is_secret_name(piece) {
+                    Said::Name { also_blank: is_scheme(piece) || is_announcement(piece) }
+                } else {
+                    Said::Nothing
+                };
+            }
+        }
+        rest = &rest[length..];
     }
     text
 }
 
-fn pieces(word: &str) -> String {
-    let (mut text, mut announced) = (String::new(), false);
-    for piece in word.split_inclusive(is_separator) {
-        let bare = piece.trim_end_matches(is_separator);
-        let end = &piece[bare.len()..];
-        let hides = announced || is_random(bare, 32) || hides_token(bare);
-        text.push_str(if hides && !bare.is_empty() { REDACTED } else { bare });
-        text.push_str(end);
-        // `key: "value"` has its name and value in one word or more; the quote is no value.
-        announced =
-            if bare.is_empty() { announced } else { "=:".contains(end) && is_secret_name(bare) };
+impl Said {
+    fn behind(self, separator: char) -> Said {
+        match (self, separator) {
+            (Said::Name { also_blank: true }, ' ' | '\t') | (Said::Name { .. }, '=' | ':') => {
+                Said::Value(None)
+            }
+            // `"name": "value"`, and `name[]=value`.
+            (Said::Name { .. }, '"' | '\'' | ' ' | '\t' | '[' | ']') => self,
+            (Said::Value(None), '"' | '\'') => Said::Value(Some(separator)),
+            (Said::Value(_), ';' | ',' | '&' | '|' | ')' | ']' | '}' | '>')
+            | (Said::Name { .. }, _) => Said::Nothing,
+            (Said::Value(_) | Said::Nothing, _) => self,
+        }
     }
-    text
+}
+
+/// What stands before a secret in `authorization`, and by mistake elsewhere.
+fn is_scheme(word: &str) -> bool {
+    const SCHEMES: [&str; 10] = [
+        "apikey",
+        "basic",
+        "bearer",
+        "digest",
+        "dpop",
+        "negotiate",
+        "ntlm",
+        "privatetoken",
+        "sharedkey",
+        "token",
+    ];
+    SCHEMES.iter().any(|scheme| word.eq_ignore_ascii_case(scheme))
+}
+
+/// Names of which not only a sign tells that a value follows: `password x`.
+fn is_announcement(name: &str) -> bool {
+    const ENDS: [&str; 10] = [
+        "accesskey",
+        "apikey",
+        "passcode",
+        "passphrase",
+        "passwd",
+        "password",
+        "privatekey",
+        "secret",
+        "secretkey",
+        "token",
+    ];
+    let name: String = name.chars().filter(char::is_ascii_alphanumeric).collect();
+    ENDS.iter().any(|end| name.to_ascii_lowercase().ends_with(end))
 }
 
 /// A value that is an id of somebody's own making, so it may be random: without tokens of known kinds.
 pub(super) fn id(value: &str) -> String {
-    let hides = value.contains("://") || value.split(is_separator).any(is_token);
+    let plain = decoded(value);
+    let hides = plain.contains("://") || plain.split(is_separator).any(is_token);
     if hides { REDACTED.into() } else { value.into() }
 }
 
 /// The name of a model or a version.
 pub(super) fn name(value: &str) -> String {
-    let hides = value.contains("://") || value.split(is_separator).any(|part| is_random(part, 32));
-    if hides || hides_token(value) { REDACTED.into() } else { value.into() }
+    let plain = decoded(value);
+    let hides = plain.contains("://") || plain.split(is_separator).any(|part| is_random(part, 32));
+    if hides || hides_token(&plain) { REDACTED.into() } else { value.into() }
 }
 
 fn is_separator(c: char) -> bool {
@@ -283,7 +383,8 @@ enum Announced {
 
 /// A part of a path.
 fn segment(segment: &str, announced: Announced) -> String {
-    let plain = decoded(segment);
+    // Twice, as some have it.
+    let plain = decoded(&decoded(segment));
     // What stands before the host, where a whole URL is asked for.
     let user = plain.split_once('@').is_some_and(|(user, _)| user.contains(':'));
     let hides = match announced {
@@ -365,6 +466,8 @@ fn is_plain(text: &str) -> bool {
     const LETTERS_MAX: usize = 12;
     /// Of both: `v1`, `h264`, `01T00`.
     const MIXED_MAX: usize = 5;
+    /// So many of those.
+    const OF_BOTH_MAX: usize = 1;
     let is_word = |word: &str| {
         let word = word.as_bytes();
         let (first, rest) = word.split_at(word.len().min(1));
@@ -377,7 +480,10 @@ fn is_plain(text: &str) -> bool {
             || all(word, u8::is_ascii_alphanumeric) && word.len() <= MIXED_MAX
     };
     let is_between = |c: char| "-_.,: ".contains(c);
+    // `01T00` is in a date; codes have several.
+    let of_both = text.split(is_between).filter(|word| form::is_of_both(word)).count();
     text.len() <= BYTES_MAX
+        && of_both <= OF_BOTH_MAX
         && text.bytes().filter(u8::is_ascii_digit).count() <= DIGITS_MAX
         && text.split(is_between).count() <= WORDS_MAX
         && text.split(is_between).all(is_word)
@@ -391,41 +497,8 @@ fn hides_token(text: &str) -> bool {
         || parts().any(|part| is_marked(part) || part.split(['.', '~']).any(is_marked))
         || parts()
             .flat_map(|part| part.split(['.', '~']))
-            .any(|part| !is_uuid(part) && is_made(part))
-}
-
-/// 8-4-4-4-12 hexadecimal digits: what has a name by which it is asked for.
-fn is_uuid(text: &str) -> bool {
-    let lengths = text.split('-').map(str::len);
-    lengths.eq([8, 4, 4, 4, 12])
-        && text.bytes().all(|byte| byte.is_ascii_hexdigit() || byte == b'-')
-}
-
-/// Whether it is as long, and as mixed, as what programs make of random bytes, and no words.
-fn is_made(part: &str) -> bool {
-    let kind = |byte: u8| match byte {
-        b'0'..=b'9' => 0,
-        b'a'..=b'z' => 1,
-        b'A'..=b'Z' => 2,
-        _ => 3,
-    };
-    let is_mixed = |word: &str, least: usize, one_in: usize| {
-        let kinds: Vec<u8> = word.bytes().map(kind).collect();
-        // `Name` changes as a name does.
-        let changes = kinds.windows(2).filter(|pair| pair[0] != pair[1] && *pair != [2, 1]).count();
-        word.len() >= least && changes * one_in >= word.len()
-    };
-    let is_hex = |word: &str| {
-        word.len() >= 20
-            && word.bytes().all(|byte| byte.is_ascii_hexdigit())
-            && !word.bytes().all(|byte| byte.is_ascii_digit())
-    };
-    // Base64 for URLs has dashes in it, and so do names.
-    let has = |is: fn(&u8) -> bool| part.as_bytes().iter().any(is);
-    let all_kinds =
-        has(u8::is_ascii_digit) && has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase);
-    all_kinds && is_mixed(part, 20, 5)
-        || part.split(['-', '_']).any(|word| is_hex(word) || is_mixed(word, 16, 5))
+            .any(|part| !form::is_uuid(part) && form::is_made(part))
+        || form::is_made_with_signs(text)
 }
 
 fn is_token(word: &str) -> bool {
@@ -443,7 +516,7 @@ fn is_random(word: &str, least: usize) -> bool {
     word.len() >= least
         && word.bytes().all(is_written)
         && has(u8::is_ascii_digit)
-        && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase)
+        && (has(u8::is_ascii_uppercase) && has(u8::is_ascii_lowercase) && !form::is_of_words(word)
             || word.len() >= 32 && word.bytes().all(|byte| byte.is_ascii_hexdigit()))
 }
 

@@ -117,6 +117,11 @@ impl Stream {
         self.is_http
     }
 
+    /// The connection's other end is who calls are to.
+    pub(super) fn is_to_server(&self) -> bool {
+        !self.tunnel && !self.served
+    }
+
     pub(super) fn is_over(&self) -> bool {
         matches!(self.protocol, Protocol::Over)
     }
@@ -224,9 +229,7 @@ impl Stream {
         over: &mut Vec<Over>,
     ) -> Result<(), Stop> {
         let begun = match &mut self.protocol {
-            Protocol::Http1(http) => {
-                http.closed(seen).then_some("it ended within the head of a request")
-            }
+            Protocol::Http1(http) => http.closed(seen),
             Protocol::Http2(http) => {
                 http.is_within_request().then_some("it ended within the frames of a request")
             }
@@ -265,11 +268,12 @@ impl Stream {
         }
     }
 
-    /// What was read so far can be the rest of something.
+    /// What was read so far can be the rest of something, and no answer is to come to it.
     fn is_before_calls(&self) -> bool {
         match &self.protocol {
-            Protocol::Unknown { .. } => true,
-            Protocol::Http1(http) => !http.was_answered(),
+            // What is in a tunnel is not for whom TLS is spoken with.
+            Protocol::Unknown { .. } => !self.tunnel,
+            Protocol::Http1(http) => !http.was_answered() && !http.has_under_way(),
             Protocol::Http2(_) | Protocol::Joining(_) | Protocol::Over => false,
         }
     }
@@ -300,6 +304,14 @@ impl Stream {
                 self.served = known.client == Direction::Received;
                 self.protocol = Protocol::Http1(known.http);
                 self.part(direction, at_ns, part, over)
+            }
+            (Some(known), _) if known.http.may_become_other() => Err(
+                "it may have become something else: the answer to a request for that was not read"
+                    .into(),
+            ),
+            (_, Part::Read(bytes)) if is_switch(bytes) => {
+                self.protocol = Protocol::Over;
+                Ok(())
             }
             (_, Part::Read(bytes)) => {
                 let after_other = self.last == Some(direction.other());
@@ -559,6 +571,11 @@ fn is_request(bytes: &[u8]) -> bool {
         && target.iter().all(u8::is_ascii_graphic)
         && words.next().is_some_and(is_version)
         && words.next().is_none()
+}
+
+/// Whether they say that what follows is something else.
+fn is_switch(bytes: &[u8]) -> bool {
+    is_response(bytes) && bytes[b"HTTP/1.1 ".len()..].starts_with(b"101")
 }
 
 /// Whether they begin with a version and a status of HTTP/1 (RFC 9112, 4).

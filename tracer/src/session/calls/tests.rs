@@ -352,6 +352,10 @@ fn without_tls_what_was_not_seen_is_told_from_what_is_too_long() {
     let url = "GET http://a.example/";
     let whole = [get.clone(), piece(true, 0, ok)];
     assert_eq!(talk(&whole, all), [format!("{url} 200 0/2 complete")]);
+    let mut nameless = piece(false, 0, b"GET /1 HTTP/1.0\r\n\r\n");
+    nameless.destination = Some(Endpoint { address: [192, 0, 2, 1].into(), port: 8080 });
+    let to_address = talk(&[nameless, piece(true, 0, ok)], all);
+    assert_eq!(to_address, ["GET http://192.0.2.1:8080/1 200 0/2 complete"]);
     let gap = |why: &str| [format!("gap: {why}"), format!("{url} - 0/0 partial: {why}")];
     for wrong in
         ["GET /\thttp\r\n\r\n", "GET\t/ HTTP/1.1\r\n\r\n", "get / HTTP/1.1\r\na\u{0}: b\r\n\r\n"]
@@ -410,7 +414,7 @@ fn sessions_are_joined_to_connections() {
         process: PROCESS,
         cookie: connection,
         connection: Some(connection),
-        destination: None,
+        destination: Some(Endpoint { address: [192, 0, 2, 1].into(), port: 8443 }),
         what: FirstBytes::Tls {
             sni: Some("a.example".into()),
             alpn: Vec::new(),
@@ -439,11 +443,35 @@ fn sessions_are_joined_to_connections() {
     let exact = Some(CallConnection { id: 12, by: JoinedBy::Exact });
     let first = call(&records[0]);
     assert_eq!((first.connection, first.setup_ms), (exact, Some(6.0)));
-    assert_eq!(first.url, "https://a.example/", "the server name stands for the authority");
+    assert_eq!(first.url, "https://a.example:8443/", "the server name stands for the authority");
     let second = call(&records[1]);
     assert_eq!((second.connection, second.setup_ms), (exact, None));
 
-    // Without it, the only one that was open.
+    // Where nothing names it, the address does, unless it is that of a proxy.
+    let url = |tunnel: bool, port: u16, asked: &str| {
+        let mut feed = Feed::new(false);
+        feed.calls.hello(PROCESS, 1, [2; 32]);
+        feed.talk(&vec![
+            sent(format!("{asked} HTTP/1.0\r\n\r\n")),
+            received("HTTP/1.1 204 OK\r\n\r\n"),
+        ]);
+        let mut own = opening(12, 2, 6);
+        own.destination = Some(Endpoint { address: [192, 0, 2, 1].into(), port });
+        let FirstBytes::Tls { sni, .. } = &mut own.what else { unreachable!() };
+        *sni = None;
+        let what = FirstBytes::Http { method: "CONNECT".into(), host: None };
+        if tunnel {
+            feed.calls.opening(&Opening { what, ..own.clone() }, None);
+        }
+        feed.calls.opening(&own, None);
+        call(&feed.close()[0]).url.clone()
+    };
+    assert_eq!(url(false, 8443, "GET /a"), "https://192.0.2.1:8443/a");
+    assert_eq!(url(false, 443, "GET /a"), "https://192.0.2.1/a");
+    assert_eq!(url(true, 8443, "GET /a"), "https://unknown/a");
+    assert_eq!(url(false, 8443, "OPTIONS *"), "https://192.0.2.1:8443");
+
+    // Without the number, the only one that was open.
     let joined = |openings: &[Opening], closed: Option<u64>| {
         let mut feed = Feed::new(false);
         openings.iter().for_each(|opening| feed.calls.opening(opening, Some(1)));

@@ -129,6 +129,19 @@ fn secrets_of_urls_go_and_the_rest_stays() {
     ] {
         check(&format!("/v1/{token}/x"), "/v1/REDACTED/x");
     }
+    for token in [
+        "pat-na1-0a1b2c3d-0a1b-4c3d-8e9f-0a1b2c3d4e5f",
+        "4f2a-90bc-11de-7a3b-c4d5-e6f7-0819-2a3b",
+        "tR4xQw9LmZ2p",
+        "qkzjvwtrxbnmplkdfghwqzvc",
+        "wJalrXUtnFEMI%2FK7MDENG%2FbPxRfiCYEXAMPLEKEY",
+        "%2573k-ant-api03-abcdefgh",
+        "LJSF7-A3EY4-8TA9M-E79DT-UAUBP",
+    ] {
+        check(&format!("/v1/{token}/x"), "/v1/REDACTED/x");
+        check(&format!("/v1?x={token}"), "/v1?x=REDACTED");
+    }
+    check("/v1?x=k7f9-2mq4", "/v1?x=REDACTED");
     check("/\u{fc}%\u{fc}%zz%f", "/\u{fc}%\u{fc}%zz%f");
 }
 
@@ -157,6 +170,23 @@ fn secrets_of_header_values_go_and_the_rest_stays() {
         (format!("Bearer:{random}"), "Bearer:REDACTED".into()),
         (format!("a\t{random}"), "a\tREDACTED".into()),
         ("x; password=short".into(), "x; password=REDACTED".into()),
+        ("app password: rosebudzz".into(), "app password: REDACTED".into()),
+        ("app password : rosebudzz x".into(), "app password : REDACTED x".into()),
+        ("app password rosebudzz".into(), "app password REDACTED".into()),
+        ("app token: rosebudzz".into(), "app token: REDACTED".into()),
+        ("app api_key: rosebudzz".into(), "app api_key: REDACTED".into()),
+        ("Bearer rosebudzz".into(), "Bearer REDACTED".into()),
+        ("curl/8 Bearer rosebudzz".into(), "curl/8 Bearer REDACTED".into()),
+        ("x authorization: basic a+b/c==; y".into(), "x authorization: basic REDACTED; y".into()),
+        (
+            "app {\"password\":\"rosebudzz\",\"a\":1}".into(),
+            "app {\"password\":\"REDACTED\",\"a\":1}".into(),
+        ),
+        ("app {'password': 'rose budzz'} x".into(), "app {'password': 'REDACTED'} x".into()),
+        ("app %7B%22password%22%3A%22rosebudzz%22%7D x".into(), "app REDACTED x".into()),
+        ("app password%3Drosebudzz".into(), "app REDACTED".into()),
+        ("a tR4xQw9LmZ2p".into(), "a REDACTED".into()),
+        ("a LJSF7-A3EY4-8TA9M-E79DT-UAUBP".into(), "a REDACTED".into()),
     ] {
         assert_eq!(words(&value), expected);
     }
@@ -169,6 +199,14 @@ fn secrets_of_header_values_go_and_the_rest_stays() {
         "gl-node/20.1.0 gax/4.0.3 grpc/1.10.0",
         "AWSCognitoIdentityProviderService.InitiateAuth",
         "attempt=1; max=3",
+        "Mozilla/5.0 (Macintosh; Intel Mac OS X 10_15_7) Version/17.4.1 Mobile/15E148 Safari/604.1",
+        "Boto3/1.34.0 md/Botocore#1.34.0 os/linux#6.1.0-18-amd64 md/arch#x86_64 cfg/retry-mode#legacy",
+        "App/1 CFNetwork/1494.0.7 Darwin/23.4.0 (MacBookPro18,3)",
+        "aws-sdk-java/2.x OpenJDK_64-Bit_Server_VM/17.0.9+11-LTS exec-env/AWS_ECS_FARGATE",
+        "token-efficient-tools-2025-02-19, interleaved-thinking-2025-05-14",
+        "DynamoDB_20120810.GetItem",
+        "Wed, 21 Oct 2015 07:28:00 GMT",
+        "multipart/mixed; charset=utf-8",
     ] {
         assert_eq!(words(plain), plain);
     }
@@ -177,6 +215,10 @@ fn secrets_of_header_values_go_and_the_rest_stays() {
         "claude-3-5-sonnet@20240620",
         "arn:aws:bedrock:us-east-1:123456789012:inference-profile/us.meta.llama3-2-90b-instruct-v1:0",
         "bedrock-2023-05-31",
+        "meta-llama/Meta-Llama-3.1-405B-Instruct-Turbo",
+        "mistralai/Mixtral-8x22B-Instruct-v0.1",
+        "THUDM/GLM-4-9B-Chat-1M",
+        "ft:gpt-4o-mini-2024-07-18:acme:support:9abcDEF1",
     ] {
         assert_eq!(name(model), model);
     }

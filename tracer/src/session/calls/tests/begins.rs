@@ -174,12 +174,15 @@ fn what_is_in_a_tunnel_is_read_where_it_is_http() {
         vec![sent("GET /a b HTTP/1.1\r\n\r\n")],
         &["gap: a request head is not valid: invalid HTTP version"],
     );
-    // Within TLS, whose URLs would not be those.
+    // Within TLS, whose URLs would not be those. Nothing behind it is read either.
     check(
         vec![
             sent("CONNECT b.example:80 HTTP/1.1\r\nHost: b.example:80\r\n\r\n"),
             received("HTTP/1.1 200 OK\r\n\r\n"),
             sent(get("1")),
+            received(OK),
+            sent(get("2")),
+            received(OK),
         ],
         &[
             "CONNECT https://b.example:80 200 0/0 upgraded to a tunnel",
