@@ -16,6 +16,7 @@ mod identity;
 mod layers;
 mod mapped;
 mod opened;
+mod paths;
 mod recording;
 pub(crate) mod settled;
 #[cfg(test)]
