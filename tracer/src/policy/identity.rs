@@ -41,10 +41,7 @@ pub(super) fn runs(
     copies: &[KnownCopy],
     story: &Story,
 ) -> Option<Match> {
-    let named = match NamedPath::of(&story.start, program) {
-        Some(path) => by_path(exec, &path),
-        None => by_name(exec, program, story).map(Match::Runs),
-    };
+    let named = named(exec, program, story);
     if let Some(Match::Runs(_)) = named {
         return named;
     }
@@ -53,6 +50,13 @@ pub(super) fn runs(
     match found {
         Some(Match::Runs(_)) => found,
         _ => named.or(found),
+    }
+}
+
+fn named(exec: &Exec, program: &str, story: &Story) -> Option<Match> {
+    match NamedPath::of(&story.start, program) {
+        Some(path) => by_path(exec, &path),
+        None => by_name(exec, program, story).map(Match::Runs),
     }
 }
 

@@ -564,18 +564,12 @@ impl Story {
 
     /// What a process is called in messages: its program and pid.
     pub fn label(&self, key: ProcessKey) -> String {
-        // A process that has not executed anything runs its creator's program.
-        let mut of = Some(key);
-        while let Some(process) = of.and_then(|of| self.processes.get(&of)) {
-            if let Some(exec) = process.execs.last() {
-                let name = exec.filename.as_ref().map_or_else(
-                    || "?".into(),
-                    |name| String::from_utf8_lossy(name.base_name()).into_owned(),
-                );
-                return format!("{name} (pid {})", key.pid);
-            }
-            of = process.creator;
-        }
-        format!("pid {}", key.pid)
+        // One that has not executed anything runs what its creator ran then.
+        let Some(exec) = self.image(key, u64::MAX) else { return format!("pid {}", key.pid) };
+        let name = exec.filename.as_ref().map_or_else(
+            || "?".into(),
+            |name| String::from_utf8_lossy(name.base_name()).into_owned(),
+        );
+        format!("{name} (pid {})", key.pid)
     }
 }
