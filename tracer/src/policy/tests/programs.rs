@@ -190,9 +190,12 @@ fn what_cannot_be_identified_is_inconclusive() {
 fn execs_the_witness_cannot_see_are_inconclusive() {
     let Record::Exec(mut exec) = git() else { unreachable!() };
     exec.witness_detached = true;
+    exec.credentials = Some(Credentials { uid: 0, euid: 0, gid: 0, egid: 42 });
     let records = [Record::Exec(exec), git()];
     let blind = |_: &mut Start, end: &mut End| end.witness = Witness::Counted(1);
-    check(ruling("no-aws-cli", &records, blind), Ruling::Inconclusive, "could not see the other 2");
+    let actual = ruling("no-aws-cli", &records, blind);
+    check(actual.clone(), Ruling::Inconclusive, "could not see the other 2");
+    check(actual, Ruling::Inconclusive, "first at git (pid 11), which is setgid");
 }
 
 #[test]
