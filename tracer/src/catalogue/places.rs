@@ -53,21 +53,19 @@ fn followed(mut parts: VecDeque<OsString>) -> Option<PathBuf> {
                             parts.push_front(part.to_owned());
                         }
                     }
-                    // It is no link, or not there.
-                    Err(error) => match error.kind() {
-                        ErrorKind::InvalidInput
-                        | ErrorKind::NotFound
-                        | ErrorKind::NotADirectory => {
-                            real = next;
-                        }
-                        _ => return None,
-                    },
+                    Err(error) if is_no_link(&error) => real = next,
+                    Err(_) => return None,
                 }
             }
             Some(Component::CurDir | Component::Prefix(_)) | None => {}
         }
     }
     Some(real)
+}
+
+/// Or there is nothing at all.
+fn is_no_link(error: &std::io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::InvalidInput | ErrorKind::NotFound | ErrorKind::NotADirectory)
 }
 
 #[cfg(test)]

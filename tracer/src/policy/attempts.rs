@@ -121,7 +121,7 @@ fn is_after(story: &Story, program: &str, attempt: &Attempt) -> Leads {
     let argv0 = attempt.argv.first().map(|name| match is_called(story, program, name) {
         // It is a word of the caller's choice, most often one without a folder.
         Leads::Perhaps => Leads::Elsewhere,
-        leads => leads,
+        leads @ (Leads::Elsewhere | Leads::There) => leads,
     });
     names.chain(argv0).max().unwrap_or(Leads::Elsewhere)
 }

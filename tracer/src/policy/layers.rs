@@ -194,7 +194,7 @@ impl Words<'_> {
             Some(path) => match path.is_named(&word.0, &self.from) {
                 // Some look for such a word in more folders than the current one.
                 Leads::Elsewhere if !word.0.contains(&b'/') => path.may_end_with(&word.0),
-                leads => leads,
+                leads @ (Leads::Elsewhere | Leads::Perhaps | Leads::There) => leads,
             },
         }
     }
