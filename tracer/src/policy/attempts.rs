@@ -19,8 +19,9 @@ pub(super) fn judge(story: &Story, claim: &Claim, verdict: &mut ClaimVerdict) {
         ),
     }
     for attempt in &story.attempts {
-        // The end of a search along PATH: the exec is judged.
-        if story.found_later(attempt) {
+        // The end of a search along PATH: the exec is judged. Of a path that is forbidden, what was found
+        // elsewhere says nothing.
+        if story.found_later(attempt) && !is_after_a_path(story, claim, attempt) {
             continue;
         }
         verdict
@@ -113,6 +114,14 @@ pub(super) fn tried(story: &Story, claim: &Claim, attempt: &Attempt) -> Option<F
         | ClaimKind::NeverConnectsTo
         | ClaimKind::CredentialsInProcess => None,
     }
+}
+
+/// Whether what was tried is surely a program that the claim forbids by its path.
+fn is_after_a_path(story: &Story, claim: &Claim, attempt: &Attempt) -> bool {
+    claim.kind == ClaimKind::NeverRuns
+        && claim.programs.iter().filter(|program| program.starts_with('/')).any(|program| {
+            attempt.filenames.iter().any(|name| is_called(story, program, name) == Leads::There)
+        })
 }
 
 /// Whether the attempt was after the program, by any of its names and its argv[0].

@@ -122,6 +122,22 @@ fn a_failed_exec_is_told_by_what_its_name_leads_to() {
 }
 
 #[test]
+fn a_path_that_was_tried_is_not_excused_by_what_was_found_elsewhere() {
+    let policy = parse(
+        "name = 'x'\n[[claim]]\nkind = 'never-runs'\nprograms = ['/opt/vendor/tool']\nattempts = true",
+        "x",
+    )
+    .unwrap();
+    let searched = |folder: &str| {
+        let tried = attempt(&[&format!("{folder}/tool")], &["tool"]);
+        let found = exec(CHILD, "/usr/bin/tool", 30, &["tool"]);
+        ruling_of(&policy, &[tried, found], linked)
+    };
+    check(searched("/opt/vendor"), Ruling::Violated, "tried to run /opt/vendor/tool");
+    check(searched("/usr/local/bin"), Ruling::Proven, "");
+}
+
+#[test]
 fn a_failed_exec_of_what_may_be_listed_is_inconclusive() {
     let tool = |name: &str| judged("runs-only", "/opt/vendor/tool", attempt(&[name], &["tool"]));
     check(tool("/opt//vendor/tool"), Ruling::Proven, "");
