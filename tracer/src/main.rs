@@ -241,7 +241,10 @@ fn load_names(
 ) -> anyhow::Result<(Vec<policy::Policy>, Catalogue)> {
     let catalogue = Catalogue::with_files(files)?;
     let policies = load_policies(policies)?;
-    policies.iter().try_for_each(|policy| policy::check_names(policy, &catalogue))?;
+    policies.iter().try_for_each(|policy| {
+        policy::check_names(policy, &catalogue)?;
+        policy::check_folders(policy)
+    })?;
     Ok((policies, catalogue))
 }
 

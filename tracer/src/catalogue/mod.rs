@@ -11,6 +11,7 @@ mod endpoints;
 mod file;
 mod interpreters;
 mod names;
+mod places;
 mod search;
 mod target;
 mod tls;
@@ -28,6 +29,7 @@ pub use endpoints::{Classified, EndpointClass, EndpointRule, EndpointRules, Endp
 pub use file::CatalogueError;
 pub use interpreters::{Family, family, interpreters, is_loader, is_multi_call, is_shell};
 pub use names::{HostName, NamePattern};
+pub use places::places;
 pub use search::{Found, Place, Search, expand};
 pub use target::{Fit, Target};
 pub use tls::{TlsFunctions, TlsUnreadable};

@@ -10,10 +10,10 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::{Catalogue, Program};
+use super::{Catalogue, Program, places};
 use crate::{
     model::{Bytes, FileVersion},
-    record::schema::KnownCopy,
+    record::schema::{KnownCopy, KnownFolder},
 };
 
 /// More of one kind than any machine has; a limit, so that nobody makes tracer mark the whole disk.
@@ -123,6 +123,19 @@ impl<'a> Search<'a> {
     /// Where programs of any name are.
     pub fn folders(&self) -> impl Iterator<Item = &PathBuf> {
         self.folders.iter().chain(&self.other_folders)
+    }
+
+    /// What the folders where programs are really are, and those of these paths. Also those that do
+    /// not exist: whoever looks for a program along `PATH` tries them.
+    pub fn real_folders<'p>(&self, paths: impl Iterator<Item = &'p Path>) -> Vec<KnownFolder> {
+        let of_paths = paths.filter_map(Path::parent).map(Path::to_owned);
+        let all: BTreeSet<PathBuf> =
+            self.folders().chain(&self.place.path).cloned().chain(of_paths).collect();
+        let known = |folder: &PathBuf| {
+            let leads_to = Bytes::from(places::real(folder)?.as_path());
+            Some(KnownFolder { path: Bytes::from(folder.as_path()), leads_to })
+        };
+        all.iter().filter_map(known).collect()
     }
 
     /// Copies and packages of a program, or the file itself when `program` is an absolute path.

@@ -99,8 +99,13 @@ impl Contact {
 
     /// The same as what a process did.
     pub(super) fn deed(&self) -> String {
-        let verb = if self.means == TCP { "asked for a" } else { "sent" };
-        format!("{verb} {}", self.words())
+        match self.means {
+            TCP => format!("asked for a {}", self.words()),
+            UDP_SOCKET | SOCKET => {
+                format!("connected a {}, and may have sent some", self.words())
+            }
+            _ => format!("sent {}", self.words()),
+        }
     }
 
     /// For messages: what it was, to whom, and what says so.
@@ -175,6 +180,12 @@ pub(super) fn contacts(story: &Story) -> Vec<Contact> {
     contacts
 }
 
+#[derive(Clone, Copy, Debug)]
+struct Packets {
+    sent: u64,
+    received: u64,
+}
+
 /// What it takes to see contacts in the records of a story.
 pub(super) struct Index {
     names: Names,
@@ -183,7 +194,7 @@ pub(super) struct Index {
     /// Connections whose TLS handshake names nobody, hides the name or could not be read.
     hidden: BTreeSet<u64>,
     /// Packets of sockets for datagrams, where they were counted.
-    moved: Option<BTreeMap<(u64, Endpoint), u64>>,
+    packets: Option<BTreeMap<(u64, Endpoint), Packets>>,
     /// Sockets for datagrams that sent to none of their destinations.
     elsewhere: BTreeSet<u64>,
 }
@@ -196,16 +207,16 @@ impl Index {
             .iter()
             .any(|sensor| sensor.sensor == "packets" && sensor.missing.is_none());
         let exchanges = story.exchanges.iter();
-        let moved = exchanges.map(|exchange| {
-            let packets = exchange.sent_packets.saturating_add(exchange.received_packets);
-            ((exchange.cookie, exchange.destination), packets)
+        let packets = exchanges.map(|exchange| {
+            let (sent, received) = (exchange.sent_packets, exchange.received_packets);
+            ((exchange.cookie, exchange.destination), Packets { sent, received })
         });
         let elsewhere = story.exchanges.iter().filter(|exchange| exchange.elsewhere_packets > 0);
         Index {
             names,
             dns: dns_sockets(story),
             hidden: hidden_names(story),
-            moved: counted.then(|| moved.collect()),
+            packets: counted.then(|| packets.collect()),
             elsewhere: elsewhere.map(|exchange| exchange.cookie).collect(),
         }
     }
@@ -249,17 +260,17 @@ impl Index {
 
     /// None where nothing was sent.
     pub(super) fn datagram(&self, datagram: &Datagram) -> Option<Contact> {
-        let packets = |moved: &BTreeMap<_, u64>| {
-            moved.get(&(datagram.cookie, datagram.destination?)).copied()
-        };
+        let key = datagram.destination.map(|to| (datagram.cookie, to));
+        let packets = self.packets.as_ref().and_then(|packets| packets.get(&key?));
         // Behind NAT a packet has another address than the program asked for. For which of them is not known, so
         // each counts as sent to.
         let elsewhere = self.elsewhere.contains(&datagram.cookie);
         // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
-        let silent = datagram.via == DatagramVia::Connect
-            && self.moved.as_ref().and_then(packets) == Some(0)
-            && !elsewhere;
-        if datagram.unspecified && (elsewhere || self.moved.is_none()) {
+        let connected = datagram.via == DatagramVia::Connect && !elsewhere;
+        let silent = connected && packets.is_some_and(|packets| packets.sent == 0);
+        let unused = silent && packets.is_some_and(|packets| packets.received == 0);
+        let sent = !connected || packets.is_some_and(|packets| packets.sent > 0);
+        if datagram.unspecified && (elsewhere || self.packets.is_none()) {
             return Some(self.to_unspecified(datagram));
         }
         // Packets with headers that the counter does not understand are IPv6's.
@@ -269,10 +280,15 @@ impl Index {
         (!silent || !sure).then(|| Contact {
             t_ns: datagram.t_ns,
             process: datagram.process,
-            means: if datagram.protocol == UDP { "UDP datagrams" } else { "datagrams" },
+            means: match (datagram.protocol == UDP, sent) {
+                (true, true) => "UDP datagrams",
+                (false, true) => "datagrams",
+                (true, false) => UDP_SOCKET,
+                (false, false) => SOCKET,
+            },
             to: datagram.destination,
             naming: self.names.datagram(datagram),
-            spoken: !silent,
+            spoken: !unused,
             is_dns,
             hides_name: false,
             without_resolver: None,
@@ -312,6 +328,9 @@ impl Index {
 }
 
 const TCP: &str = "TCP connection";
+/// What was connected, where it is not known whether anything was sent.
+const UDP_SOCKET: &str = "socket for UDP datagrams";
+const SOCKET: &str = "socket for datagrams";
 const UNSPECIFIED: &str = "datagrams to 0.0.0.0 or ::, for which the kernel took an address of this machine that is not known";
 const DNS_PORT: u16 = 53;
 const UDP: u16 = 17;

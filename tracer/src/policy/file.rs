@@ -93,6 +93,24 @@ pub enum PolicyError {
     UnknownHandOff { policy: String, name: String, known: String },
     #[error("the policy `{policy}`: `endpoints`: {detail}")]
     UnknownEndpoint { policy: String, detail: String },
+    #[error(
+        "the policy `{policy}` names the program `{program}`, which is a folder: no folder is ever \
+         executed, so the claim would say nothing about the programs in it. Name each of them, or \
+         allow or forbid them by their names"
+    )]
+    Folder { policy: String, program: String },
+}
+
+/// Whether no program that a policy names by its path is a folder on this machine.
+pub fn check_folders(policy: &Policy) -> Result<(), PolicyError> {
+    let mut named = policy.claims.iter().flat_map(Claim::programs_named);
+    let folder = named.find(|(program, _)| program.starts_with('/') && Path::new(program).is_dir());
+    match folder {
+        None => Ok(()),
+        Some((program, _)) => {
+            Err(PolicyError::Folder { policy: policy.name.clone(), program: program.clone() })
+        }
+    }
 }
 
 /// Whether the catalogue has every hand-off, and every service, class and provider of endpoints that
@@ -212,6 +230,15 @@ mod tests {
         policy.allow_hand_offs.push("corn".into());
         let error = check_names(&policy, Catalogue::embedded()).unwrap_err().to_string();
         assert!(error.contains("`corn`") && error.contains("cron"), "{error}");
+        let folder = tempfile::tempdir().unwrap();
+        let link = folder.path().join("link");
+        std::os::unix::fs::symlink(folder.path(), &link).unwrap();
+        for path in [folder.path(), &link] {
+            let text = format!("name = 'x'\n{claim}programs = ['a', '{}']", path.display());
+            let error = check_folders(&parse(&text, "x").unwrap()).unwrap_err().to_string();
+            assert!(error.contains("which is a folder"), "{error}");
+        }
+        check_folders(&load("no-aws-cli").unwrap()).unwrap();
         assert!(matches!(load("no-such"), Err(PolicyError::Unknown { .. })));
         assert!(matches!(load("./no-such"), Err(PolicyError::Io { .. })));
     }

@@ -10,6 +10,7 @@ use super::{
     Claim, ClaimKind,
     layers::{given, may_be_interpreter, runs_loader, runs_shell, takes_programs},
     mapped,
+    paths::{Leads, NamedPath, Origin},
 };
 use crate::{
     model::Bytes,
@@ -40,10 +41,23 @@ pub(super) fn runs(
     copies: &[KnownCopy],
     story: &Story,
 ) -> Option<Match> {
-    by_name(exec, program, story)
-        .map(Match::Runs)
-        .or_else(|| by_file(exec, copies, story))
-        .or_else(|| given(exec, &story.start.program(program), story))
+    let named = named(exec, program, story);
+    if let Some(Match::Runs(_)) = named {
+        return named;
+    }
+    let found =
+        by_file(exec, copies, story).or_else(|| given(exec, &story.start.program(program), story));
+    match found {
+        Some(Match::Runs(_)) => found,
+        _ => named.or(found),
+    }
+}
+
+fn named(exec: &Exec, program: &str, story: &Story) -> Option<Match> {
+    match NamedPath::of(&story.start, program) {
+        Some(path) => by_path(exec, &path),
+        None => by_name(exec, program, story).map(Match::Runs),
+    }
 }
 
 fn by_file(exec: &Exec, copies: &[KnownCopy], story: &Story) -> Option<Match> {
@@ -95,16 +109,6 @@ pub(super) fn is_shim(exec: &Exec, story: &Story) -> bool {
 
 fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
     let script = exec.script.as_ref().and_then(|script| script.file.as_ref());
-    if program.starts_with('/') {
-        // The file may have come into being after the start, so its name counts too.
-        let path = exec.file.as_ref().and_then(|file| file.path.as_ref());
-        let named = [exec.filename.as_ref(), path, script.map(|script| &script.path)];
-        return named
-            .into_iter()
-            .flatten()
-            .any(|name| name.0 == program.as_bytes())
-            .then(|| "by its path".into());
-    }
     let program = story.start.program(program);
     let named =
         |name: Option<&Bytes>| name.is_some_and(|name| program.is_file_name(name.base_name()));
@@ -121,6 +125,42 @@ fn by_name(exec: &Exec, program: &str, story: &Story) -> Option<String> {
         return Some("by its argv[0]".into());
     }
     None
+}
+
+/// Of a program that is named by its path. The file may have come into being after the start, so its
+/// name counts too.
+fn by_path(exec: &Exec, wanted: &NamedPath<'_>) -> Option<Match> {
+    let file = exec.file.as_ref();
+    let executed = file.map_or(Leads::Elsewhere, |file| match &file.path {
+        Some(path) if file.path_cut => wanted.may_end_with(&path.0),
+        Some(path) => wanted.is_at(&path.0),
+        None => Leads::Perhaps,
+    });
+    let script = exec.script.as_ref();
+    let file = script.and_then(|script| script.file.as_ref());
+    let script_file = file.map_or(Leads::Elsewhere, |file| wanted.is_at(&file.path.0));
+    if executed.max(script_file) == Leads::There {
+        return Some(Match::Runs("by its path".into()));
+    }
+    let from = Origin::exec(exec);
+    let interpreter = script.and_then(|script| script.interpreter.as_ref());
+    let names = [exec.filename.as_ref(), interpreter];
+    let (leads, name) = names
+        .into_iter()
+        .flatten()
+        .map(|name| (wanted.is_named(&name.0, &from), name.lossy()))
+        .max_by_key(|(leads, _)| *leads)?;
+    match leads {
+        Leads::There => Some(Match::Runs(format!("by its path, as {name}"))),
+        Leads::Perhaps => Some(Match::MayRun(format!(
+            "it was executed as {name}, and which folder that is in is not known"
+        ))),
+        Leads::Elsewhere if executed.max(script_file) == Leads::Perhaps => Some(Match::MayRun(
+            "which folder the executed file is in, or what the path was at the start, is not known"
+                .into(),
+        )),
+        Leads::Elsewhere => None,
+    }
 }
 
 /// Whether an exec runs one of a program's copies, by the files alone: a script must be run by the

@@ -4,7 +4,10 @@
 //! exec of its own. A dynamic loader and a multi-call shell do not: what they run is in their
 //! arguments alone.
 
-use super::identity::Match;
+use super::{
+    identity::Match,
+    paths::{Leads, NamedPath, Origin},
+};
 use crate::{
     catalogue::{Program, family, is_loader, is_multi_call, is_shell},
     model::Bytes,
@@ -156,13 +159,55 @@ fn loaded(argv: &[Bytes]) -> Option<&[Bytes]> {
 /// A layer that is the program, or an interpreter that was given the program as its argument.
 pub(super) fn given(exec: &Exec, program: &Program, story: &Story) -> Option<Match> {
     let layers = layers(exec, story);
+    let words = Words {
+        program,
+        path: NamedPath::of(&story.start, &program.name),
+        from: Origin::exec(exec),
+    };
     let inner = layers.iter().zip(layers.iter().skip(1)).find_map(|(outer, layer)| {
         let word = layer.argv.first()?;
-        let is_it = program.is_file_name(layer.name.as_bytes())
-            || (program.name.starts_with('/') && program.name.as_bytes() == word.0);
-        is_it.then(|| Match::Runs(format!("{} was given {}", outer.shown, word.lossy())))
+        let leads = match words.path {
+            None if program.is_file_name(layer.name.as_bytes()) => Leads::There,
+            None => Leads::Elsewhere,
+            // A multi-call program is given the name of another, and no path.
+            Some(_) if !is_loader(&outer.name) => Leads::Elsewhere,
+            Some(_) => words.leads(word),
+        };
+        found(leads, format!("{} was given {}", outer.shown, word.lossy()))
     });
-    inner.or_else(|| layers.iter().find_map(|layer| interpreted(layer, program)))
+    inner.or_else(|| layers.iter().find_map(|layer| interpreted(layer, &words)))
+}
+
+/// What words of an argv are compared with.
+struct Words<'a> {
+    program: &'a Program,
+    /// Where it is named by its path.
+    path: Option<NamedPath<'a>>,
+    from: Origin<'a>,
+}
+
+impl Words<'_> {
+    fn leads(&self, word: &Bytes) -> Leads {
+        match &self.path {
+            None if self.program.is_file_name(word.base_name()) => Leads::There,
+            None => Leads::Elsewhere,
+            Some(path) => match path.is_named(&word.0, &self.from) {
+                // Some look for such a word in more folders than the current one.
+                Leads::Elsewhere if !word.0.contains(&b'/') => path.may_end_with(&word.0),
+                leads @ (Leads::Elsewhere | Leads::Perhaps | Leads::There) => leads,
+            },
+        }
+    }
+}
+
+fn found(leads: Leads, how: String) -> Option<Match> {
+    match leads {
+        Leads::There => Some(Match::Runs(how)),
+        Leads::Perhaps => {
+            Some(Match::MayRun(format!("{how}, and which folder that is in is not known")))
+        }
+        Leads::Elsewhere => None,
+    }
 }
 
 /// An interpreter that was given the program as its argument.
@@ -170,14 +215,13 @@ pub(super) fn given(exec: &Exec, program: &Program, story: &Story) -> Option<Mat
 /// Which argument is the script depends on which options take a value, and that on the
 /// interpreter's version. The first word that is no option is the script if no option came before
 /// it; else any of the following words, one more per option, may be.
-fn interpreted(layer: &Layer<'_>, program: &Program) -> Option<Match> {
+fn interpreted(layer: &Layer<'_>, wanted: &Words<'_>) -> Option<Match> {
     let interpreter = family(&layer.name)?;
     let shown = &layer.shown;
-    let named = |argument: &Bytes| program.is_file_name(argument.base_name());
     // To a shell or to JavaScript it is a word like any other.
     let is_python = !interpreter.module.is_empty();
     let names_module = |text: &str| {
-        let mut modules = program.python_modules.iter();
+        let mut modules = wanted.program.python_modules.iter();
         modules.find(|module| is_python && text.contains(*module))
     };
     let (mut options, mut words) = (0, 0);
@@ -185,9 +229,11 @@ fn interpreted(layer: &Layer<'_>, program: &Program) -> Option<Match> {
     'words: while let Some(argument) = arguments.next() {
         let text = argument.lossy();
         if !text.starts_with(['-', '+']) {
-            if named(argument) {
-                let how = format!("{shown} was given {text}");
-                return Some(if words == 0 { Match::Runs(how) } else { Match::MayRun(how) });
+            let how = format!("{shown} was given {text}");
+            match found(wanted.leads(argument), how) {
+                Some(Match::Runs(how)) if words > 0 => return Some(Match::MayRun(how)),
+                None => {}
+                found => return found,
             }
             if words == options {
                 break; // the script, and what follows are its arguments

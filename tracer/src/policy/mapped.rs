@@ -3,7 +3,11 @@
 
 use std::collections::BTreeSet;
 
-use super::{Claim, ClaimKind, identity::copies};
+use super::{
+    Claim, ClaimKind,
+    identity::copies,
+    paths::{Leads, NamedPath},
+};
 use crate::{
     record::schema::{KnownCopy, MappedFile, MapsWatched},
     session::Story,
@@ -32,7 +36,11 @@ pub(super) fn reasons(story: &Story, claim: &Claim) -> Vec<String> {
     for mapped in &story.mapped {
         for file in &mapped.files {
             for program in claim.programs.iter().filter(|program| !program.starts_with('@')) {
-                let Some(what) = is_copy(story, copies(story, program), file) else { continue };
+                let copies = copies(story, program);
+                let by_path =
+                    || is_at_path(story, program, file).then(|| Copy::Is("by its path".into()));
+                let what = is_copy(story, copies, file).or_else(by_path);
+                let Some(what) = what else { continue };
                 let (who, path) = (story.label(mapped.process), file.path.lossy());
                 reasons.insert(match what {
                     Copy::Is(of) => format!(
@@ -49,14 +57,22 @@ pub(super) fn reasons(story: &Story, claim: &Claim) -> Vec<String> {
     reasons.into_iter().collect()
 }
 
-/// Whether the file is a copy, or can turn out to be one.
-pub(super) fn may_be_copy(copies: &[KnownCopy], file: &MappedFile) -> bool {
+/// Whether the file is that of a program which is named by its path.
+fn is_at_path(story: &Story, program: &str, file: &MappedFile) -> bool {
+    NamedPath::of(&story.start, program)
+        .is_some_and(|path| path.is_at(&file.path.0) == Leads::There)
+}
+
+/// Whether the file is the program's, or can turn out to be.
+pub(super) fn may_be_program(story: &Story, program: &str, file: &MappedFile) -> bool {
     let version = file.version();
-    copies.iter().any(|copy| {
-        Some(copy.file) == version.map(|version| version.id)
-            || copy.file == file.id
-            || version.is_none_or(|version| copy.may_have_size(version.size_bytes))
-    })
+    let copies = copies(story, program);
+    is_at_path(story, program, file)
+        || copies.iter().any(|copy| {
+            Some(copy.file) == version.map(|version| version.id)
+                || copy.file == file.id
+                || version.is_none_or(|version| copy.may_have_size(version.size_bytes))
+        })
 }
 
 enum Copy {

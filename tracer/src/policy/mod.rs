@@ -16,6 +16,7 @@ mod identity;
 mod layers;
 mod mapped;
 mod opened;
+mod paths;
 mod recording;
 pub(crate) mod settled;
 #[cfg(test)]
@@ -27,7 +28,8 @@ pub use completeness::{Concern, Requirement, completeness};
 pub(crate) use contacts::Contact;
 pub use explain::{explain, explain_endpoint};
 pub use file::{
-    Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_names, load, parse,
+    Policy, PolicyError, SurvivorRule, built_in, built_ins, can_enforce, check_folders,
+    check_names, load, parse,
 };
 pub use recording::{Judged, judge_recording};
 #[cfg(test)]

@@ -13,7 +13,7 @@ use super::{
     contacts::{Contact, Index},
     identity::{copies, unidentified},
     layers::runs_loader,
-    mapped::may_be_copy,
+    mapped::may_be_program,
     verdict::forbidden,
 };
 use crate::{
@@ -57,10 +57,7 @@ pub(crate) fn attempt_is_settled(story: &Story, attempt: &Attempt) -> bool {
 /// Whether files that were mapped matter to no claim.
 pub(crate) fn mapped_is_settled(story: &Story, mapped: &Mapped) -> bool {
     let mut programs = claims(&story.start).flat_map(|claim| &claim.programs);
-    programs.all(|program| {
-        let copies = copies(story, program);
-        !mapped.files.iter().any(|file| may_be_copy(copies, file))
-    })
+    programs.all(|program| !mapped.files.iter().any(|file| may_be_program(story, program, file)))
 }
 
 /// Claims whose second leg is there because the exec's program is none that the policy names.

@@ -350,6 +350,11 @@ fn is_allowed(story: &Story, claim: &Claim, exec: &Exec) -> bool {
         _ => 0,
     };
     let argv = args.get(from..).unwrap_or_default();
+    if claim.kind == ClaimKind::NeverRuns
+        && passed_on(story, claim, exec).is_some_and(|argv| allows(claim, argv))
+    {
+        return true;
+    }
     claim.allow.iter().filter(|allowed| allows_one(allowed, argv)).any(|allowed| match claim.kind {
         // Who calls chooses the words, and where nothing else may run the file has to be the one.
         ClaimKind::RunsOnly => {
@@ -360,6 +365,28 @@ fn is_allowed(story: &Story, claim: &Claim, exec: &Exec) -> bool {
         | ClaimKind::NeverConnectsTo
         | ClaimKind::CredentialsInProcess => true,
     })
+}
+
+/// The script's argv in that of an interpreter that the script's first line led to by way of another
+/// program, as `#!/usr/bin/env bash` does: the process executed that very script just before, and the
+/// script is all that this exec has to do with the claim.
+fn passed_on<'a>(story: &Story, claim: &Claim, exec: &'a Exec) -> Option<&'a [Bytes]> {
+    let execs = &story.processes.get(&exec.process)?.execs;
+    let at = execs.iter().position(|own| std::ptr::eq(own.as_ref(), exec))?;
+    let before = execs.get(at.checked_sub(1)?)?;
+    before.script.as_ref()?;
+    let script = before.filename.as_ref()?;
+    let args = &exec.argv.args;
+    let from = args.iter().position(|word| word == script).filter(|from| *from > 0)?;
+    let options = args.get(1..from)?;
+    let is_option = |word: &Bytes| word.0.starts_with(b"-") || word.0.starts_with(b"+");
+    let mut without = exec.clone();
+    without.argv.args.truncate(from);
+    let is_other = |program: &String| {
+        program == "@command" || runs(&without, program, copies(story, program), story).is_some()
+    };
+    (exec.script.is_none() && options.iter().all(is_option) && !claim.programs.iter().any(is_other))
+        .then(|| args.get(from..))?
 }
 
 /// Whether the claim allows this argv.

@@ -108,15 +108,15 @@ pub(super) fn label(story: &Story, key: ProcessKey) -> String {
 pub(super) fn lineage(story: &Story, key: ProcessKey, t_ns: u64) -> String {
     const SHOWN_MAX: usize = 12;
     let mut parts = Vec::new();
-    let mut at = Some(key);
+    let (mut at, mut until_ns) = (Some(key), t_ns);
     while let Some(process) = at.and_then(|key| story.processes.get(&key)) {
-        // The exec in question, and for the parents the program they ran at that time.
-        let exec = process.execs.iter().rev().find(|exec| exec.t_ns <= t_ns);
-        let before = process.execs.iter().rev().find(|exec| exec.t_ns < t_ns);
-        let exec = if parts.is_empty() { exec } else { before.or(exec) };
-        if let Some(exec) = exec {
+        // The exec in question, and for the parents the program they ran when they made the next.
+        let exec = process.execs.iter().rev().find(|exec| exec.t_ns <= until_ns);
+        let inherited = || story.image(key, t_ns).filter(|_| parts.is_empty());
+        if let Some(exec) = exec.map(AsRef::as_ref).or_else(inherited) {
             parts.push(format!("{} [{}]", command_line(&exec.argv.args), process.key.pid));
         }
+        until_ns = process.born_ns;
         if parts.len() == SHOWN_MAX {
             parts.push("...".into());
             break;

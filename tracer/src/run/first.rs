@@ -75,6 +75,8 @@ pub(super) fn start_record(
         inherited_network_sockets: inherited::sockets(inherited::is_network),
         enforced: settings.probes.enforce,
         known_programs: known.copies,
+        known_paths: known.paths,
+        known_folders: known.folders,
         known_packages: known.packages,
         interpreters: known.interpreters,
         files: Some(FileWatch { marks, gaps }),

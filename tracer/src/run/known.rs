@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use super::{settings::Settings, watch::Wanted};
@@ -11,7 +11,7 @@ use crate::{
     model::Bytes,
     policy::Claim,
     probe::Identifier,
-    record::schema::{KnownCopy, KnownInterpreter, WatchGap, Watched},
+    record::schema::{KnownCopy, KnownFolder, KnownInterpreter, WatchGap, Watched},
 };
 
 #[derive(Debug)]
@@ -19,6 +19,9 @@ pub(super) struct Known {
     /// The catalogue's entries.
     pub(super) entries: Vec<Program>,
     pub(super) copies: BTreeMap<String, Vec<KnownCopy>>,
+    /// What paths that policies name really are.
+    pub(super) paths: BTreeMap<String, Vec<Bytes>>,
+    pub(super) folders: Vec<KnownFolder>,
     pub(super) packages: BTreeMap<String, Vec<Bytes>>,
     pub(super) interpreters: Vec<KnownInterpreter>,
     pub(super) gaps: Vec<WatchGap>,
@@ -43,6 +46,8 @@ impl Known {
         let mut known = Known {
             entries: Vec::new(),
             copies: BTreeMap::new(),
+            paths: BTreeMap::new(),
+            folders: Vec::new(),
             packages: BTreeMap::new(),
             interpreters: Vec::new(),
             gaps: Vec::new(),
@@ -67,6 +72,15 @@ impl Known {
                     why: format!("there are more copies of {program} than tracer looks at"),
                 });
             }
+            if program.starts_with('/') {
+                let mut places = catalogue::places(Path::new(program));
+                // What goes by several names is another program by each of them.
+                if found.copies.iter().any(|copy| copy.multi_call) {
+                    places.truncate(1);
+                }
+                let places = places.iter().map(|place| Bytes::from(place.as_path()));
+                known.paths.insert(program.clone(), places.collect());
+            }
             known.entries.push(settings.catalogue.program(program).into_owned());
             known.copies.insert(program.clone(), found.copies);
             let packages: Vec<Bytes> =
@@ -74,6 +88,9 @@ impl Known {
             if !packages.is_empty() {
                 known.packages.insert(program.clone(), packages);
             }
+        }
+        if !known.paths.is_empty() {
+            known.folders = search.real_folders(known.paths.keys().map(Path::new));
         }
         known
     }

@@ -343,7 +343,9 @@ impl Fold {
             file: (!header.is_unread(unread::FILE)).then(|| executed_file(&event)),
             filename: known(&header, unread::FILENAME, event.filename),
             argv,
-            cwd: known(&header, unread::CWD, event.cwd),
+            // One that lacks its beginning is another folder's path.
+            cwd: known(&header, unread::CWD, event.cwd)
+                .filter(|_| event.flags & exec_flag::CWD_CUT == 0),
             script,
             found: false,
             killed: event.flags & exec_flag::KILLED != 0,

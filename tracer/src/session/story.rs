@@ -73,6 +73,8 @@ pub struct Story {
     contents: BTreeMap<FileVersion, Result<String, String>>,
     /// Those of them that an inherited perf counter can see.
     pub witnessed_execs: u64,
+    /// The first exec at which the kernel took the inherited counter away, and why it did.
+    pub left_witness: Option<String>,
     /// Processes of which the kernel's own count of execs was read.
     pub counted_processes: u64,
     /// Those of them whose execs are not in the recording as often: process, counted, recorded.
@@ -132,6 +134,7 @@ impl Story {
             execs: 0,
             contents: BTreeMap::new(),
             witnessed_execs: 0,
+            left_witness: None,
             counted_processes: 0,
             miscounted: Vec::new(),
             orphans: 0,
@@ -411,6 +414,9 @@ impl Story {
 
     fn add_exec(&mut self, exec: Box<Exec>) {
         let key = exec.process;
+        if exec.witness_detached && self.left_witness.is_none() {
+            self.left_witness = Some(left_witness(&exec));
+        }
         let process = self.expect(key, exec.t_ns);
         process.witness_detached |= exec.witness_detached;
         let witnessed = !process.witness_detached;
@@ -564,18 +570,27 @@ impl Story {
 
     /// What a process is called in messages: its program and pid.
     pub fn label(&self, key: ProcessKey) -> String {
-        // A process that has not executed anything runs its creator's program.
-        let mut of = Some(key);
-        while let Some(process) = of.and_then(|of| self.processes.get(&of)) {
-            if let Some(exec) = process.execs.last() {
-                let name = exec.filename.as_ref().map_or_else(
-                    || "?".into(),
-                    |name| String::from_utf8_lossy(name.base_name()).into_owned(),
-                );
-                return format!("{name} (pid {})", key.pid);
-            }
-            of = process.creator;
-        }
-        format!("pid {}", key.pid)
+        // One that has not executed anything runs what its creator ran then.
+        let Some(exec) = self.image(key, u64::MAX) else { return format!("pid {}", key.pid) };
+        let name = exec.filename.as_ref().map_or_else(
+            || "?".into(),
+            |name| String::from_utf8_lossy(name.base_name()).into_owned(),
+        );
+        format!("{name} (pid {})", key.pid)
     }
+}
+
+/// Why the kernel took the inherited counter away at an exec: the condition is `begin_new_exec`'s.
+fn left_witness(exec: &Exec) -> String {
+    let name = exec
+        .filename
+        .as_ref()
+        .map_or("a program".into(), |name| String::from_utf8_lossy(name.base_name()).into_owned());
+    let why = match exec.credentials {
+        Some(own) if own.uid != own.euid => "setuid",
+        Some(own) if own.gid != own.egid => "setgid",
+        Some(_) => "not readable for who ran it",
+        None => "setuid, setgid or not readable",
+    };
+    format!("{name} (pid {}), which is {why}", exec.process.pid)
 }

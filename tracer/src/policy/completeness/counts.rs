@@ -32,8 +32,12 @@ pub(super) fn witness(story: &Story, end: &End) -> Requirement {
         Witness::Counted(counted) if expected < recorded => (
             Some(format!(
                 "the kernel's own counter agrees on {counted} execs but could not see the other {}: \
-                 a setuid or unreadable program drops inherited counters",
-                recorded - expected
+                 the kernel takes inherited counters away at a setuid, setgid or unreadable program{}",
+                recorded - expected,
+                story
+                    .left_witness
+                    .as_ref()
+                    .map_or_else(String::new, |first| format!(", first at {first}"))
             )),
             String::new(),
         ),

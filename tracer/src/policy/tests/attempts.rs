@@ -2,7 +2,7 @@
 
 use super::*;
 
-fn attempt(filenames: &[&str], argv: &[&str]) -> Record {
+pub(super) fn attempt(filenames: &[&str], argv: &[&str]) -> Record {
     Record::Attempt(Attempt {
         t_ns: 4,
         last_t_ns: 4,
@@ -50,6 +50,17 @@ fn failed_execs_that_could_not_be_watched_are_a_reason() {
     let missing =
         |start: &mut Start, _: &mut End| start.sensors[0].missing = Some("no hook".into());
     check(ruling("no-aws-cli", &[git()], missing), Ruling::Inconclusive, "watched: no hook");
+}
+
+#[test]
+fn an_exec_of_an_open_file_has_no_name() {
+    let nameless = |unread: &[&str]| {
+        let Record::Attempt(mut attempt) = attempt(&[], &["x"]) else { unreachable!() };
+        attempt.unread = unread.iter().map(|field| (*field).to_owned()).collect();
+        ruling("no-aws-cli", &[Record::Attempt(attempt)], |_, _| {})
+    };
+    check(nameless(&[]), Ruling::Inconclusive, "an open file (fexecve), or an empty name");
+    check(nameless(&["filename"]), Ruling::Inconclusive, "could not read all of the name");
 }
 
 #[test]

@@ -363,6 +363,27 @@ fn datagrams_that_left_with_another_address() {
     // Connected, and nothing was sent, or something under another address.
     let silent = socket(DatagramVia::Connect, false, 0, 0);
     check(never(asked, &silent), Ruling::Proven, "");
+    // Who only got something sent nothing.
+    let mut received = silent.clone();
+    let Record::Exchange(exchange) = &mut received[2] else { unreachable!() };
+    exchange.received_packets = 3;
+    check(never(asked, &received), Ruling::Proven, "");
+    check(only("10.0.0.5", &received), Ruling::Proven, "");
+    let claim = policy(&format!("kind = 'never-connects-to'\nendpoints = ['{asked}']"));
+    check(
+        ruling_of(&claim, &received, |_, _| {}),
+        Ruling::Violated,
+        "connected a socket for UDP datagrams",
+    );
+    // Some packets of IPv6 have no known socket.
+    let mut received_6 = received.clone();
+    let other = to("[::1]:443");
+    let Record::Datagram(datagram) = &mut received_6[1] else { unreachable!() };
+    datagram.destination = Some(other);
+    let Record::Exchange(exchange) = &mut received_6[2] else { unreachable!() };
+    exchange.destination = other;
+    let words = "connected a socket for UDP datagrams to [::1]:443, and may have sent some";
+    check(never("[::1]:443", &received_6), Ruling::Violated, words);
     let elsewhere = socket(DatagramVia::Connect, false, 0, 1);
     check(never(asked, &elsewhere), Ruling::Violated, "UDP datagrams to 127.0.0.1:443");
     check(only(asked, &elsewhere), Ruling::Proven, "");

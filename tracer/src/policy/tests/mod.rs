@@ -5,6 +5,7 @@ mod callers;
 mod completeness;
 mod connections;
 mod credentials;
+mod paths;
 mod programs;
 mod settled;
 
@@ -259,6 +260,8 @@ pub(crate) fn start(policy: &Policy) -> Start {
             "aws".to_owned(),
             vec![known_copy("/usr/bin/aws", file(AWS))],
         )]),
+        known_paths: BTreeMap::new(),
+        known_folders: Vec::new(),
         known_packages: BTreeMap::new(),
         interpreters: Vec::new(),
         credentials: None,

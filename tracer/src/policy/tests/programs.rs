@@ -190,9 +190,12 @@ fn what_cannot_be_identified_is_inconclusive() {
 fn execs_the_witness_cannot_see_are_inconclusive() {
     let Record::Exec(mut exec) = git() else { unreachable!() };
     exec.witness_detached = true;
+    exec.credentials = Some(Credentials { uid: 0, euid: 0, gid: 0, egid: 42 });
     let records = [Record::Exec(exec), git()];
     let blind = |_: &mut Start, end: &mut End| end.witness = Witness::Counted(1);
-    check(ruling("no-aws-cli", &records, blind), Ruling::Inconclusive, "could not see the other 2");
+    let actual = ruling("no-aws-cli", &records, blind);
+    check(actual.clone(), Ruling::Inconclusive, "could not see the other 2");
+    check(actual, Ruling::Inconclusive, "first at git (pid 11), which is setgid");
 }
 
 #[test]
@@ -239,6 +242,34 @@ fn a_hand_off_is_a_reason_unless_it_is_allowed() {
         }
         assert_eq!(judge(&story, &[policy]).unwrap().overall, Ruling::Proven);
     }
+}
+
+#[test]
+fn a_process_is_called_by_what_it_ran_when_it_was_made() {
+    const LATE: ProcessKey = ProcessKey { pid: 12, start_ns: 6 };
+    let fork = Record::Fork(Fork {
+        t_ns: 6,
+        process: CHILD,
+        child: LATE,
+        child_ns_pid: None,
+        child_parent_pid: None,
+        untracked: false,
+        unread: Vec::new(),
+    });
+    let Record::Exec(mut sleep) = exec(CHILD, "/usr/bin/sleep", 40, &["sleep", "1"]) else {
+        unreachable!()
+    };
+    sleep.t_ns = 7;
+    let hand_off = Record::HandOff(HandOff {
+        t_ns: 8,
+        process: Some(LATE),
+        pid: LATE.pid,
+        name: "cron".into(),
+        via: "/etc/cron.d/x".into(),
+        how: "it wrote there".into(),
+    });
+    let records = [git(), fork, Record::Exec(sleep), hand_off, exit(LATE)];
+    check(ruling("no-aws-cli", &records, |_, _| {}), Ruling::Inconclusive, "git (pid 12): it may");
 }
 
 #[test]
@@ -322,6 +353,39 @@ fn an_allowed_argv_is_listed_and_does_not_violate() {
     assert_eq!(verdict.overall, Ruling::Proven);
     assert_eq!(verdict.claims[0].allowed.len(), 1);
     assert_eq!(judge_argv(&["aws", "--version", "s3"]).overall, Ruling::Violated);
+}
+
+/// `#!/usr/bin/env bash`: the kernel executes env with the script, and env executes bash with it.
+#[test]
+fn an_allowed_script_is_allowed_to_its_interpreter_too() {
+    let mut policy = load("no-aws-cli").unwrap();
+    policy.claims[0].allow =
+        vec![crate::policy::AllowedExec { argv: vec!["aws".into(), "--version".into()] }];
+    let by_env = |name: &str, argv: &[&str]| {
+        let Record::Exec(mut exec) = exec(CHILD, "/usr/bin/env", 20, argv) else { unreachable!() };
+        exec.filename = Some(name.into());
+        let file = Some(ScriptFile { path: name.into(), ..script() });
+        exec.script = Some(Script { interpreter: Some("/usr/bin/env".into()), file });
+        Record::Exec(exec)
+    };
+    let shim = || by_env("/x/aws", &["/usr/bin/env", "bash", "/x/aws", "--version"]);
+    let bash = |argv: &[&str]| exec(CHILD, "/usr/bin/bash", 21, argv);
+    let judged = |records: &[Record]| ruling_of(&policy, records, |_, _| {});
+    let passed_on = bash(&["bash", "/x/aws", "--version"]);
+    check(judged(&[shim(), passed_on.clone()]), Ruling::Proven, "");
+    check(judged(&[shim(), bash(&["bash", "-e", "/x/aws", "--version"])]), Ruling::Proven, "");
+    let violated = |records: &[Record]| check(judged(records), Ruling::Violated, "runs aws");
+    violated(std::slice::from_ref(&passed_on));
+    violated(&[shim(), bash(&["bash", "/x/aws", "s3"])]);
+    let module = &["python3", "-mawscli", "/x/aws", "--version"];
+    violated(&[shim(), exec(CHILD, "/usr/bin/python3", 21, module)]);
+    violated(&[shim(), bash(&["bash", "/y/aws", "--version"])]);
+    violated(&[shim(), bash(&["bash", "/y/aws", "/x/aws", "--version"])]);
+    violated(&[shim(), git(), passed_on.clone()]);
+    violated(&[shim(), exec(CHILD, "/usr/bin/aws", AWS, &["bash", "/x/aws", "--version"])]);
+    violated(&[shim(), exec(CHILD, "/usr/bin/bash", 21, &["aws", "/x/aws", "--version"])]);
+    let other = by_env("/x/other", &["/usr/bin/env", "bash", "/x/other"]);
+    violated(&[other, passed_on]);
 }
 
 #[test]

@@ -40,8 +40,8 @@ pub use process::{
     Argv, Content, Credentials, Exec, ExecutedFile, Exit, Fork, Root, Script, ScriptFile,
 };
 pub use start::{
-    CommandCgroup, FileWatch, Host, KnownCopy, KnownInterpreter, SensorState, Start, WatchGap,
-    Watched,
+    CommandCgroup, FileWatch, Host, KnownCopy, KnownFolder, KnownInterpreter, SensorState, Start,
+    WatchGap, Watched,
 };
 pub use tls::{TlsLibrary, TlsReading};
 

@@ -53,6 +53,14 @@ pub struct Start {
     pub enforced: bool,
     /// Copies of the programs the policies name, as found on this machine at the start.
     pub known_programs: BTreeMap<String, Vec<KnownCopy>>,
+    /// Of programs that are named by their paths: what such a path really was when tracing started,
+    /// its folder with all links resolved, and then what the file itself led to as a link. Where it is
+    /// absent or empty, that is not known.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub known_paths: BTreeMap<String, Vec<Bytes>>,
+    /// What the usual folders of programs, and those of these paths, really were then.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub known_folders: Vec<KnownFolder>,
     /// Folders of Python modules that are one of these programs.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub known_packages: BTreeMap<String, Vec<Bytes>>,
@@ -168,6 +176,14 @@ impl KnownCopy {
     pub fn may_have_size(&self, size_bytes: u64) -> bool {
         self.size_bytes.is_none_or(|own| own == size_bytes)
     }
+}
+
+/// A folder by a name that may go through links, as it was at the start.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+pub struct KnownFolder {
+    pub path: Bytes,
+    /// With all links resolved.
+    pub leads_to: Bytes,
 }
 
 /// An interpreter, dynamic loader or multi-call shell, as found at the start.
