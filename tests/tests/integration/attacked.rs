@@ -297,7 +297,7 @@ fn write_errors(scratch: &Scratch) -> Result<()> {
 
 /// While tracer stands still, the rings hold what happens; what they cannot hold is counted.
 fn stopped_tracer(scratch: &Scratch) -> Result<()> {
-    for (ring, may_lose) in [(None, false), (Some("--debug-ring-bytes=4096"), true)] {
+    for (ring, may_lose) in [(None, false), (Some("--debug-map=PROCESS_RING=4096"), true)] {
         let recording = scratch.file(format!("stopped-{may_lose}.jsonl"));
         let line = "touch ready; while [ ! -e go ]; do sleep 0.01; done; \
              i=0; while [ $i -lt 300 ]; do /bin/true $i; i=$((i+1)); done";

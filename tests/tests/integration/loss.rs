@@ -99,8 +99,8 @@ fn net_records(scratch: &Scratch) -> Result<()> {
         let run = scratch
             .run(command.split(' '))
             .policy("no-aws-cli")
-            // The canary at the start sends four datagrams, and must survive.
-            .option("--debug-lose=net=5")
+            // No canary makes so many of a kind that a claim over programs rests on.
+            .option("--debug-lose=net=7")
             .record()?;
         Ok((run, network.active_opens()? - before))
     })?;
@@ -127,7 +127,7 @@ fn ring_of_one_page(scratch: &Scratch) -> Result<()> {
     let run = scratch
         .run(command)
         .policy("no-aws-cli")
-        .option("--debug-ring-bytes=4096")
+        .option("--debug-map=PROCESS_RING=4096")
         .option("--linger=0")
         .record()?;
     let lost = accounted(&run, &PROCESS_KINDS)?;
