@@ -115,8 +115,8 @@ mod tests {
         let now = |exits: u64| BTreeMap::from([("exit", exits), ("fork", 1)]);
         let kinds = [Kind::Fork, Kind::Exit, Kind::Exit, Kind::Exec];
         let seen = |exits: u64| seen(&kinds, &before, &now(exits));
-        assert_eq!(seen(5)["exit"], false);
-        assert_eq!(seen(6)["exit"], true);
+        assert!(!seen(5)["exit"]);
+        assert!(seen(6)["exit"]);
         assert_eq!((seen(6)["fork"], seen(6)["exec"]), (true, false));
     }
 }
