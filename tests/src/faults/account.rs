@@ -45,7 +45,7 @@ fn compared() -> Vec<Compared> {
         Compared { instead, ..kind("connect-result", 2, true) },
         Compared { instead, ..kind("close", 2, true) },
         Compared { instead: Some("flow-insert"), ..kind("datagram", 2 * ways, true) },
-        kind("attempt", 2, false),
+        kind("attempt", 4, false),
         // Not every connection has one.
         Compared { instead, is_exact: false, ..kind("payload", 2, false) },
     ]

@@ -190,8 +190,16 @@ impl Fault {
     /// Whether tracer may refuse to start the command, and gives the fault as the reason: it says which kinds
     /// of events of its canary did not come, and those are what the fault keeps back.
     pub(super) fn explains(&self, refusal: &str) -> bool {
-        const NET: &[&str] =
-            &["cgroup-move", "connect", "connect-result", "datagram", "local-send", "odd-socket"];
+        const NET: &[&str] = &[
+            "cgroup-move",
+            "connect",
+            "connect-result",
+            "datagram",
+            "foreign-send",
+            "intrusion",
+            "local-send",
+            "odd-socket",
+        ];
         const PROCESS: &[&str] = &["root", "fork", "exec", "exit"];
         let Some(unseen) = unseen(refusal) else { return false };
         let kept_back: &[&str] = match self {
