@@ -54,8 +54,8 @@ pub(super) struct Tls {
     /// Processes that have ended; events of theirs can be in another ring still.
     ended: Vec<ProcessKey>,
     ending: Vec<ProcessKey>,
-    /// What stands in the recording.
-    told: HashSet<(FileId, Option<ProcessKey>)>,
+    /// What stands in the recording, and whether as executed.
+    told: HashSet<(FileId, Option<ProcessKey>, bool)>,
 }
 
 /// What is known of a file.
@@ -316,7 +316,7 @@ impl Tls {
             None => return Ok(None),
         };
         let library = TlsLibrary { t_ns, process, path, file: id, executed: is_program, reading };
-        Ok(self.told.insert((id, Some(process))).then_some(Record::TlsLibrary(library)))
+        Ok(self.is_news(id, Some(process), is_program).then_some(Record::TlsLibrary(library)))
     }
 
     /// Keeps account of sessions.
@@ -363,12 +363,18 @@ impl Tls {
         Ok(records)
     }
 
+    /// That a process has mapped a file is told before it is told that it executes it, or not at all: the two come
+    /// by different rings, in any order.
+    fn is_news(&mut self, id: FileId, whose: Option<ProcessKey>, executed: bool) -> bool {
+        !self.told.contains(&(id, whose, true)) && self.told.insert((id, whose, executed))
+    }
+
     fn tell(&mut self, sighting: Sighting, process: ProcessKey) -> Option<Record> {
         let Sighting { t_ns, id, path, is_program, .. } = sighting;
         let reading = self.files.get(&id)?.state.reading(t_ns, is_program)?;
         // That all is well needs to be said once.
         let whose = (reading != TlsReading::Complete).then_some(process);
-        self.told.insert((id, whose)).then_some(Record::TlsLibrary(TlsLibrary {
+        self.is_news(id, whose, is_program).then_some(Record::TlsLibrary(TlsLibrary {
             t_ns,
             process,
             path,
