@@ -201,6 +201,10 @@ impl Fault {
             "odd-socket",
         ];
         const PROCESS: &[&str] = &["root", "fork", "exec", "exit"];
+        if let Fault::FullDisk { on_error: "stop", .. } = self {
+            // Before the command has said that it runs.
+            return refusal.contains("No space left on device") && refusal.contains("SIGTERM");
+        }
         let Some(unseen) = unseen(refusal) else { return false };
         let kept_back: &[&str] = match self {
             // Whatever has no room.
