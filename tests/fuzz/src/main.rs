@@ -7,7 +7,7 @@ use std::sync::LazyLock;
 
 use libfuzzer_sys::fuzz_target;
 
-#[path = "../../../tracer/tests/inputs/targets.rs"]
+#[path = "../../../tracer/tests/inputs/targets/mod.rs"]
 mod targets;
 
 static TARGET: LazyLock<fn(&[u8])> = LazyLock::new(|| {

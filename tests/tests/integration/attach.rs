@@ -1,31 +1,27 @@
 //! What runs already is joined.
 
-use std::{
-    fs,
-    io::Read as _,
-    net::TcpListener,
-    path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    time::Duration,
-};
+use std::{fs, io::Read as _, net::TcpListener, path::Path, process::Command, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
-use rustix::process::{Pid, Signal};
+use rustix::process::Signal;
 use tracer::{
     model::ProcessKey,
-    policy::{self, Ruling, Verdict},
-    record::{
-        self, Integrity,
-        schema::{AttachedTo, CommandCgroup, SocketProtocol},
-    },
-    session::Story,
+    policy::Ruling,
+    record::schema::{AttachedTo, SocketProtocol},
 };
-use tracer_tests::scratch::MARK;
 
 use crate::{
     Test,
-    harness::{Scratch, program, skip, until, wait_for},
+    harness::{
+        Scratch,
+        attached::{Attached, Seen, Workload, v2_mount},
+        program, skip, until,
+    },
 };
+
+mod cgroups;
+
+use cgroups::OwnCgroup;
 
 pub(crate) const TESTS: &[Test] = &[
     ("storm", storm),
@@ -36,136 +32,13 @@ pub(crate) const TESTS: &[Test] = &[
     ("resolved_names", resolved_names),
     ("sockets", sockets),
     ("connections_from_arming", connections_from_arming),
-    ("cgroup", cgroup),
-    ("first_version_cgroup", first_version_cgroup),
-    ("first_version_container", first_version_container),
+    ("cgroup", cgroups::cgroup),
+    ("first_version_cgroup", cgroups::first_version_cgroup),
+    ("first_version_container", cgroups::first_version_container),
     ("host", host),
     ("ends", ends),
     ("refused", refused),
 ];
-
-/// Something that runs before tracer comes.
-pub(crate) struct Workload(Child);
-
-impl Workload {
-    pub(crate) fn start(scratch: &Scratch, command: &mut Command) -> Result<Workload> {
-        command.env(MARK, scratch.mark()).current_dir(scratch.path());
-        let child =
-            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn();
-        Ok(Workload(child.with_context(|| format!("cannot start {command:?}"))?))
-    }
-
-    pub(crate) fn shell(scratch: &Scratch, script: &str) -> Result<Workload> {
-        Workload::start(scratch, Command::new("/bin/sh").args(["-c", script]))
-    }
-
-    pub(crate) fn pid(&self) -> String {
-        self.0.id().to_string()
-    }
-}
-
-impl Drop for Workload {
-    fn drop(&mut self) {
-        let _ = self.0.kill();
-        let _ = self.0.wait();
-    }
-}
-
-/// A tracer that is attached.
-pub(crate) struct Attached {
-    tracer: Child,
-    pub(crate) recording: PathBuf,
-}
-
-/// What it recorded.
-pub(crate) struct Seen {
-    pub(crate) code: i32,
-    pub(crate) story: Story,
-    pub(crate) verdict: Option<Verdict>,
-    pub(crate) recording: PathBuf,
-}
-
-impl Attached {
-    /// Returns when it has found everybody.
-    pub(crate) fn to(scratch: &Scratch, target: &[&str], options: &[&str]) -> Result<Attached> {
-        let number = scratch.path().read_dir()?.count();
-        let recording = scratch.file(format!("attached-{number}.jsonl"));
-        let mut tracer = scratch.tracer(&["attach"]).option("-q").option("-o").option(&recording);
-        for option in target.iter().chain(options) {
-            tracer = tracer.option(option);
-        }
-        let attached = Attached { tracer: tracer.spawn()?, recording };
-        until("the snapshot", || attached.has("\"type\":\"snapshot\""))?;
-        Ok(attached)
-    }
-
-    pub(crate) fn has(&self, text: &str) -> bool {
-        fs::read_to_string(&self.recording).is_ok_and(|recording| recording.contains(text))
-    }
-
-    pub(crate) fn pid(&self) -> u32 {
-        self.tracer.id()
-    }
-
-    pub(crate) fn signal(&self, signal: Signal) -> Result<()> {
-        let pid = i32::try_from(self.tracer.id()).ok().and_then(Pid::from_raw).context("a pid")?;
-        Ok(rustix::process::kill_process(pid, signal)?)
-    }
-
-    pub(crate) fn stop(self) -> Result<Seen> {
-        self.signal(Signal::TERM)?;
-        self.end()
-    }
-
-    /// Waits for its end.
-    pub(crate) fn end(mut self) -> Result<Seen> {
-        let code = wait_for(&mut self.tracer)?.code().context("a signal ended tracer")?;
-        let story = Story::of(record::read(&self.recording)?);
-        ensure!(story.integrity == Integrity::Intact, "{:?}", story.integrity);
-        let verdict = policy::judge(&story, &story.start.policies);
-        let end = story.end.as_ref().context("no end")?;
-        ensure!(end.verdict == verdict, "{:?}\n{verdict:?}", end.verdict);
-        for row in &end.counters {
-            ensure!(row.produced == row.read + row.lost, "events unaccounted for: {row:?}");
-        }
-        ensure!(story.orphans == 0, "{} events of unknown processes", story.orphans);
-        Ok(Seen { code, story, verdict, recording: self.recording })
-    }
-}
-
-impl Seen {
-    pub(crate) fn rules(&self, ruling: Ruling) -> Result<&Seen> {
-        let verdict = self.verdict.as_ref().context("no verdict")?;
-        ensure!(verdict.overall == ruling, "{:?}: {verdict:#?}", verdict.overall);
-        let code = match ruling {
-            Ruling::Proven => 0,
-            Ruling::Violated => 10,
-            Ruling::Inconclusive => 11,
-        };
-        ensure!(self.code == code, "exit code {}", self.code);
-        Ok(self)
-    }
-
-    fn because(&self, part: &str) -> Result<&Seen> {
-        let claims = self.verdict.iter().flat_map(|verdict| &verdict.claims);
-        let reasons: Vec<&String> = claims.flat_map(|claim| &claim.reasons).collect();
-        ensure!(reasons.iter().any(|reason| reason.contains(part)), "no `{part}` in {reasons:#?}");
-        Ok(self)
-    }
-
-    /// Processes that executed a file of that name, not counting those that ran it when they were found.
-    pub(crate) fn executed(&self, name: &str) -> Vec<ProcessKey> {
-        let execs = self.story.execs_in_order().filter(|exec| !exec.found);
-        let of = execs.filter(|exec| {
-            exec.filename.as_ref().is_some_and(|file| file.base_name() == name.as_bytes())
-        });
-        of.map(|exec| exec.process).collect()
-    }
-
-    fn doubts(&self) -> Result<&[String]> {
-        Ok(&self.story.snapshot.as_ref().context("no snapshot")?.doubts)
-    }
-}
 
 fn go(scratch: &Scratch) -> Result<()> {
     scratch.write("go", "")?;
@@ -185,14 +58,14 @@ fn tree(scratch: &Scratch) -> Result<()> {
     let workload = Workload::shell(scratch, &script)?;
     let own_cgroup = fs::read_to_string(format!("/proc/{}/cgroup", workload.pid()))?;
     let attached = Attached::to(scratch, &["--pid", &workload.pid()], &["-p", &policy])?;
-    let tracer = attached.tracer.id();
+    let tracer = attached.pid();
     let cgroup_then = fs::read_to_string(format!("/proc/{}/cgroup", workload.pid()))?;
     ensure!(own_cgroup == cgroup_then, "{own_cgroup} became {cgroup_then}");
     go(scratch)?;
     let seen = attached.end()?;
     seen.rules(Ruling::Violated)?.because("before the probes were attached is unknown")?;
     let root = seen.story.root().context("no root")?;
-    ensure!(root.pid == workload.0.id(), "{root:?}");
+    ensure!(root.pid == workload.id(), "{root:?}");
     let root = &seen.story.processes[&root];
     ensure!(root.exit.as_ref().is_some_and(|exit| exit.code == Some(4)), "{:?}", root.exit);
     ensure!(root.execs.first().is_some_and(|exec| exec.found), "{:?}", root.execs);
@@ -207,15 +80,6 @@ fn tree(scratch: &Scratch) -> Result<()> {
     let left = v2_mount()?.map(|v2| v2.join(format!("tracer-{tracer}-0")));
     ensure!(left.is_none_or(|left| !left.exists()), "a cgroup of tracer's is left");
     Ok(())
-}
-
-pub(crate) fn v2_mount() -> Result<Option<PathBuf>> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let mount = mounts.lines().map(|line| line.split(' ')).find_map(|mut fields| {
-        let point = fields.nth(1)?;
-        (fields.next()? == "cgroup2").then(|| PathBuf::from(point))
-    });
-    Ok(mount)
 }
 
 /// Lines of processes that fork and end at once while tracer is looking for them: each line's end is seen.
@@ -277,7 +141,7 @@ fn found_running(scratch: &Scratch) -> Result<()> {
 /// `@command` is what the joined process runs; nobody of a cgroup is the one.
 fn own_program(scratch: &Scratch) -> Result<()> {
     let cgroup = OwnCgroup::new(scratch)?;
-    let path = cgroup.0.to_string_lossy().into_owned();
+    let path = cgroup.path();
     // Nothing else is executed.
     let script = "while [ ! -e go ]; do :; done; /bin/sh -c ': again'; kill -STOP $$";
     let judged = |target: &dyn Fn(&str) -> Vec<String>| -> Result<Seen> {
@@ -300,7 +164,7 @@ fn own_program(scratch: &Scratch) -> Result<()> {
 fn leader_gone(scratch: &Scratch) -> Result<()> {
     let gone = program(scratch, "leader-gone")?;
     let cgroup = OwnCgroup::new(scratch)?;
-    let path = cgroup.0.to_string_lossy().into_owned();
+    let path = cgroup.path();
     for by_cgroup in [false, true] {
         let _ = fs::remove_file(scratch.file("go"));
         let _ = fs::remove_file(scratch.file("moved"));
@@ -323,7 +187,7 @@ fn leader_gone(scratch: &Scratch) -> Result<()> {
         go(scratch)?;
         let seen = attached.end()?;
         ensure!(seen.doubts()?.is_empty(), "{:?}", seen.doubts());
-        let process = seen.story.processes.values().find(|it| it.key.pid == workload.0.id());
+        let process = seen.story.processes.values().find(|it| it.key.pid == workload.id());
         let process = process.context("it was not joined")?;
         let found = process.execs.first().context("no exec")?;
         ensure!(found.found && found.unread.is_empty(), "{found:?}");
@@ -425,7 +289,7 @@ fn sockets(scratch: &Scratch) -> Result<()> {
         seen.because("(netlink)").is_err(),
         "what goes over netlink sockets ends in the kernel"
     );
-    let pid = workload.0.id();
+    let pid = workload.id();
     let own = |protocol| {
         let sockets = seen.story.found_sockets.iter();
         sockets.filter(move |socket| socket.protocol == Some(protocol) && socket.process.pid == pid)
@@ -483,133 +347,6 @@ fn connections_from_arming(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
-/// A cgroup of a test's own, gone afterwards.
-struct OwnCgroup(PathBuf);
-
-impl OwnCgroup {
-    fn new(scratch: &Scratch) -> Result<OwnCgroup> {
-        let Some(v2) = v2_mount()? else { return skip("the v2 cgroups are not mounted") };
-        OwnCgroup::below(&v2, scratch)
-    }
-
-    fn below(directory: &Path, scratch: &Scratch) -> Result<OwnCgroup> {
-        let path = directory.join(scratch.path().file_name().context("a name")?);
-        fs::create_dir(&path)?;
-        Ok(OwnCgroup(path))
-    }
-
-    fn take(&self, pid: &str) -> Result<()> {
-        Ok(fs::write(self.0.join("cgroup.procs"), pid)?)
-    }
-}
-
-impl Drop for OwnCgroup {
-    fn drop(&mut self) {
-        // Who was killed a moment ago may still be in it.
-        for _ in 0..500 {
-            if fs::remove_dir(&self.0).is_ok() {
-                return;
-            }
-            std::thread::sleep(Duration::from_millis(2));
-        }
-        eprintln!("the cgroup {} could not be removed", self.0.display());
-    }
-}
-
-/// Who is in a cgroup is joined, and who comes later.
-fn cgroup(scratch: &Scratch) -> Result<()> {
-    let cgroup = OwnCgroup::new(scratch)?;
-    let path = cgroup.0.to_string_lossy().into_owned();
-    let inside = Workload::shell(scratch, &format!("{WAIT}; uname"))?;
-    let late = Workload::shell(scratch, &format!("{WAIT}; id"))?;
-    let outside = Workload::shell(scratch, &format!("{WAIT}; whoami"))?;
-    cgroup.take(&inside.pid())?;
-    let attached = Attached::to(scratch, &["--cgroup", &path], &[])?;
-    cgroup.take(&late.pid())?;
-    go(scratch)?;
-    let seen = attached.end()?;
-    ensure!(seen.doubts()?.is_empty(), "{:?}", seen.doubts());
-    let ran = |name: &str| -> Vec<u32> {
-        let creators = seen.executed(name).into_iter();
-        creators.filter_map(|key| seen.story.processes[&key].creator).map(|key| key.pid).collect()
-    };
-    ensure!(ran("uname") == [inside.0.id()], "{:?}", ran("uname"));
-    ensure!(ran("id") == [late.0.id()], "{:?}", ran("id"));
-    ensure!(seen.executed("whoami").is_empty(), "somebody else was joined");
-    drop(outside);
-    let Some(CommandCgroup::Shared { path: recorded, others: 0, .. }) = &seen.story.start.cgroup
-    else {
-        anyhow::bail!("{:?}", seen.story.start.cgroup)
-    };
-    ensure!(recorded.as_path() == cgroup.0, "{recorded:?}");
-    Ok(())
-}
-
-/// A hierarchy that has a controller of its own, as all had before version 2.
-fn first_version_mount() -> Result<PathBuf> {
-    let mounts = fs::read_to_string("/proc/self/mounts")?;
-    let points = mounts.lines().map(|line| line.split(' ')).filter_map(|mut fields| {
-        let point = fields.nth(1)?;
-        (fields.next()? == "cgroup").then(|| PathBuf::from(point))
-    });
-    let mount = points.into_iter().find(|point| point.ends_with("pids"));
-    mount.map_or_else(|| skip("no controller of pids is mounted as version 1"), Ok)
-}
-
-/// What a hierarchy of version 1 cannot do is said, and members are found all the same.
-fn joined_by_first_version(
-    scratch: &Scratch,
-    cgroup: &OwnCgroup,
-    target: [&str; 2],
-) -> Result<Seen> {
-    let inside = Workload::shell(scratch, &format!("{WAIT}; uname"))?;
-    let outside = Workload::shell(scratch, &format!("{WAIT}; whoami"))?;
-    cgroup.take(&inside.pid())?;
-    let attached = Attached::to(scratch, &target, &["-p", "no-aws-cli", "--from-arming"])?;
-    go(scratch)?;
-    let seen = attached.end()?;
-    seen.rules(Ruling::Inconclusive)?.because("the cgroup is of version 1")?;
-    let doubts = seen.doubts()?;
-    ensure!(
-        doubts.iter().any(|doubt| doubt.contains("a process that joins it later")),
-        "{doubts:?}"
-    );
-    let [uname] = seen.executed("uname")[..] else { anyhow::bail!("{:?}", seen.executed("uname")) };
-    let creator = seen.story.processes[&uname].creator.context("nobody's child")?;
-    ensure!(creator.pid == inside.0.id(), "{creator:?}");
-    ensure!(seen.executed("whoami").is_empty(), "somebody else was joined");
-    drop(outside);
-    Ok(seen)
-}
-
-fn first_version_cgroup(scratch: &Scratch) -> Result<()> {
-    let cgroup = OwnCgroup::below(&first_version_mount()?, scratch)?;
-    let path = cgroup.0.to_string_lossy().into_owned();
-    let seen = joined_by_first_version(scratch, &cgroup, ["--cgroup", &path])?;
-    let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
-    let AttachedTo::Cgroup(joined) = &attachment.to else { anyhow::bail!("{attachment:?}") };
-    ensure!(joined.as_path() == cgroup.0, "{joined:?}");
-    Ok(())
-}
-
-/// Docker's layout, with the driver that has systemd make nothing, by the beginning of its ID.
-fn first_version_container(scratch: &Scratch) -> Result<()> {
-    let above = OwnCgroup::below(&first_version_mount()?, scratch)?;
-    let docker = OwnCgroup(above.0.join("docker"));
-    fs::create_dir(&docker.0)?;
-    // Of this test alone.
-    let id = format!("{:08x}{}", std::process::id(), "5".repeat(56));
-    let container = OwnCgroup(docker.0.join(&id));
-    fs::create_dir(&container.0)?;
-    let seen = joined_by_first_version(scratch, &container, ["--container", &id[..12]])?;
-    let Some(attachment) = &seen.story.start.attached else { anyhow::bail!("nothing joined") };
-    let AttachedTo::Container { id: found, .. } = &attachment.to else {
-        anyhow::bail!("{attachment:?}")
-    };
-    ensure!(*found == id, "{found:?}");
-    Ok(())
-}
-
 /// Everybody, for a moment.
 fn host(scratch: &Scratch) -> Result<()> {
     // Others run things, too.
@@ -621,10 +358,10 @@ fn host(scratch: &Scratch) -> Result<()> {
     let seen = attached.stop()?;
     ensure!(seen.code == 0, "{}", seen.code);
     let found = &seen.story.processes;
-    ensure!(found.keys().any(|key| key.pid == workload.0.id()), "the workload was not found");
+    ensure!(found.keys().any(|key| key.pid == workload.id()), "the workload was not found");
     ensure!(found.keys().any(|key| key.pid == std::process::id()), "this test was not found");
     let uname = seen.executed("own-uname");
-    let by_it = |key: &ProcessKey| found[key].creator.is_some_and(|key| key.pid == workload.0.id());
+    let by_it = |key: &ProcessKey| found[key].creator.is_some_and(|key| key.pid == workload.id());
     ensure!(uname.iter().any(by_it), "{uname:?}");
     Ok(())
 }

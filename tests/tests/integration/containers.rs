@@ -28,8 +28,11 @@ use self::{
 };
 use crate::{
     Test,
-    attach::{Attached, v2_mount},
-    harness::{Scratch, in_private_network, until},
+    harness::{
+        Scratch,
+        attached::{Attached, v2_mount},
+        in_private_network, until,
+    },
     tls::Stay,
 };
 

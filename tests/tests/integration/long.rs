@@ -12,8 +12,11 @@ use tracer::{
 
 use crate::{
     Test,
-    attach::{Attached, Workload},
-    harness::{Scratch, program, repeats, until},
+    harness::{
+        Scratch,
+        attached::{Attached, Workload},
+        program, repeats, until,
+    },
 };
 
 pub(crate) const TESTS: &[Test] =

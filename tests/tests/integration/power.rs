@@ -25,8 +25,11 @@ use tracer_tests::cgroup::Cgroup;
 
 use crate::{
     Test,
-    attach::{Attached, Workload},
-    harness::{NOBODY, Scratch, Tracer, child_of, on_path, until, wait_for},
+    harness::{
+        NOBODY, Scratch, Tracer,
+        attached::{Attached, Workload},
+        child_of, on_path, until, wait_for,
+    },
     opentelemetry::{Sink, sender_of},
 };
 

@@ -16,9 +16,9 @@ use tracer_tests::debian_tool;
 
 use crate::{
     Test,
-    attach::Attached,
     harness::{
-        Ended, Run, Scratch, fixtures, in_private_network, on_path, same_lines, skip, until,
+        Ended, Run, Scratch, attached::Attached, fixtures, in_private_network, on_path, same_lines,
+        skip, until,
     },
     http::{HOST, clients, recorded, same_as_the_log, same_calls, words},
 };

@@ -251,18 +251,8 @@ mod tests {
     fn an_exec_does_not_explain_what_a_child_has_open() {
         const LATE: ProcessKey = ProcessKey { pid: 12, start_ns: 4 };
         // Read after 3 and no later than at 8; executed at 5.
-        let born = |t_ns| {
-            let fork = Record::Fork(Fork {
-                t_ns,
-                process: CHILD,
-                child: LATE,
-                child_ns_pid: None,
-                child_parent_pid: None,
-                untracked: false,
-                unread: Vec::new(),
-            });
-            allowed(&[fork, Record::Opened(opened(8, 3)), exit(LATE)])
-        };
+        let born =
+            |t_ns| allowed(&[fork(t_ns, CHILD, LATE), Record::Opened(opened(8, 3)), exit(LATE)]);
         check(born(7), Ruling::Proven, "");
         check(born(4), Ruling::Inconclusive, "it opened");
     }

@@ -1,5 +1,6 @@
 //! What the tests share: a scratch directory, the tracer under test, its recordings, odd programs.
 
+pub(crate) mod attached;
 mod compare;
 mod network;
 mod run;

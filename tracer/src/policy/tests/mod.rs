@@ -64,6 +64,18 @@ pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -
     }))
 }
 
+pub(in crate::policy) fn fork(t_ns: u64, process: ProcessKey, child: ProcessKey) -> Record {
+    Record::Fork(Fork {
+        t_ns,
+        process,
+        child,
+        child_ns_pid: None,
+        child_parent_pid: None,
+        untracked: false,
+        unread: Vec::new(),
+    })
+}
+
 pub(in crate::policy) fn exit(process: ProcessKey) -> Record {
     Record::Exit(Exit {
         t_ns: 9,
@@ -87,15 +99,7 @@ pub(in crate::policy) fn events(child: &[Record]) -> Vec<Record> {
             unread: Vec::new(),
         }),
         exec(ROOT, "/usr/bin/node", 1, &["node"]),
-        Record::Fork(Fork {
-            t_ns: 2,
-            process: ROOT,
-            child: CHILD,
-            child_ns_pid: None,
-            child_parent_pid: None,
-            untracked: false,
-            unread: Vec::new(),
-        }),
+        fork(2, ROOT, CHILD),
     ];
     records.extend_from_slice(child);
     records.extend([exit(CHILD), exit(ROOT)]);

@@ -139,16 +139,8 @@ fn a_script_of_a_shell_that_executes_another_program_is_a_shim() {
     check(judged(SHELL, &["env", "/opt/shims/pip"], &[]), Ruling::Inconclusive, unclear);
     check(judged(SHELL + 1, &["pip", "list"], &[]), Ruling::Inconclusive, unclear);
     let worker = ProcessKey { pid: 99, start_ns: 99 };
-    let fork = Record::Fork(Fork {
-        t_ns: 7,
-        process: CHILD,
-        child: worker,
-        child_ns_pid: None,
-        child_parent_pid: None,
-        untracked: false,
-        unread: Vec::new(),
-    });
-    check(judged(SHELL, &["pip", "list"], &[fork, exit(worker)]), Ruling::Inconclusive, unclear);
+    let born = fork(7, CHILD, worker);
+    check(judged(SHELL, &["pip", "list"], &[born, exit(worker)]), Ruling::Inconclusive, unclear);
 }
 
 #[test]
@@ -247,15 +239,7 @@ fn a_hand_off_is_a_reason_unless_it_is_allowed() {
 #[test]
 fn a_process_is_called_by_what_it_ran_when_it_was_made() {
     const LATE: ProcessKey = ProcessKey { pid: 12, start_ns: 6 };
-    let fork = Record::Fork(Fork {
-        t_ns: 6,
-        process: CHILD,
-        child: LATE,
-        child_ns_pid: None,
-        child_parent_pid: None,
-        untracked: false,
-        unread: Vec::new(),
-    });
+    let born = fork(6, CHILD, LATE);
     let Record::Exec(mut sleep) = exec(CHILD, "/usr/bin/sleep", 40, &["sleep", "1"]) else {
         unreachable!()
     };
@@ -268,7 +252,7 @@ fn a_process_is_called_by_what_it_ran_when_it_was_made() {
         via: "/etc/cron.d/x".into(),
         how: "it wrote there".into(),
     });
-    let records = [git(), fork, Record::Exec(sleep), hand_off, exit(LATE)];
+    let records = [git(), born, Record::Exec(sleep), hand_off, exit(LATE)];
     check(ruling("no-aws-cli", &records, |_, _| {}), Ruling::Inconclusive, "git (pid 12): it may");
 }
 

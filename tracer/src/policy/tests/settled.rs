@@ -108,15 +108,7 @@ impl Session {
             Step::Fork(who) => {
                 self.born += 1;
                 let child = ProcessKey { pid: 100 + self.born, start_ns: t_ns };
-                self.records.push(Record::Fork(Fork {
-                    t_ns,
-                    process: self.who(who),
-                    child,
-                    child_ns_pid: None,
-                    child_parent_pid: None,
-                    untracked: false,
-                    unread: Vec::new(),
-                }));
+                self.records.push(fork(t_ns, self.who(who), child));
                 self.living.push(child);
             }
             Step::Exec(who, which) => {
