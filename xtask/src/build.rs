@@ -110,9 +110,30 @@ fn ebpf_object(layout: &Layout, tools: &BpfTools, options: &Options) -> Result<(
 
     let built = layout.bpf_target().join(BPF_TRIPLE).join("release").join(OBJECT);
     let object = fs::read(&built).with_context(|| format!("cannot read {}", built.display()))?;
+    let object = without_dwarf(&object)
+        .with_context(|| format!("{} is no object that can be read", built.display()))?;
     // Left alone if nothing changed, so that tracer is not rebuilt.
     replace_if_different(&layout.bpf_object(), &object)?;
     Ok(())
+}
+
+/// BTF is made from it, which stays. It is several times as large as all the rest, and whoever starts tracer would read it.
+fn without_dwarf(object: &[u8]) -> Result<Vec<u8>> {
+    let mut builder = object::build::elf::Builder::read(object)?;
+    for section in &mut builder.sections {
+        let name = section.name.as_slice();
+        let name = name.strip_prefix(b".rel").unwrap_or(name);
+        section.delete = name.starts_with(b".debug_");
+    }
+    builder.delete_orphans();
+    // LLVM has names of sections and of symbols in one table, which cannot be written.
+    let names = builder.sections.add();
+    names.name = b".shstrtab"[..].into();
+    names.sh_type = object::elf::SHT_STRTAB;
+    names.data = object::build::elf::SectionData::SectionString;
+    let mut stripped = Vec::new();
+    builder.write(&mut stripped)?;
+    Ok(stripped)
 }
 
 /// For builds that load no probes: where there is no object, something to include in its place.
