@@ -18,20 +18,26 @@ const CONNECTIONS: u64 = 23_400;
 pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Section> {
     let mut section = Section::new(
         "Resident memory after 10,000 processes and 23,400 connections",
-        "16 MB and the rings, and 1.2 of execsnoop's",
+        "16 MB and the rings, and 1.2 of execsnoop's; of what is shared, a part",
         1,
         1,
     );
     section.columns = &["resident", "of that rings", "without them"];
     let spawn = loads.command(Deed::Spawn, PROCESSES / effort.divisor, LOAD_CPU);
     let connect = loads.command(Deed::Connect, CONNECTIONS / effort.divisor, LOAD_CPU);
-    let mut tools = vec![Tool::Tracer];
+    let mut cases = vec![
+        (Tool::Tracer, "tracer run, before that", true),
+        (Tool::Tracer, Tool::Tracer.name(), false),
+    ];
     if effort.peers {
-        tools.extend([Tool::Execsnoop, Tool::ExecsnoopBpftrace]);
+        let others = [Tool::Execsnoop, Tool::ExecsnoopBpftrace];
+        cases.extend(others.map(|tool| (tool, tool.name(), false)));
     }
-    for tool in tools {
+    for (tool, name, idle) in cases {
         let measured = (|| {
-            let watcher = if tool == Tool::Tracer {
+            let watcher = if idle {
+                bench.watching(tool)?
+            } else if tool == Tool::Tracer {
                 let script = format!(
                     "{} >/dev/null && {} >/dev/null && echo ready; exec sleep 600",
                     spawn.join(" "),
@@ -52,7 +58,7 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
             ensure!(memory.bytes > 0, "no process of {} was found", tool.name());
             Ok(memory)
         })();
-        section.add(tool.name(), measured, |memory| {
+        section.add(name, measured, |memory| {
             vec![
                 Cell::Bytes(memory.bytes),
                 Cell::Bytes(memory.ring_bytes),

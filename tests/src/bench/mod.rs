@@ -15,6 +15,7 @@ mod programs;
 mod reading;
 mod start;
 pub mod stats;
+mod steps;
 pub mod table;
 pub mod tools;
 mod work;
@@ -117,7 +118,10 @@ pub fn sections(part: Part, bench: &Bench, effort: Effort) -> Result<Vec<Section
         }
         Part::Node => node(bench, &loads, effort),
         Part::Work => work::section(bench, &loads, effort),
-        Part::Start => start::section(bench, &loads, effort),
+        Part::Start => {
+            let whole = start::section(bench, &loads, effort)?;
+            return Ok(vec![whole, steps::section(effort)?]);
+        }
         Part::Losses => {
             let own = losses::section(bench, &loads, effort)?;
             return Ok(vec![own, losses::beside_others(bench, &loads, effort)?]);

@@ -366,7 +366,8 @@ impl Bench {
     }
 }
 
-/// Resident memory of a tool.
+/// Resident memory of a tool. What several mappings share is divided among them (`Pss`): each page of a ring is
+/// mapped twice in a row, and tracer's two processes have one program.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Memory {
     pub(super) bytes: u64,
@@ -403,7 +404,7 @@ impl Watcher {
             for line in fs::read_to_string(process.join("smaps"))?.lines() {
                 let mut words = line.split_whitespace();
                 match (words.next(), words.next()) {
-                    (Some("Rss:"), Some(kib)) => {
+                    (Some("Pss:"), Some(kib)) => {
                         let bytes = kib.parse::<u64>()? * 1024;
                         memory.bytes += bytes;
                         memory.ring_bytes += if is_ring { bytes } else { 0 };

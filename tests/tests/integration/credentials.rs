@@ -258,13 +258,18 @@ fn files_that_come_into_being(scratch: &Scratch) -> Result<()> {
 fn other_catalogues(scratch: &Scratch) -> Result<()> {
     let home = home(scratch, &[("secrets/key", "")])?;
     let catalogue = scratch.file("more.toml");
+    let longest = "K".repeat(63);
     fs::write(
         &catalogue,
-        "[[credential-source]]\nname = 'ours'\nprovider = 'us'\nkind = 'file'\n\
-         files = ['~/secrets']\nvariables = ['OUR_KEY']\n",
+        format!(
+            "[[credential-source]]\nname = 'ours'\nprovider = 'us'\nkind = 'file'\n\
+             files = ['~/secrets']\nvariables = ['OUR_KEY', '{longest}']\n"
+        ),
     )?;
     let run = clean(scratch.run(["cat", "secrets/key"]), &home)
         .env("OUR_KEY", "x")
+        .env(&longest, "x")
+        .env(&format!("{longest}K"), "x")
         .option("--catalogue")
         .option(&catalogue)
         .set(|command| {
@@ -272,7 +277,7 @@ fn other_catalogues(scratch: &Scratch) -> Result<()> {
         })
         .record()?;
     ensure!(file_lines(&run) == ["cat opened key: ours"], "{:?}", file_lines(&run));
-    ensure!(run.execs()[0].environment == Some(vec!["OUR_KEY".into()]));
+    ensure!(run.execs()[0].environment == Some(vec!["OUR_KEY".into(), longest]));
     fs::write(&catalogue, "[[credential-source]]\nname = 'x'\nprovider = 'y'\nkind = 'file'\n")?;
     let output = scratch.run(["true"]).option("--catalogue").option(&catalogue).output()?;
     output.exits(2)?.says("`files` or `redirect`")?;

@@ -34,7 +34,41 @@ pub(crate) const TESTS: &[Test] = &[
     ("script_that_replaces_itself", script_that_replaces_itself),
     ("every_script_is_found", every_script_is_found),
     ("listed_file_changed_in_place", listed_file_changed_in_place),
+    ("forbidden_path_that_comes_later", forbidden_path_that_comes_later),
 ];
+
+/// A path at which there is nothing when tracing begins, by whatever spelling it is run from then on.
+fn forbidden_path_that_comes_later(scratch: &Scratch) -> Result<()> {
+    std::fs::create_dir(scratch.file("late"))?;
+    symlink("late", scratch.file("by-link"))?;
+    let tool = scratch.file("late").join("tool").display().to_string();
+    let policy = scratch.write(
+        "policy.toml",
+        &format!(
+            "name = 'x'\n[[claim]]\nkind = 'never-runs'\nattempts = true\nprograms = ['{tool}']\n"
+        ),
+    )?;
+    let by_path = (Ruling::Violated, "by its path");
+    for (line, (ruling, words)) in [
+        (tool.clone(), by_path),
+        ("by-link/tool".to_owned(), by_path),
+        ("late/../by-link/./tool".to_owned(), by_path),
+        ("cd by-link && ./tool".to_owned(), by_path),
+        ("/bin/sh late/tool".to_owned(), (Ruling::Violated, "was given")),
+        (format!("chmod 600 late/tool; {tool}"), (Ruling::Violated, "tried to run")),
+        ("cd late; chmod 600 tool; ./tool".to_owned(), (Ruling::Inconclusive, "may have tried")),
+        ("cp late/tool tool; ./tool".to_owned(), (Ruling::Proven, "")),
+    ] {
+        let script = format!("cp /bin/true late/tool; {line}; true");
+        let run = scratch.run(["/bin/sh", "-c", &script]).policy(&policy).record()?;
+        run.rules(ruling).with_context(|| line.clone())?;
+        if !words.is_empty() {
+            run.because(&[words]).with_context(|| line)?;
+        }
+        std::fs::remove_file(scratch.file("late").join("tool"))?;
+    }
+    Ok(())
+}
 
 /// A file that may run has other content when it does, from before anything could be read.
 fn listed_file_changed_in_place(scratch: &Scratch) -> Result<()> {

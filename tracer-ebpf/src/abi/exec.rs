@@ -18,8 +18,20 @@ pub const ARGV_CHUNKS_MAX: u32 = 6 * 1024 * 1024 / ARGV_CHUNK_BYTES as u32;
 
 /// How many environment variables the collector can ask about: one bit of a word each.
 pub const VARIABLES_MAX: u32 = u64::BITS;
-/// Longest name of such a variable, in bytes.
-pub const VARIABLE_NAME_MAX: usize = 62;
+/// What is compared of an entry of the environment, in bytes.
+pub const VARIABLE_KEY_BYTES: usize = 64;
+/// Longest name of such a variable, in bytes: one more is for the `=` behind it.
+pub const VARIABLE_NAME_MAX: usize = VARIABLE_KEY_BYTES - 1;
+
+/// A variable that the collector asks about.
+#[derive(Clone, Copy, Debug, FromBytes, IntoBytes, KnownLayout, Immutable)]
+#[repr(C)]
+pub struct Variable {
+    /// Its bit.
+    pub number: u32,
+    /// Where its value begins in an entry: behind its name and the `=`.
+    pub value_at: u32,
+}
 
 /// Bits of [`Exec::exec_flags`].
 pub mod exec_flag {

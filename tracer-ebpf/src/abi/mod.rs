@@ -27,7 +27,8 @@ pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddres
 pub use datagram::{Asked, Datagram, Flow, FlowTotals, Via};
 pub use exec::{
     ARGV_CHUNK_BYTES, ARGV_CHUNKS_MAX, ARGV_INLINE_MAX, ArgvChunk, Exec, ExecFile, NAME_MAX_BYTES,
-    PATH_PARTS_MAX, Stdio, VARIABLE_NAME_MAX, VARIABLES_MAX, exec_flag,
+    PATH_PARTS_MAX, Stdio, VARIABLE_KEY_BYTES, VARIABLE_NAME_MAX, VARIABLES_MAX, Variable,
+    exec_flag,
 };
 pub use foreign_send::ForeignSend;
 pub use found::{Birth, Finding, FoundProcess, ProcessName, Switch, found_state};

@@ -2,15 +2,16 @@
 //!
 //! The kernel has just copied the environment to the new stack, and no thread is left that could
 //! change it. It is looked through here, entry by entry, so that values never leave the process: only
-//! one bit for each name does. Names are compared by [`name_hash`](tracer_ebpf::abi::name_hash).
+//! one bit for each name does. Names are found in a trie of prefixes, as routes are, which takes no loop: the verifier
+//! would walk one for every byte of a name.
 
 use aya_ebpf::{
     cty::c_void,
     helpers::generated::{bpf_loop, bpf_probe_read_user_str},
     macros::map,
-    maps::HashMap,
+    maps::{LpmTrie, lpm_trie::Key},
 };
-use tracer_ebpf::abi::{NAME_HASH_START, VARIABLE_NAME_MAX, VARIABLES_MAX, name_hash_step, unread};
+use tracer_ebpf::abi::{VARIABLE_KEY_BYTES, VARIABLES_MAX, Variable, unread};
 
 use super::{
     field::{self, KernelPtr},
@@ -18,9 +19,10 @@ use super::{
     task::Task,
 };
 
-/// The number of each variable, by the hash of its name.
+/// By name, and the `=` behind it.
 #[map]
-static VARIABLES: HashMap<u64, u32> = HashMap::with_max_entries(VARIABLES_MAX, 0);
+static VARIABLES: LpmTrie<[u8; VARIABLE_KEY_BYTES], Variable> =
+    LpmTrie::with_max_entries(VARIABLES_MAX, 0);
 
 /// So much of an entry is read at a time.
 const PIECE_BYTES: usize = 256;
@@ -38,8 +40,13 @@ pub(crate) struct Search {
     /// The piece at `at` is the rest of an entry.
     inside: u32,
     failed: u32,
+    /// The bits of a [`Key`], whose bytes the piece begins with.
+    key_bits: u32,
     piece: [u8; PIECE_BYTES],
 }
+
+const KEY_BITS: u32 = VARIABLE_KEY_BYTES as u32 * u8::BITS;
+const _: () = assert!(VARIABLE_KEY_BYTES <= PIECE_BYTES);
 
 /// Notes what there is in the record.
 #[inline(always)]
@@ -48,6 +55,7 @@ pub(crate) fn read(task: Task) -> Option<()> {
     let search = &mut scratch::get()?.environment;
     (search.at, search.end) = (start, end);
     (search.found, search.inside, search.failed) = (0, 0, 0);
+    search.key_bits = KEY_BITS;
     // SAFETY: `step` has the signature bpf_loop calls; it takes no context.
     unsafe { bpf_loop(STEPS_MAX, step as *const () as *mut c_void, core::ptr::null_mut(), 0) };
     let scratch = scratch::get()?;
@@ -84,12 +92,10 @@ unsafe extern "C" fn step(_: u64, _: *mut c_void) -> i64 {
         search.failed = 1;
         return STOP;
     }
-    // First of all, or the verifier walks the loop in it for each case of what follows.
-    if inside == 0 {
-        let number = number_of(&search.piece);
-        if number < VARIABLES_MAX {
-            search.found |= 1 << number;
-        }
+    if inside == 0
+        && let Some(number) = search.number()
+    {
+        search.found |= 1 << (number % VARIABLES_MAX);
     }
     // A piece that fills the room may have been cut, and its last byte is the helper's NUL.
     let cut = read.cast_unsigned() >= PIECE_BYTES as u64;
@@ -98,29 +104,23 @@ unsafe extern "C" fn step(_: u64, _: *mut c_void) -> i64 {
     GO_ON
 }
 
-/// The number of the variable that this entry sets to something; [`VARIABLES_MAX`] when it is none
-/// that was asked about.
-#[inline(always)]
-fn number_of(entry: &[u8; PIECE_BYTES]) -> u32 {
-    let mut hash = NAME_HASH_START;
-    let mut at = 0;
-    while at <= VARIABLE_NAME_MAX {
-        let byte = entry[at];
-        if byte == 0 {
-            return VARIABLES_MAX;
+impl Search {
+    /// The number of the variable that the entry sets to something, if that was asked about.
+    #[inline(always)]
+    fn number(&self) -> Option<u32> {
+        let key = (&raw const self.key_bits).cast::<Key<[u8; VARIABLE_KEY_BYTES]>>();
+        // SAFETY: `piece` follows `key_bits` without a gap and is longer than a key, which is packed. What is left
+        // behind a shorter entry follows its NUL, which is in no name.
+        let variable = VARIABLES.get(unsafe { &*key })?;
+        let at = u64::from(variable.value_at);
+        if !scratch::in_bounds(at, 0, PIECE_BYTES as u64 - 1) {
+            return None;
         }
-        if byte == b'=' {
-            // Programs take an empty value for none.
-            return if entry[at + 1] == 0 { VARIABLES_MAX } else { look_up(hash) };
-        }
-        hash = name_hash_step(hash, byte);
-        at += 1;
+        // SAFETY: the position was just checked to lie in the array.
+        let first = unsafe { self.piece.as_ptr().add(at as usize) };
+        // SAFETY: as above.
+        let first = unsafe { *first };
+        // Programs take an empty value for none.
+        (first != 0).then_some(variable.number)
     }
-    VARIABLES_MAX
-}
-
-#[inline(always)]
-fn look_up(hash: u64) -> u32 {
-    // SAFETY: copied at once, and entries never change.
-    unsafe { VARIABLES.get(hash) }.copied().unwrap_or(VARIABLES_MAX)
 }

@@ -64,20 +64,66 @@ fn put_together(
     scratch.exec.old_tid = old_tid;
     // SAFETY: the helper has no precondition.
     scratch.exec.cgroup_id = unsafe { bpf_get_current_cgroup_id() };
-    read_ids(&mut scratch.exec, task);
-    read_stdio(&mut scratch.exec, task);
-    read_file(&mut scratch.exec, file, process);
-    append_names(scratch, bprm);
-    append_file_path(file)?;
-    append_cwd(task)?;
-    append_script(task, bprm)?;
-    append_argv(task, bprm)?;
-    environment::read(task)?;
-    if !process.is_canary() {
+    let is_canary = process.is_canary();
+    let is_done = exec_identity(task.0.0) == DONE
+        && exec_file(file.0.0, is_canary.into()) == DONE
+        && exec_names(bprm.0) == DONE
+        && exec_file_path(file.0.0) == DONE
+        && exec_cwd(task.0.0) == DONE
+        && exec_script(task.0.0, bprm.0) == DONE
+        && exec_argv(task.0.0, bprm.0) == DONE
+        && exec_environment(task.0.0) == DONE;
+    if !is_done {
+        return None;
+    }
+    if !is_canary {
         enforce::judge()?;
     }
     emit::bytes(Kind::Exec, scratch::get()?.record()?);
     Some(())
+}
+
+/// What a stage returns unless the work area is not there.
+const DONE: u32 = 0;
+
+/// Each stage is a function that can be called from elsewhere, as far as the kernel can tell: so its verifier walks it
+/// once and for all arguments, and not once for each way in which the stages before it can end.
+macro_rules! stages {
+    ($($(#[$doc:meta])* $name:ident($($argument:ident: $kind:ty),*) $body:block)*) => {$(
+        $(#[$doc])*
+        #[unsafe(no_mangle)]
+        #[inline(never)]
+        extern "C" fn $name($($argument: $kind),*) -> u32 {
+            let stage = || -> Option<()> { $body };
+            match stage() {
+                Some(()) => DONE,
+                None => !DONE,
+            }
+        }
+    )*};
+}
+
+stages! {
+    exec_identity(task: u64) {
+        let task = Task(KernelPtr(task));
+        let exec = &mut scratch::get()?.exec;
+        read_ids(exec, task);
+        read_stdio(exec, task);
+        Some(())
+    }
+    exec_file(file: u64, is_canary: u32) {
+        read_file(&mut scratch::get()?.exec, File(KernelPtr(file)), is_canary != 0);
+        Some(())
+    }
+    exec_names(bprm: u64) {
+        append_names(scratch::get()?, KernelPtr(bprm));
+        Some(())
+    }
+    exec_file_path(file: u64) { append_file_path(File(KernelPtr(file))) }
+    exec_cwd(task: u64) { append_cwd(Task(KernelPtr(task))) }
+    exec_script(task: u64, bprm: u64) { append_script(Task(KernelPtr(task)), KernelPtr(bprm)) }
+    exec_argv(task: u64, bprm: u64) { append_argv(Task(KernelPtr(task)), KernelPtr(bprm)) }
+    exec_environment(task: u64) { environment::read(Task(KernelPtr(task))) }
 }
 
 #[inline(always)]
@@ -124,13 +170,13 @@ fn read_descriptors(exec: &mut Exec, task: Task) -> Option<()> {
 }
 
 #[inline(always)]
-fn read_file(exec: &mut Exec, file: File, process: &Tracked) {
+fn read_file(exec: &mut Exec, file: File, is_canary: bool) {
     let described = file.describe(&mut exec.file);
     let Some(memfd) = described.and_then(|()| file.is_memfd()) else {
         exec.header.unread |= unread::FILE;
         return;
     };
-    if !process.is_canary() {
+    if !is_canary {
         tree::count_exec(&exec.file.key);
     }
     if exec.file.links == 0 {

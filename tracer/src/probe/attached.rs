@@ -7,9 +7,10 @@ use std::{
     sync::Arc,
 };
 
-use aya::maps::{HashMap, MapError, PerCpuArray};
+use aya::maps::{HashMap, LpmTrie, MapError, PerCpuArray, lpm_trie::Key};
 use tracer_ebpf::abi::{
-    Asked, Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, name_hash,
+    Asked, Fault, FileKey, Flow, FlowTotals, KIND_COUNT, Kind, Stats, VARIABLE_KEY_BYTES, Variable,
+    name_hash,
 };
 
 use super::{
@@ -182,9 +183,17 @@ impl Attached {
         let map = self.loaded.object.take_map("VARIABLES")?;
         let refused = |error: io::Error| LoadError::Object(error.to_string());
         let filled = Unfrozen::of(&map).map_err(refused)?;
-        let mut numbers = HashMap::<_, u64, u32>::try_from(map).map_err(object)?;
+        let mut numbers = LpmTrie::<_, [u8; VARIABLE_KEY_BYTES], Plain<Variable>>::try_from(map)
+            .map_err(object)?;
         for (number, name) in (0u32..).zip(variables) {
-            numbers.insert(name_hash(name.as_bytes()), number, 0).map_err(object)?;
+            let mut bytes = [0; VARIABLE_KEY_BYTES];
+            let mut value_at = 0_u32;
+            for (to, from) in bytes.iter_mut().zip(name.bytes().chain(*b"=")) {
+                *to = from;
+                value_at += 1;
+            }
+            let key = Key::new(value_at * u8::BITS, bytes);
+            numbers.insert(&key, Plain(Variable { number, value_at }), 0).map_err(object)?;
         }
         filled.freeze().map_err(refused)
     }

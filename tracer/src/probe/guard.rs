@@ -43,7 +43,11 @@ pub(super) fn freeze_maps(object: &Object) -> io::Result<()> {
 
 /// The same for one, if it is of a kind that can be written to.
 pub(super) fn freeze_one(map: &Map) -> io::Result<()> {
-    if let Map::HashMap(map) | Map::LruHashMap(map) | Map::Array(map) | Map::PerCpuArray(map) = map
+    if let Map::HashMap(map)
+    | Map::LruHashMap(map)
+    | Map::LpmTrie(map)
+    | Map::Array(map)
+    | Map::PerCpuArray(map) = map
     {
         freeze_map(map)?;
     }
@@ -55,7 +59,9 @@ pub(super) struct Unfrozen(OwnedFd);
 
 impl Unfrozen {
     pub(super) fn of(map: &Map) -> io::Result<Unfrozen> {
-        let Map::HashMap(map) = map else { return Err(io::Error::other("it is no hash map")) };
+        let (Map::HashMap(map) | Map::LpmTrie(map)) = map else {
+            return Err(io::Error::other("it is neither a hash map nor a trie"));
+        };
         Ok(Unfrozen(map.fd().as_fd().try_clone_to_owned()?))
     }
 

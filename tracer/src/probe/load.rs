@@ -3,9 +3,11 @@
 use std::{
     collections::{BTreeMap, HashMap},
     os::fd::{AsFd as _, BorrowedFd, OwnedFd},
+    panic::resume_unwind,
+    thread,
 };
 
-use aya::maps::{MapData, RingBuf};
+use aya::maps::{Map, MapData, MapError, RingBuf};
 
 use super::{
     btf::{KernelTypes, Offsets},
@@ -25,7 +27,7 @@ use super::{
 static OBJECT: &[u8] = aya::include_bytes_aligned!(concat!(env!("OUT_DIR"), "/tracer-probes"));
 
 /// Programs that the kernel takes longest to check.
-const LONGEST_FIRST: [&str; 4] = ["exec", "packet_out", "packet_in", "fork"];
+const LONGEST_FIRST: [&str; 4] = ["exec", "fork", "packet_out", "packet_in"];
 
 /// The command's cgroup, to which programs are attached.
 #[derive(Debug)]
@@ -47,6 +49,37 @@ pub struct Rings {
     pub tls: RingBuf<MapData>,
 }
 
+impl Rings {
+    const NAMES: [&str; 7] = [
+        "PROCESS_RING",
+        "ARGV_RING",
+        "NET_RING",
+        "ATTEMPT_RING",
+        "NAMES_RING",
+        "RESOLVER_RING",
+        "TLS_RING",
+    ];
+
+    /// Maps them into memory.
+    fn map(maps: [Result<Map, LoadError>; Rings::NAMES.len()]) -> Result<Rings, LoadError> {
+        let mapped = |map: Result<Map, LoadError>| {
+            RingBuf::try_from(map?).map_err(|error: MapError| LoadError::Object(error.to_string()))
+        };
+        let [process, argv, net, attempt, names, resolver, tls] = maps;
+        let rings = Rings {
+            process: mapped(process)?,
+            argv: mapped(argv)?,
+            net: mapped(net)?,
+            attempt: mapped(attempt)?,
+            names: mapped(names)?,
+            resolver: mapped(resolver)?,
+            tls: mapped(tls)?,
+        };
+        mappings::keep_from_children();
+        Ok(rings)
+    }
+}
+
 impl std::fmt::Debug for Rings {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Rings").finish_non_exhaustive()
@@ -57,6 +90,8 @@ impl std::fmt::Debug for Rings {
 pub struct Loaded {
     pub(super) object: Object,
     programs: BTreeMap<&'static str, Program>,
+    /// Until they are taken.
+    rings: Option<Rings>,
     pub(super) options: Options,
     /// Why programs were refused that a sensor may want.
     refusals: BTreeMap<&'static str, LoadError>,
@@ -86,14 +121,16 @@ impl Loaded {
         cgroup: Result<CgroupTarget, String>,
     ) -> Result<Loaded, LoadError> {
         let types = KernelTypes::read(&options.btf)?;
-        let object = Object::load(
+        let mut object = Object::load(
             OBJECT,
             &globals(&types.offsets()?, options, cgroup.as_ref().ok()),
             &sizes(options),
         )?;
+        let rings = Rings::NAMES.map(|name| object.take_map(name));
         let mut loaded = Loaded {
             object,
             programs: BTreeMap::new(),
+            rings: None,
             options: options.clone(),
             refusals: BTreeMap::new(),
             types: Some(types),
@@ -101,7 +138,14 @@ impl Loaded {
             real_time: is_real_time(),
             cgroup,
         };
-        loaded.load_wanted()?;
+        // Mapping the rings takes the kernel as long as checking some programs does.
+        let rings = thread::scope(|scope| {
+            let rings = scope.spawn(|| Rings::map(rings));
+            let checked = loaded.load_wanted();
+            let rings = rings.join().unwrap_or_else(|panic| resume_unwind(panic));
+            checked.and(rings)
+        });
+        loaded.rings = Some(rings?);
         #[cfg(feature = "debug-log")]
         super::debug_log::start(&loaded).map_err(LoadError::Object)?;
         Ok(loaded)
@@ -185,21 +229,7 @@ impl Loaded {
 
     /// The rings can be taken once.
     pub fn take_rings(&mut self) -> Result<Rings, LoadError> {
-        let mut ring = |name: &str| {
-            let map = self.object.take_map(name)?;
-            RingBuf::try_from(map).map_err(|error| LoadError::Object(error.to_string()))
-        };
-        let rings = Rings {
-            process: ring("PROCESS_RING")?,
-            argv: ring("ARGV_RING")?,
-            net: ring("NET_RING")?,
-            attempt: ring("ATTEMPT_RING")?,
-            names: ring("NAMES_RING")?,
-            resolver: ring("RESOLVER_RING")?,
-            tls: ring("TLS_RING")?,
-        };
-        mappings::keep_from_children();
-        Ok(rings)
+        self.rings.take().ok_or_else(|| LoadError::Object("the rings were taken already".into()))
     }
 
     /// What a process needs to enrol itself.

@@ -265,6 +265,7 @@ fn data_of(map: &Map) -> Result<&MapData, LoadError> {
     let (Map::Array(data)
     | Map::HashMap(data)
     | Map::LruHashMap(data)
+    | Map::LpmTrie(data)
     | Map::PerCpuArray(data)
     | Map::RingBuf(data)) = map
     else {

@@ -1,7 +1,9 @@
 //! Plain data that the kernel side keeps in maps.
 
 use aya::Pod;
-use tracer_ebpf::abi::{Asked, FileKey, Flow, FlowTotals, Stats, TlsKey, TlsPlaces, TlsSession};
+use tracer_ebpf::abi::{
+    Asked, FileKey, Flow, FlowTotals, Stats, TlsKey, TlsPlaces, TlsSession, Variable,
+};
 
 /// Copies of plain data that the kernel side stores in maps.
 #[derive(Clone, Copy)]
@@ -25,3 +27,5 @@ unsafe impl Pod for Plain<TlsKey> {}
 unsafe impl Pod for Plain<TlsSession> {}
 // SAFETY: as above.
 unsafe impl Pod for Plain<TlsPlaces> {}
+// SAFETY: as above.
+unsafe impl Pod for Plain<Variable> {}

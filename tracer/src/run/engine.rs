@@ -106,10 +106,12 @@ async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
     let enroll_command = loaded.enroller()?;
     let enroll_last = loaded.enroller()?;
     let reported = cgroup::report(&cgroup);
-    let prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |_| {})?;
-    let mut session = Session::new(prepared, signals, broker)?;
+    // A canary waits for locks of the kernel's most of the time, and there is enough to do meanwhile.
+    let armed = || broker.begin_canary(&enroll_canary);
+    let prepared = prepare(&mut settings, loaded, user.as_ref(), reported, armed, |_| {})?;
+    let mut session = Session::new(prepared, signals, broker.clone())?;
 
-    session.canary(CanaryPhase::Start, &enroll_canary).await?;
+    session.canary(CanaryPhase::Start, broker.begun_canary()).await?;
     let launched = session.launch(&settings, &enroll_command)?;
     // Nothing of the command's has been read yet.
     session.confine()?;
@@ -124,7 +126,7 @@ async fn run_command(mut settings: Settings) -> Result<Finished, RunError> {
             Some(error),
         ),
     };
-    session.canary(CanaryPhase::End, &enroll_last).await?;
+    session.canary(CanaryPhase::End, broker.canary(&enroll_last)).await?;
     let end = session.end(status.clone(), witness).await?;
     Ok(session.finish(end, &settings.policies, status, launch_error))
 }
@@ -162,17 +164,20 @@ pub(super) struct Prepared {
     pub(super) tls_sessions: Option<TlsSessions>,
 }
 
-/// Attaches the probes and makes the first line of the recording, about which `change` has the last word.
+/// Attaches the probes, when `armed` is called, and makes the first line of the recording, about which `change` has
+/// the last word.
 pub(super) fn prepare(
     settings: &mut Settings,
     mut loaded: Loaded,
     user: Option<&CallingUser>,
     cgroup: schema::CommandCgroup,
+    armed: impl FnOnce() -> io::Result<()>,
     change: impl FnOnce(&mut Start),
 ) -> Result<Prepared, RunError> {
     let rings = loaded.take_rings()?;
     let identifier = loaded.take_identifier()?;
     let mut attached = loaded.attach()?;
+    armed()?;
     let home = user
         .and_then(|user| user.home.clone())
         .or_else(|| std::env::var_os("HOME").map(PathBuf::from));

@@ -177,12 +177,12 @@ impl Session {
         Ok(self.collector.confined(&self.broker)?)
     }
 
-    /// Starts a canary and waits until all its events have come. At the start a probe that does
+    /// Waits until all events of a canary have come. At the start a probe that does
     /// not fire is an error; at the end it is the verdict's business.
     pub(super) async fn canary(
         &mut self,
         phase: CanaryPhase,
-        enroller: &Enroller,
+        child: io::Result<Child>,
     ) -> Result<(), RunError> {
         let before = self.collector.fold.canary_events.clone();
         let mut deadline = Instant::now() + CANARY_WAIT;
@@ -194,7 +194,6 @@ impl Session {
         ) {
             kinds.retain(|kind| !matches!(kind, Kind::CgroupMove | Kind::ForeignSend));
         }
-        let child = self.broker.canary(enroller);
         let (mut seen, mut ended) = (BTreeMap::new(), None);
         if let Ok(child) = &child {
             loop {

@@ -102,7 +102,8 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
         Err(why) => CommandCgroup::Absent(why.clone()),
     };
     let user = CallingUser::from_environment().map_err(io::Error::other)?;
-    let mut prepared = prepare(&mut settings, loaded, user.as_ref(), reported, |start| {
+    let armed = || Ok(());
+    let mut prepared = prepare(&mut settings, loaded, user.as_ref(), reported, armed, |start| {
         start.attached = Some(Attachment { to, from_arming: join.from_arming });
         start.armed_before_first_instruction = false;
         for sensor in &mut start.sensors {
@@ -121,10 +122,10 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
     if settings.probes.hand_offs {
         prepared.collector.watch_maps(Err(NO_MAPS.into()));
     }
-    let mut session = Session::new(prepared, signals, broker)?;
+    let mut session = Session::new(prepared, signals, broker.clone())?;
     // From here on packets of others can be read; processes are to be looked at still.
     sandbox::confine(sandbox::TO_LOOK).map_err(RunError::Unconfined)?;
-    session.canary(CanaryPhase::Start, &enroll_canary).await?;
+    session.canary(CanaryPhase::Start, broker.canary(&enroll_canary)).await?;
 
     finder.switch(Switch::FollowCgroup, follows)?;
     let mut searched = search::search(&mut finder, &members, boottime_ns)?;
@@ -138,7 +139,7 @@ async fn join_what_runs(mut settings: Settings, join: Join) -> Result<Finished, 
     session.stay(join.duration, for_ever, settings.on_error).await?;
     // The last canary is no member.
     finder.switch(Switch::FollowCgroup, false)?;
-    session.canary(CanaryPhase::End, &enroll_last).await?;
+    session.canary(CanaryPhase::End, broker.canary(&enroll_last)).await?;
     let status = CommandStatus::NoCommand;
     let end = session.end(status.clone(), Witness::Absent(NO_WITNESS.into())).await?;
     Ok(session.finish(end, &settings.policies, status, None))

@@ -65,6 +65,28 @@ pub struct Broker(Arc<Mutex<Connection>>);
 struct Connection {
     socket: OwnedFd,
     pid: Pid,
+    canary: Begun,
+}
+
+/// What became of a canary that was asked for and not waited for.
+#[derive(Debug)]
+enum Begun {
+    No,
+    /// The next answer is about it.
+    Asked,
+    Answered(io::Result<Answer>),
+}
+
+type Answer = (Reply, Vec<OwnedFd>);
+
+impl Connection {
+    fn answer(&self) -> io::Result<Answer> {
+        match wire::receive(&self.socket)? {
+            None => Err(gone(io::ErrorKind::UnexpectedEof.into())),
+            Some((Reply::Failed { errno, why }, _)) => Err(wire::error_of(errno, why)),
+            Some(answer) => Ok(answer),
+        }
+    }
 }
 
 /// Process ids of it and of what sends log records, for those who leave out what tracer does itself.
@@ -128,21 +150,16 @@ impl Broker {
             return Err(io::Error::last_os_error());
         };
         add_own(pid);
-        Ok(Broker(Arc::new(Mutex::new(Connection { socket: here, pid }))))
+        Ok(Broker(Arc::new(Mutex::new(Connection { socket: here, pid, canary: Begun::No }))))
     }
 
-    fn ask(
-        &self,
-        request: Request,
-        descriptors: &[BorrowedFd<'_>],
-    ) -> io::Result<(Reply, Vec<OwnedFd>)> {
-        let connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        wire::send(&connection.socket, request, descriptors).map_err(gone)?;
-        match wire::receive(&connection.socket)? {
-            None => Err(gone(io::ErrorKind::UnexpectedEof.into())),
-            Some((Reply::Failed { errno, why }, _)) => Err(wire::error_of(errno, why)),
-            Some(answer) => Ok(answer),
+    fn ask(&self, request: Request, descriptors: &[BorrowedFd<'_>]) -> io::Result<Answer> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Begun::Asked = connection.canary {
+            connection.canary = Begun::Answered(connection.answer());
         }
+        wire::send(&connection.socket, request, descriptors).map_err(gone)?;
+        connection.answer()
     }
 
     /// An error when it has ended.
@@ -165,7 +182,31 @@ impl Broker {
     }
 
     pub(super) fn canary(&self, enroller: &Enroller) -> io::Result<Child> {
-        match self.ask(Request::Canary, &[enroller.program()])? {
+        self.canary_of(self.ask(Request::Canary, &[enroller.program()])?)
+    }
+
+    /// Starts one while something else is done.
+    pub(super) fn begin_canary(&self, enroller: &Enroller) -> io::Result<()> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        wire::send(&connection.socket, Request::Canary, &[enroller.program()]).map_err(gone)?;
+        connection.canary = Begun::Asked;
+        Ok(())
+    }
+
+    /// The one that was begun.
+    pub(super) fn begun_canary(&self) -> io::Result<Child> {
+        let mut connection = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let answer = match std::mem::replace(&mut connection.canary, Begun::No) {
+            Begun::No => Err(io::ErrorKind::NotFound.into()),
+            Begun::Asked => connection.answer(),
+            Begun::Answered(answer) => answer,
+        };
+        drop(connection);
+        self.canary_of(answer?)
+    }
+
+    fn canary_of(&self, answer: Answer) -> io::Result<Child> {
+        match answer {
             (Reply::Started { child, .. }, descriptors) => {
                 let pidfd = descriptors.into_iter().next().ok_or(io::ErrorKind::InvalidData)?;
                 Ok(Child { broker: self.clone(), id: child, pidfd })
@@ -315,6 +356,6 @@ fn gone(error: io::Error) -> io::Error {
     ))
 }
 
-fn odd(answer: &(Reply, Vec<OwnedFd>)) -> io::Error {
+fn odd(answer: &Answer) -> io::Error {
     io::Error::other(format!("the broker's answer makes no sense: {:?}", answer.0))
 }
