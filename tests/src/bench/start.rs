@@ -59,7 +59,8 @@ pub(super) fn section(bench: &Bench, loads: &Loads, effort: Effort) -> Result<Se
 }
 
 fn start(bench: &Bench, words: &[String]) -> Result<Started> {
-    let mut command = bench.prepared(words)?;
+    // As somebody starts it: it has all processors.
+    let mut command = bench.anywhere(words)?;
     let started_ns = now_ns();
     let (output, used) = tools::run(&mut command)?;
     let ended_ns = now_ns();
