@@ -29,9 +29,7 @@ struct Options {
     /// Put the tables into this document too, each part in its place
     #[arg(long, value_name = "FILE")]
     into: Option<PathBuf>,
-    /// Only these parts: spawn, connect, untraced, resolver, http, node, work, start, losses,
-    /// reading, growth
-    #[arg(value_name = "PART")]
+    #[arg(value_name = "PART", help = format!("Only these parts: {}", Part::ALL.map(Part::name).join(", ")))]
     parts: Vec<String>,
 }
 

@@ -33,5 +33,7 @@ pub use file::{
 };
 pub use recording::{Judged, judge_recording};
 #[cfg(test)]
-pub(crate) use tests::{exec as test_exec, good_end as test_end, start as test_start};
+pub(crate) use tests::{
+    exec as test_exec, fork as test_fork, good_end as test_end, start as test_start,
+};
 pub use verdict::{ClaimVerdict, Ruling, Verdict, Violation, asks_for_contacts, judge, rules};

@@ -78,7 +78,7 @@ impl Story {
 #[cfg(test)]
 pub(super) mod tests {
     use super::{ByPid, ProcessKey, Story};
-    use crate::record::schema::{Exit, Fork, Record, Root};
+    use crate::record::schema::{Exit, Record, Root};
 
     pub(in super::super) const ROOT: ProcessKey = ProcessKey { pid: 9, start_ns: 1 };
     const FIRST: ProcessKey = ProcessKey { pid: 10, start_ns: 5 };
@@ -88,17 +88,7 @@ pub(super) mod tests {
     pub(in super::super) fn story() -> Story {
         let policy = crate::policy::load("no-aws-cli").unwrap();
         let mut story = Story::new(crate::policy::test_start(&policy));
-        let fork = |child: ProcessKey| {
-            Record::Fork(Fork {
-                t_ns: child.start_ns,
-                process: ROOT,
-                child,
-                child_ns_pid: None,
-                child_parent_pid: None,
-                untracked: false,
-                unread: Vec::new(),
-            })
-        };
+        let fork = |child: ProcessKey| crate::policy::test_fork(child.start_ns, ROOT, child);
         story.add(Record::Root(Root {
             t_ns: 2,
             process: ROOT,

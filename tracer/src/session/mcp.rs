@@ -143,7 +143,7 @@ mod tests {
     use super::*;
     use crate::{
         policy,
-        record::schema::{Fork, Record, Root, Stdio},
+        record::schema::{Record, Root, Stdio},
     };
 
     const AGENT: ProcessKey = ProcessKey { pid: 10, start_ns: 1 };
@@ -162,15 +162,7 @@ mod tests {
     }
 
     fn fork(process: ProcessKey, child: ProcessKey) -> Record {
-        Record::Fork(Fork {
-            t_ns: child.start_ns,
-            process,
-            child,
-            child_ns_pid: None,
-            child_parent_pid: None,
-            untracked: false,
-            unread: Vec::new(),
-        })
+        policy::test_fork(child.start_ns, process, child)
     }
 
     fn servers(records: Vec<Record>) -> Vec<(String, Option<ProcessKey>, ProcessKey)> {

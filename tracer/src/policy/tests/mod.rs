@@ -64,7 +64,7 @@ pub(crate) fn exec(process: ProcessKey, path: &str, inode: u64, argv: &[&str]) -
     }))
 }
 
-pub(in crate::policy) fn fork(t_ns: u64, process: ProcessKey, child: ProcessKey) -> Record {
+pub(crate) fn fork(t_ns: u64, process: ProcessKey, child: ProcessKey) -> Record {
     Record::Fork(Fork {
         t_ns,
         process,
