@@ -249,13 +249,13 @@ impl<'a> Fuzzer<'a> {
             println!("  ok      fuzzing {target}: {report}");
             return Ok(Tally { passed: 1, ..Tally::NOTHING });
         }
-        println!("  FAILED  fuzzing {target} ({status}): {report}; its end ({}):", log.display());
-        let lines: Vec<&str> = said.lines().collect();
-        for line in &lines[lines.len().saturating_sub(30)..] {
-            println!("    {line}");
-        }
-        println!("    again: cargo xtask fuzz --input FILE {target}");
-        Ok(Tally::ONE_FAILED)
+        let failure = format!(
+            "fuzzing {target} ({status}): {report}; {}:\n{}\n    again: cargo xtask fuzz --input FILE {target}",
+            log.display(),
+            what_happened(&said)
+        );
+        println!("  FAILED  {failure}");
+        Ok(Tally::one_failed(failure))
     }
 
     /// Adds what reaches code that no input in the repository reaches; small ones only.
@@ -273,6 +273,18 @@ impl<'a> Fuzzer<'a> {
         println!("  {target}: {before} inputs were kept, now {}", fs::read_dir(&into)?.count());
         Ok(())
     }
+}
+
+/// Of what the fuzzer said: what went wrong, and the input, which may be all that is left of a machine.
+fn what_happened(said: &str) -> String {
+    const LINES: usize = 12;
+    let lines: Vec<&str> = said.lines().collect();
+    let wrong = |line: &&str| line.contains("panicked at") || line.contains(" ERROR: ");
+    let begin = lines.iter().position(wrong).unwrap_or(lines.len().saturating_sub(LINES));
+    let input = |line: &&str| line.starts_with("Base64: ") || line.contains("Test unit written to");
+    let shown = lines[begin..].iter().take(LINES).copied();
+    let shown = shown.chain(lines.iter().copied().filter(input));
+    shown.map(|line| format!("    {line}")).collect::<Vec<_>>().join("\n")
 }
 
 /// The workspace's lock file: what is fuzzed is what is built. Cargo adds libFuzzer to it.
@@ -324,6 +336,19 @@ impl std::fmt::Display for Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_went_wrong_and_its_input() {
+        let said = format!(
+            "#7 NEW cov: 9\nthread '<unnamed>' panicked at a.rs:3:5:\nit is 4\nstack backtrace:\n{}\
+             ==7== ERROR: libFuzzer: deadly signal\n0x41,\nBase64: QQ==\n",
+            "   0: f\n".repeat(20)
+        );
+        let told = what_happened(&said);
+        assert!(told.starts_with("    thread '<unnamed>' panicked at a.rs:3:5:\n    it is 4\n"));
+        assert!(told.ends_with("   0: f\n    Base64: QQ=="), "{told}");
+        assert_eq!(what_happened("no words\n"), "    no words");
+    }
 
     #[test]
     fn what_libfuzzer_says() {

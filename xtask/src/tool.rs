@@ -92,7 +92,14 @@ fn step_of(
 /// `skipped: NAME: REASON`.
 fn parts(said: &str) -> Tally {
     let count = |word: &str| said.lines().filter(|line| line.starts_with(word)).count() as u64;
-    Tally { passed: count("passed: "), failed: count("failed: "), skipped: count("skipped: ") }
+    let failed = said.lines().filter_map(|line| line.strip_prefix("failed: "));
+    let failures: Vec<String> = failed.map(str::to_owned).collect();
+    Tally {
+        passed: count("passed: "),
+        failed: count("failed: "),
+        skipped: count("skipped: "),
+        failures,
+    }
 }
 
 #[cfg(test)]

@@ -106,7 +106,14 @@ impl Outcome {
     }
 
     pub(super) fn tally(&self) -> Tally {
-        self.count("")
+        Tally { failures: self.failures().collect(), ..self.count("") }
+    }
+
+    fn failures(&self) -> impl Iterator<Item = String> {
+        let failed = self.checks.iter().filter(|check| check.result == Result::Failed);
+        let failed = failed.map(|Check { name, detail, .. }| format!("{name}: {detail}"));
+        let all = failed.chain(self.incomplete.clone());
+        all.map(|failure| format!("kernel {} ({}): {failure}", self.name, self.release))
     }
 
     /// Of the tests in a profile.
@@ -125,6 +132,7 @@ impl Outcome {
             passed: count(Result::Passed),
             failed: count(Result::Failed) + u64::from(self.incomplete.is_some()),
             skipped: count(Result::Skipped),
+            failures: Vec::new(),
         }
     }
 }
@@ -185,7 +193,9 @@ mod tests {
 
     fn check(console: &str, ending: Ending, expected: &str) -> String {
         let outcome = Outcome::of_console("6.1", console, ending, Duration::from_secs(7));
-        assert_eq!(outcome.tally().to_string(), expected, "{console}");
+        let tally = outcome.tally();
+        assert_eq!(tally.to_string(), expected, "{console}");
+        assert_eq!(tally.failures.len() as u64, tally.failed, "{:?}", tally.failures);
         outcome.to_string()
     }
 

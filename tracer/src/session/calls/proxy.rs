@@ -145,9 +145,10 @@ impl<'a> Cursor<'a> {
 
     /// One that ends with a zero.
     fn skip_name(&mut self) -> Result<(), Found> {
-        match memchr::memchr(0, self.rest()) {
+        let rest = self.rest();
+        match memchr::memchr(0, &rest[..rest.len().min(NAME_MAX_BYTES + 1)]) {
             Some(end) => self.skip(end + 1),
-            None if self.rest().len() > NAME_MAX_BYTES => Err(Found::Nothing),
+            None if rest.len() > NAME_MAX_BYTES => Err(Found::Nothing),
             None => Err(Found::More),
         }
     }

@@ -458,13 +458,15 @@ impl Stream {
             true => (Direction::Received, &received.bytes, &sent.bytes),
             false => (Direction::Sent, &sent.bytes, &received.bytes),
         };
+        // Only what is in it however the bytes were cut decides: their first one, then a line of some length.
         let may_be_method = client.first().is_none_or(u8::is_ascii_alphabetic);
+        let client = &client[..client.len().min(LINE_MAX_BYTES)];
         let short = client.len().max(server.len()) < LINE_MAX_BYTES;
         if memchr::memchr(b'\n', client).is_none() && may_be_method && short {
             return Ok(());
         }
         let line = PREFACE.len() - b"\r\nSM\r\n\r\n".len();
-        if !is_request(client) && !is_http(client) {
+        if !may_be_method || !is_request(client) && !is_http(client) {
             self.protocol = Protocol::Over;
             return Ok(());
         }
