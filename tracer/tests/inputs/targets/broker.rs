@@ -11,8 +11,7 @@ use rustix::net::{
     AddressFamily, SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
     sendmsg, socketpair,
 };
-use serde::{Serialize, de::DeserializeOwned};
-use serde_json::Value;
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use tracer::run::wire;
 
 use super::{in_a_file, pieces};
@@ -21,6 +20,12 @@ use super::{in_a_file, pieces};
 pub(super) fn broker_messages(bytes: &[u8]) {
     received::<wire::Request>(bytes);
     received::<wire::Reply>(bytes);
+}
+
+/// Of a message, how many descriptors are beside it. Whatever else is in it need not even be UTF-8.
+#[derive(Deserialize)]
+struct Announced {
+    descriptors: u64,
 }
 
 fn connected() -> (OwnedFd, OwnedFd) {
@@ -54,8 +59,8 @@ fn received<T: Serialize + DeserializeOwned>(bytes: &[u8]) {
         if sendmsg(&here, &[IoSlice::new(packet)], &mut beside, flags).is_err() {
             break;
         }
-        let said: Option<Value> = serde_json::from_slice(packet).ok();
-        sent.push_back((said.and_then(|said| said["descriptors"].as_u64()), descriptors));
+        let said: Option<Announced> = serde_json::from_slice(packet).ok();
+        sent.push_back((said.map(|said| said.descriptors), descriptors));
     }
     drop(here);
     while let Ok(Some((message, descriptors))) = wire::receive::<T>(&there) {
