@@ -15,7 +15,7 @@ use crate::{
     harness::{
         Scratch,
         attached::{Attached, Seen, Workload, v2_mount},
-        program, skip, until,
+        in_private_network, program, skip, until,
     },
 };
 
@@ -31,6 +31,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("leader_gone", leader_gone),
     ("resolved_names", resolved_names),
     ("sockets", sockets),
+    ("connected_to_a_service", connected_to_a_service),
     ("connections_from_arming", connections_from_arming),
     ("cgroup", cgroups::cgroup),
     ("first_version_cgroup", cgroups::first_version_cgroup),
@@ -305,6 +306,33 @@ fn sockets(scratch: &Scratch) -> Result<()> {
             .any(|socket| socket.path.as_ref().is_some_and(|path| named(&path.0)))
     );
     Ok(())
+}
+
+/// Who has a connection to sshd can have it run anything, and need not connect again.
+fn connected_to_a_service(scratch: &Scratch) -> Result<()> {
+    in_private_network(|network| {
+        let (listener, address) = network.listen("127.0.0.1:22")?;
+        let script = format!(
+            "import os, socket, time\n\
+             client = socket.create_connection(('127.0.0.1', {}))\n\
+             open('connected', 'w')\n\
+             while not os.path.exists('go'): time.sleep(0.01)\n\
+             client.send(b'!')\n",
+            address.port()
+        );
+        let mut python = Command::new("/usr/bin/python3");
+        let workload = Workload::start(scratch, python.args(["-c", &script]))?;
+        until("the connection", || scratch.file("connected").exists())?;
+        let options = ["-p", "no-aws-cli", "--from-arming"];
+        let attached = Attached::to(scratch, &["--pid", &workload.pid()], &options)?;
+        go(scratch)?;
+        let seen = attached.end()?;
+        drop(listener);
+        seen.rules(Ruling::Inconclusive)?
+            .because("handed work to ssh")?
+            .because("when it was found it had a connection to a service of this machine")?;
+        Ok(())
+    })
 }
 
 /// A claim over connections is inconclusive, also when it is limited to the time from arming on.

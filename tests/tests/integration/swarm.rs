@@ -47,8 +47,8 @@ fn many_processes(scratch: &Scratch) -> Result<()> {
 /// a second, and the kernel then skips those.
 fn interrupted_by_softirqs(scratch: &Scratch) -> Result<()> {
     const CONNECTIONS: usize = 20_000;
-    // On a machine that is very busy some changes of a state are reported to nobody: the kernel's own record
-    // (`perf record -e sock:inet_sock_set_state`) lacks them, too.
+    // Where a kernel has tasks that it hides, what a softirq does while one is on the processor is told to nobody,
+    // see "Hidden tasks" in docs/architecture.md.
     const UNTOLD_MAX: usize = CONNECTIONS / 200;
     let policy = scratch.write(
         "local.toml",

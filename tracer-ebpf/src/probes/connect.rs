@@ -26,7 +26,8 @@ const IPPROTO_TCP: u16 = 6;
 const SOCK_DONE: u32 = 1;
 
 /// A connection in progress, by the address of its sock: unique while the sock lives, and the
-/// entry goes when the sock reaches CLOSE.
+/// entry goes when the sock reaches CLOSE. Where the kernel told nobody of that, it stays until another
+/// socket at that address connects or closes, see [`of_sock`].
 #[map]
 static SOCKETS: HashMap<u64, Opened> = HashMap::with_max_entries(65_536, 0);
 
@@ -37,6 +38,10 @@ pub(super) struct Opened {
     pub(super) owner: Member,
     pub(super) tgid: u32,
     pub(super) tid: u32,
+    /// Of the other end, in network byte order.
+    destination_port: u16,
+    /// Of this end, once there was a result; zero before.
+    source_port: u16,
     /// What was sent and what was received, as far as packets show it.
     pub(super) streams: [Stream; 2],
     /// Whether what is sent begins as a request of HTTP without TLS does.
@@ -63,14 +68,32 @@ pub(super) const UNDECIDED: u32 = 0;
 pub(super) const PLAIN: u32 = 1;
 pub(super) const NOT_PLAIN: u32 = 2;
 
-/// The connection of a sock that a tracked process opened. Packets of one connection are handled one
-/// after the other but for rare races, which at worst show a piece twice.
+/// What was last opened by a tracked process at a sock's address. Packets of one connection are handled
+/// one after the other but for rare races, which at worst show a piece twice.
 #[inline(always)]
-pub(super) fn of_sock(address: u64) -> Option<&'static mut Opened> {
-    let opened = SOCKETS.get_ptr_mut(address)?;
+pub(super) fn last_at(sock: u64) -> Option<&'static mut Opened> {
+    let opened = SOCKETS.get_ptr_mut(sock)?;
     // SAFETY: the value of a map; an entry that goes meanwhile stays readable, and what is written to
     // one that is reused can only make a piece of a stream look like it was elsewhere.
     Some(unsafe { &mut *opened })
+}
+
+/// The connection of a sock that a tracked process opened.
+///
+/// A kernel may have tasks of which tracepoints tell nothing, and then they tell nothing either of what a
+/// softirq handles while one of these is on the CPU: an entry can be of a connection that ended unseen.
+/// Another sock at its address has other ports. The kernel takes a sock's own port from it before it
+/// tells of its end.
+#[inline(always)]
+pub(super) fn of_sock(sock: KernelPtr) -> Option<&'static mut Opened> {
+    let opened = last_at(sock.0)?;
+    let is_other = |field, port| sock.read::<u16>(field).is_some_and(|its| its != 0 && its != port);
+    if is_other(&field::SOCK_DPORT, opened.destination_port)
+        || opened.source_port != 0 && is_other(&field::SOCK_SPORT, opened.source_port)
+    {
+        return None;
+    }
+    Some(opened)
 }
 
 /// Who connected where, and what became of it.
@@ -119,6 +142,8 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
         owner: process.member,
         tgid: process.tgid,
         tid: process.tid,
+        destination_port: sock.read(&field::SOCK_DPORT).unwrap_or(0),
+        source_port: 0,
         streams: Default::default(),
         plain: UNDECIDED,
         told: 0,
@@ -148,13 +173,14 @@ impl Opened {
 
 #[inline(always)]
 fn on_result(sock: KernelPtr, new: u32) {
-    let Some(entry) = of_sock(sock.0) else { return };
+    let Some(entry) = of_sock(sock) else { return };
     let opened = *entry;
     if opened.told != 0 {
         return;
     }
     // The kernel holds the sock's lock, so nothing else tells of it meanwhile.
     entry.told = 1;
+    entry.source_port = sock.read(&field::SOCK_SPORT).unwrap_or(0);
     if new == TCP_CLOSE {
         // Nobody else removes the entry of a live sock: the result cannot matter.
         let _ = SOCKETS.remove(sock.0);
@@ -181,8 +207,10 @@ fn on_result(sock: KernelPtr, new: u32) {
 
 #[inline(always)]
 fn on_close(sock: KernelPtr) {
-    let Some(opened) = of_sock(sock.0).copied() else { return };
+    let opened = of_sock(sock).copied();
+    // Also an entry that is of another one.
     let _ = SOCKETS.remove(sock.0);
+    let Some(opened) = opened else { return };
     emit::record(Kind::Close, |close: &mut Close| {
         opened.fill_header(&mut close.header, Kind::Close);
         close.id = opened.id;

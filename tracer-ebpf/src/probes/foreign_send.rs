@@ -65,7 +65,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
         || !cgroup::is_there()
         || sock.follow(&field::SOCK_CGROUP).is_some_and(|of| !Cgroup(of).is_outside())
         // The tree opened it itself, which is recorded.
-        || connect::of_sock(sock.0).is_some()
+        || connect::of_sock(sock).is_some()
     {
         return None;
     }

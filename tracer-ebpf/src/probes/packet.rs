@@ -155,7 +155,8 @@ fn on_segment(
     }
     // SAFETY: the other fields of the union are its bits.
     let sock = flow::whole(unsafe { &fields(ctx).__bindgen_anon_2.sk });
-    let opened = super::connect::of_sock(sock as u64)?;
+    // Ports are not compared: on their way packets can have got others.
+    let opened = super::connect::last_at(sock as u64)?;
     let stream = &mut opened.streams[if direction == Direction::Out { 0 } else { 1 }];
     if stream.state == PASSED {
         return None;

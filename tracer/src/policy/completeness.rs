@@ -76,17 +76,17 @@ impl Requirement {
 fn concern(kind: Kind) -> Concern {
     match kind {
         Kind::Exec | Kind::ArgvChunk | Kind::Attempt => Concern::Programs,
-        // Processes own connections, and without its exit a process counts as running. Whoever is
-        // handed work can connect as well as run something.
-        Kind::Root | Kind::Fork | Kind::Exit | Kind::LocalSend | Kind::Intrusion => Concern::Both,
-        Kind::Connect
+        // Processes own connections, and without its exit a process counts as running.
+        Kind::Root | Kind::Fork | Kind::Exit => Concern::Both,
+        // Whoever is handed work can connect as well as run something, and work can be handed over by a
+        // connection to a port of this machine, too.
+        Kind::LocalSend
+        | Kind::Intrusion
+        | Kind::Connect
         | Kind::ConnectResult
-        | Kind::Close
-        | Kind::Datagram
         | Kind::OddSocket
-        | Kind::ForeignSend
-        | Kind::CgroupMove
-        | Kind::Payload => Concern::Connections,
+        | Kind::ForeignSend => Concern::Both,
+        Kind::Close | Kind::Datagram | Kind::CgroupMove | Kind::Payload => Concern::Connections,
         Kind::Resolve => Concern::Names,
         Kind::TlsData | Kind::TlsBegin | Kind::TlsEnd => Concern::Calls,
     }
@@ -326,9 +326,8 @@ fn no_skips(concern: Concern, end: &End) -> Requirement {
 
 fn probe_concern(probe: &str) -> Concern {
     match probe {
-        "connect" | "sock_state" | "connect4" | "connect6" | "sendmsg4" | "sendmsg6"
-        | "packet_out" | "packet_in" | "cgroup_move" | "inet_socket" | "other_socket"
-        | "other_socket_send" => Concern::Connections,
+        "connect4" | "connect6" | "sendmsg4" | "sendmsg6" | "packet_out" | "packet_in"
+        | "cgroup_move" => Concern::Connections,
         "resolve_call" | "resolve_return" => Concern::Names,
         probe if probe.starts_with("tls_") => Concern::Calls,
         "exec" => Concern::Programs,

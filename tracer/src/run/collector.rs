@@ -237,6 +237,7 @@ impl Collector {
         self.accept(seen);
         let rest = self.machine.contents().rest();
         self.contents(rest);
+        self.kept.accept_rest();
         self.kept.flush();
         Ok(())
     }

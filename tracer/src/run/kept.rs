@@ -16,7 +16,7 @@ use crate::{
     protocol::hosts::Hosts,
     record::{
         Record, Writer,
-        schema::{HostsEntry, Start},
+        schema::{HandOff, HostsEntry, Start},
     },
     session::{HandOffs, Story},
 };
@@ -88,15 +88,26 @@ impl Kept {
                 | Record::OddSocket(_)
                 | Record::Connect(_)
                 | Record::ConnectResult(_)
+                | Record::Close(_)
+                | Record::ForeignSend(_)
+                | Record::FoundSocket(_)
         );
         let contact = is_contact.then(|| record.clone());
         self.story.add(record);
         let hand_off = contact.and_then(|record| self.hand_offs.of(&record, &self.story));
-        if let Some(hand_off) = hand_off {
-            let record = Record::HandOff(hand_off);
-            self.hand_on(&record);
-            self.story.add(record);
-        }
+        hand_off.into_iter().for_each(|hand_off| self.handed_off(hand_off));
+    }
+
+    /// After the last record: hand-offs that one more record could have told better.
+    pub(super) fn accept_rest(&mut self) {
+        let rest = self.hand_offs.rest(&self.story);
+        rest.into_iter().for_each(|hand_off| self.handed_off(hand_off));
+    }
+
+    fn handed_off(&mut self, hand_off: HandOff) {
+        let record = Record::HandOff(hand_off);
+        self.hand_on(&record);
+        self.story.add(record);
     }
 
     fn hand_on(&mut self, record: &Record) {

@@ -13,8 +13,8 @@ use crate::{
     record::{
         Record,
         schema::{
-            Connect, ConnectResult, HandOff, Intrusion, IntrusionMeans, LocalSend, OddSocket,
-            Outcome,
+            Connect, ConnectResult, ForeignSend, FoundSocket, HandOff, Intrusion, IntrusionMeans,
+            LocalSend, OddSocket, Outcome, SocketProtocol,
         },
     },
 };
@@ -47,10 +47,26 @@ impl HandOffs {
             None
         } else if let Record::ConnectResult(result) = record {
             let connect = self.to_ports.remove(&result.connection)?;
-            over_port(story, &self.catalogue, &connect, result)
+            over_port(story, &self.catalogue, &connect, Some(result))
+        } else if let Record::Close(close) = record {
+            // What became of it was told to nobody, see "Skips" in docs/architecture.md.
+            let connect = self.to_ports.remove(&close.connection)?;
+            over_port(story, &self.catalogue, &connect, None)
+        } else if let Record::ForeignSend(send) = record {
+            over_foreign_socket(story, &self.catalogue, send)
+        } else if let Record::FoundSocket(socket) = record {
+            over_found_socket(story, &self.catalogue, socket)
         } else {
             None
         }
+    }
+
+    /// At the end: what may be handed over by connections of which nothing more is known.
+    pub fn rest(&mut self, story: &Story) -> Vec<HandOff> {
+        let mut rest: Vec<Connect> = self.to_ports.drain().map(|(_, connect)| connect).collect();
+        rest.sort_unstable_by_key(|connect| (connect.t_ns, connect.connection));
+        let hand_off = |connect| over_port(story, &self.catalogue, connect, None);
+        rest.iter().filter_map(hand_off).collect()
     }
 }
 
@@ -166,24 +182,70 @@ fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
     Some(hand_off(t_ns, process, DEBUGGED, via, how.into()))
 }
 
+/// Without a result it is not known what became of the connection.
 fn over_port(
     story: &Story,
     catalogue: &Catalogue,
     connect: &Connect,
-    result: &ConnectResult,
+    result: Option<&ConnectResult>,
 ) -> Option<HandOff> {
     let to = connect.destination?;
     let point = catalogue.port(to.port)?;
-    let here = is_loopback(to.address)
-        || result
-            .source
-            .is_some_and(|from| is_loopback(from.address) || from.address == to.address)
-        || story.start.host.addresses.contains(&to.address.to_canonical());
-    (here && result.outcome == Outcome::Established).then(|| {
-        let how = format!("it connected to a service of this machine, which {}", point.why);
+    let source = result.and_then(|result| result.source);
+    let here = is_of_this_machine(story, to.address)
+        || source.is_some_and(|from| is_loopback(from.address) || from.address == to.address);
+    let what = match result.map(|result| &result.outcome) {
+        Some(Outcome::Established) => "it connected",
+        Some(Outcome::Unknown) | None => {
+            "it began a connection, of which it is not known whether it came about,"
+        }
+        Some(Outcome::Failed { .. } | Outcome::Abandoned | Outcome::Unsent) => return None,
+    };
+    here.then(|| {
+        let how = format!("{what} to a service of this machine, which {}", point.why);
         let via = Bytes::from(to.to_string().as_str());
         hand_off(connect.t_ns, connect.process, &point.name, via, how)
     })
+}
+
+/// By a connection that somebody else made.
+fn over_foreign_socket(
+    story: &Story,
+    catalogue: &Catalogue,
+    send: &ForeignSend,
+) -> Option<HandOff> {
+    let to = send.destination.filter(|_| send.is_stream() || send.is_multipath())?;
+    let point = catalogue.port(to.port)?;
+    is_of_this_machine(story, to.address).then(|| {
+        let how = format!(
+            "over a connection that it did not make it sent something to a service of this machine, which {}",
+            point.why
+        );
+        let via = Bytes::from(to.to_string().as_str());
+        hand_off(send.t_ns, send.process, &point.name, via, how)
+    })
+}
+
+/// By a connection of before. Not every use of it is seen, so it counts as one.
+fn over_found_socket(
+    story: &Story,
+    catalogue: &Catalogue,
+    socket: &FoundSocket,
+) -> Option<HandOff> {
+    let to = socket.remote.filter(|_| socket.protocol != Some(SocketProtocol::Udp))?;
+    let point = catalogue.port(to.port())?;
+    is_of_this_machine(story, to.ip()).then(|| {
+        let how = format!(
+            "when it was found it had a connection to a service of this machine, which {}",
+            point.why
+        );
+        let via = Bytes::from(to.to_string().as_str());
+        hand_off(socket.t_ns, socket.process, &point.name, via, how)
+    })
+}
+
+fn is_of_this_machine(story: &Story, address: IpAddr) -> bool {
+    is_loopback(address) || story.start.host.addresses.contains(&address.to_canonical())
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -196,41 +258,52 @@ fn is_loopback(address: IpAddr) -> bool {
 mod tests {
     use super::{
         super::by_pid::tests::{ROOT, story},
-        Connect, ConnectResult, HandOffs, Intrusion, IntrusionMeans, LocalSend, Outcome, Record,
+        Connect, ConnectResult, ForeignSend, FoundSocket, HandOffs, Intrusion, IntrusionMeans,
+        LocalSend, Outcome, Record, SocketProtocol,
     };
-    use crate::{catalogue::Catalogue, model::Endpoint};
+    use crate::{catalogue::Catalogue, model::Endpoint, record::schema::Close};
 
     /// Port 22 leads to whatever the machine's users may run.
+    const PORT: u16 = 22;
+
+    fn end(address: &str, port: u16) -> Option<Endpoint> {
+        Some(Endpoint { address: address.parse().unwrap(), port })
+    }
+
+    fn connect(to: &str) -> Record {
+        Record::Connect(Connect {
+            t_ns: 5,
+            process: ROOT,
+            thread: 10,
+            connection: 1,
+            cookie: None,
+            destination: end(to, PORT),
+            net_ns_inum: 1,
+            unread: Vec::new(),
+        })
+    }
+
+    fn result(outcome: Outcome, from: Option<Endpoint>) -> Record {
+        Record::ConnectResult(ConnectResult {
+            t_ns: 6,
+            process: ROOT,
+            connection: 1,
+            outcome,
+            connect_ns: None,
+            source: from,
+            unread: Vec::new(),
+        })
+    }
+
     #[test]
     fn a_service_of_this_machine_by_any_of_its_addresses() {
-        const PORT: u16 = 22;
         let mut story = story();
         story.start.host.addresses = vec!["192.168.7.9".parse().unwrap()];
         let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
         let mut is_handed = |from: &str, to: &str| {
-            let end =
-                |address: &str, port| Some(Endpoint { address: address.parse().unwrap(), port });
-            let connect = Connect {
-                t_ns: 5,
-                process: ROOT,
-                thread: 10,
-                connection: 1,
-                cookie: None,
-                destination: end(to, PORT),
-                net_ns_inum: 1,
-                unread: Vec::new(),
-            };
-            let result = ConnectResult {
-                t_ns: 6,
-                process: ROOT,
-                connection: 1,
-                outcome: Outcome::Established,
-                connect_ns: None,
-                source: end(from, 40_000),
-                unread: Vec::new(),
-            };
-            assert!(hand_offs.of(&Record::Connect(connect), &story).is_none());
-            hand_offs.of(&Record::ConnectResult(result), &story).is_some()
+            assert!(hand_offs.of(&connect(to), &story).is_none());
+            let result = result(Outcome::Established, end(from, 40_000));
+            hand_offs.of(&result, &story).is_some()
         };
         assert!(is_handed("127.0.0.1", "127.0.0.1"));
         assert!(is_handed("192.168.7.9", "192.168.7.9"));
@@ -238,6 +311,84 @@ mod tests {
         assert!(is_handed("172.17.0.1", "::ffff:192.168.7.9"));
         assert!(is_handed("127.0.0.1", "172.17.0.1"), "over loopback nobody else is reached");
         assert!(!is_handed("192.168.7.9", "192.168.7.10"));
+    }
+
+    #[test]
+    fn a_service_of_this_machine_by_a_connection_of_unknown_outcome() {
+        let story = story();
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut of = |record: Option<Record>| {
+            assert!(hand_offs.of(&connect("127.0.0.1"), &story).is_none());
+            let now = record.and_then(|record| hand_offs.of(&record, &story));
+            let (now, rest) = (now.into_iter().collect::<Vec<_>>(), hand_offs.rest(&story));
+            assert!(now.is_empty() || rest.is_empty(), "it is said twice: {now:?}, {rest:?}");
+            now.into_iter().chain(rest).map(|hand_off| hand_off.how).collect::<Vec<_>>()
+        };
+        let is_unknown = |how: Vec<String>| how.len() == 1 && how[0].contains("not known whether");
+        assert!(is_unknown(of(None)), "it may have come about after the end");
+        assert!(is_unknown(of(Some(result(Outcome::Unknown, None)))));
+        assert!(is_unknown(of(Some(Record::Close(Close {
+            t_ns: 7,
+            process: ROOT,
+            connection: 1,
+            sent_bytes: None,
+            received_bytes: None,
+            duration_ns: None,
+            unread: Vec::new(),
+        })))));
+        assert!(of(Some(result(Outcome::Abandoned, None))).is_empty());
+        assert_eq!(of(Some(result(Outcome::Established, None))).len(), 1);
+    }
+
+    #[test]
+    fn a_service_of_this_machine_by_a_connection_of_somebody_else() {
+        let story = story();
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut is_handed = |protocol, to: Option<Endpoint>| {
+            let send = Record::ForeignSend(ForeignSend {
+                t_ns: 5,
+                process: ROOT,
+                thread: 10,
+                protocol,
+                destination: to,
+                net_ns_inum: 1,
+                unread: Vec::new(),
+            });
+            hand_offs.of(&send, &story).is_some()
+        };
+        const TCP: u16 = 6;
+        const UDP: u16 = 17;
+        assert!(is_handed(TCP, end("127.0.0.1", PORT)));
+        assert!(!is_handed(TCP, end("127.0.0.1", 443)));
+        assert!(!is_handed(TCP, end("192.168.7.10", PORT)));
+        assert!(!is_handed(UDP, end("127.0.0.1", PORT)));
+        assert!(!is_handed(TCP, None));
+    }
+
+    #[test]
+    fn a_service_of_this_machine_by_a_connection_of_before() {
+        let story = story();
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut is_handed = |protocol, remote: Option<&str>| {
+            let socket = Record::FoundSocket(FoundSocket {
+                t_ns: 5,
+                process: ROOT,
+                inode: 1,
+                protocol,
+                kind: None,
+                local: None,
+                remote: remote.map(|remote| remote.parse().unwrap()),
+                state: None,
+                path: None,
+            });
+            hand_offs.of(&socket, &story).is_some()
+        };
+        assert!(is_handed(Some(SocketProtocol::Tcp), Some("127.0.0.1:22")));
+        assert!(is_handed(None, Some("[::1]:22")));
+        assert!(!is_handed(Some(SocketProtocol::Tcp), Some("127.0.0.1:443")));
+        assert!(!is_handed(Some(SocketProtocol::Tcp), Some("192.168.7.10:22")));
+        assert!(!is_handed(Some(SocketProtocol::Udp), Some("127.0.0.1:22")));
+        assert!(!is_handed(Some(SocketProtocol::Tcp), None));
     }
 
     /// Of the story's process 10 there was one until 10 and is another one since 20.

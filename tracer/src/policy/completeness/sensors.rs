@@ -25,9 +25,16 @@ pub(super) fn outside(story: &Story) -> Option<Requirement> {
     };
     let intrusions = missing("intrusions");
     let asked = start.policies.iter().any(Policy::forbids_debuggers);
+    // Recordings of before do not have these sensors.
+    let by_sockets = |name| missing(name).filter(|_| record::version(start.schema).tells_endpoints);
     let failures: Vec<String> = [
         missing("local-sends")
             .map(|why| format!("what was sent over unix sockets is unknown: {why}")),
+        by_sockets("other-sockets")
+            .map(|why| format!("whether processes were reached by netlink is unknown: {why}")),
+        by_sockets("foreign-sends").map(|why| {
+            format!("whether services were reached by connections of others is unknown: {why}")
+        }),
         intrusions.clone().filter(|_| asked).map(|why| {
             format!("whether processes outside the tree were taken control of is unknown: {why}")
         }),
