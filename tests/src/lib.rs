@@ -16,7 +16,7 @@ pub mod vm;
 
 use std::path::{Path, PathBuf};
 
-pub use self::programs::{compile_all, program};
+pub use self::programs::{compile_all, copy_program, program, write_program};
 
 /// Why this machine cannot run a test. An error, so that `?` carries it out.
 #[derive(Debug)]

@@ -2,8 +2,11 @@
 
 use std::{
     collections::HashMap,
+    fs,
+    io::Write as _,
+    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
-    process::Command,
+    process::{Command, Stdio},
     sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
@@ -17,11 +20,33 @@ pub fn program(scratch: &Scratch, name: &str) -> Result<PathBuf> {
     let compiled = compiled(name)?;
     let path = scratch.folder("programs")?.join(name);
     if !path.exists() {
-        std::fs::write(&path, &*compiled)?;
-        use std::os::unix::fs::PermissionsExt as _;
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+        write_program(&path, &compiled, 0o755)?;
     }
     Ok(path)
+}
+
+/// Writes a file that can be executed.
+///
+/// Another process does it. What other threads start meanwhile has all files of this process open until it
+/// executes something, and the kernel executes no file that anybody has open for writing (ETXTBSY).
+pub fn write_program(path: &Path, content: &[u8], mode: u32) -> Result<()> {
+    let context = || format!("cannot write {}", path.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", "cat > \"$0\""]).arg(path).stdin(Stdio::piped());
+    let mut child = command.spawn().with_context(context)?;
+    let sent = child.stdin.take().context("it was asked for")?.write_all(content);
+    ensure!(child.wait()?.success(), "{}", context());
+    sent.with_context(context)?;
+    Ok(fs::set_permissions(path, fs::Permissions::from_mode(mode))?)
+}
+
+/// Copies a file so that the copy can be executed, see [`write_program`].
+pub fn copy_program(from: impl AsRef<Path>, to: impl AsRef<Path>) -> Result<()> {
+    let from = from.as_ref();
+    let context = || format!("cannot copy {}", from.display());
+    let content = fs::read(from).with_context(context)?;
+    let mode = fs::metadata(from).with_context(context)?.permissions().mode();
+    write_program(to.as_ref(), &content, mode & 0o7777)
 }
 
 /// A folder with all of them, for machines without a compiler.
@@ -29,11 +54,10 @@ pub(crate) const FOLDER: &str = "TRACER_TEST_PROGRAMS";
 
 /// Compiles every program into a folder, but for those that are there and not older than their sources.
 pub fn compile_all(folder: &Path) -> Result<()> {
-    std::fs::create_dir_all(folder)?;
+    fs::create_dir_all(folder)?;
     let sources = fixtures().join("programs");
-    let mut files = std::fs::read_dir(&sources)?
-        .map(|entry| Ok(entry?.path()))
-        .collect::<Result<Vec<PathBuf>>>()?;
+    let mut files =
+        fs::read_dir(&sources)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<PathBuf>>>()?;
     files.sort();
     let changed = |path: &Path| path.metadata().and_then(|meta| meta.modified());
     let headers = files.iter().filter(|file| file.extension().is_some_and(|end| end == "h"));
@@ -59,12 +83,12 @@ fn compiled(name: &str) -> Result<Arc<Vec<u8>>> {
         return Ok(Arc::clone(bytes));
     }
     let bytes = match std::env::var_os(FOLDER) {
-        Some(folder) => std::fs::read(Path::new(&folder).join(name)).context(name.to_owned())?,
+        Some(folder) => fs::read(Path::new(&folder).join(name)).context(name.to_owned())?,
         None => {
             let folder = tempfile::tempdir()?;
             let to = folder.path().join(name);
             compile(name, &to)?;
-            std::fs::read(to)?
+            fs::read(to)?
         }
     };
     let bytes = Arc::new(bytes);

@@ -10,6 +10,8 @@ use std::{
 use anyhow::{Context as _, Result};
 use tempfile::TempDir;
 
+use crate::{copy_program, write_program};
+
 /// Variable by which everything a test started can be found again.
 pub const MARK: &str = "TRACER_TEST";
 
@@ -50,8 +52,8 @@ impl Scratch {
 
     /// A file that can be executed.
     pub fn script(&self, name: &str, text: &str) -> Result<PathBuf> {
-        let path = self.write(name, text)?;
-        fs::set_permissions(&path, fs::Permissions::from_mode(0o755))?;
+        let path = self.file(name);
+        write_program(&path, text.as_bytes(), 0o755)?;
         Ok(path)
     }
 
@@ -63,7 +65,7 @@ impl Scratch {
 
     pub fn copy(&self, from: &Path, name: impl AsRef<Path>) -> Result<PathBuf> {
         let path = self.file(name);
-        fs::copy(from, &path).with_context(|| format!("cannot copy {}", from.display()))?;
+        copy_program(from, &path)?;
         Ok(path)
     }
 

@@ -16,7 +16,7 @@ use anyhow::{Context as _, Result, bail, ensure};
 
 use super::{Program, Row};
 use crate::{
-    cgroup, lab, on_path, program,
+    cgroup, copy_program, lab, on_path, program,
     scratch::{MARK, Scratch},
     skip,
 };
@@ -116,11 +116,11 @@ impl Stage {
         // The forbidden program is there in any case.
         let aws = folder.join("aws");
         match kind {
-            Program::StandIn | Program::Harmless => fs::copy(&stand_in, &aws)?,
-            Program::AwsCli => fs::copy(aws_cli()?.join("bin/aws"), &aws)?,
-        };
+            Program::StandIn | Program::Harmless => copy_program(&stand_in, &aws)?,
+            Program::AwsCli => copy_program(aws_cli()?.join("bin/aws"), &aws)?,
+        }
         if kind == Program::Harmless {
-            fs::copy(program(&scratch, "harmless")?, folder.join(kind.name()))?;
+            copy_program(program(&scratch, "harmless")?, folder.join(kind.name()))?;
         }
         let mut path = folder.clone().into_os_string();
         for more in [Some(debian_tools().into_os_string()), std::env::var_os("PATH")] {

@@ -155,7 +155,7 @@ impl<'a> Trial<'a> {
         let mut files = String::new();
         for number in 0..FILES {
             let copy = scratch.file(format!("nothing-{number}"));
-            fs::copy(loads.spawned(), &copy)?;
+            programs::copy_program(loads.spawned(), &copy)?;
             let _ = write!(files, "{} $long; ", copy.display());
         }
         // It runs in the folder of the files it makes, and the shell makes them without a process.

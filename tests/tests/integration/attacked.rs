@@ -14,7 +14,7 @@ use tracer::{
 
 use crate::{
     Test,
-    harness::{Scratch, program, same_lines, skip, until, wait_for},
+    harness::{Scratch, copy_program, program, same_lines, skip, until, wait_for},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -450,9 +450,9 @@ fn clock_set(scratch: &Scratch) -> Result<()> {
 /// A file that is changed after it was mapped, at a time that seems to be before.
 fn changed_in_the_past(scratch: &Scratch, clock: &Clock) -> Result<()> {
     let aws = scratch.folder("bin")?.join("aws");
-    fs::copy(program(scratch, "stand-in")?, &aws)?;
+    copy_program(program(scratch, "stand-in")?, &aws)?;
     let copy = scratch.file("copy");
-    fs::copy(&aws, &copy)?;
+    copy_program(&aws, &copy)?;
     let load = program(scratch, "load")?;
     let path =
         format!("{}:{}", scratch.file("bin").display(), std::env::var("PATH").unwrap_or_default());

@@ -1,14 +1,12 @@
 //! Execs that failed: recorded when asked for, one attempt for a search along PATH, judged where a
 //! policy counts them.
 
-use std::os::unix::fs::PermissionsExt as _;
-
 use anyhow::{Context as _, Result, ensure};
 use tracer::{policy::Ruling, record::schema::Attempt};
 
 use crate::{
     Test,
-    harness::{Run, Scratch},
+    harness::{Run, Scratch, write_program},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -93,8 +91,7 @@ fn why_it_failed(scratch: &Scratch) -> Result<()> {
         ("\x7fELF, but not a program", 0o755, "ENOEXEC"),
         ("#!/nowhere/interpreter\n", 0o755, "ENOENT"),
     ] {
-        std::fs::write(&aws, text)?;
-        std::fs::set_permissions(&aws, std::fs::Permissions::from_mode(mode))?;
+        write_program(&aws, text.as_bytes(), mode)?;
         // Not a shell, which would run a text file itself.
         let python =
             "import os,sys\ntry: os.execv(sys.argv[1], ['aws', 'x'])\nexcept OSError: pass";

@@ -31,7 +31,7 @@ use crate::{
     harness::{
         Scratch,
         attached::{Attached, v2_mount},
-        in_private_network, until,
+        copy_program, in_private_network, until,
     },
     tls::Stay,
 };
@@ -295,7 +295,7 @@ fn started_by_tracer(scratch: &Scratch) -> Result<()> {
         copy_with_libraries("/bin/bash", &bundle.root())?;
         copy_with_libraries("/usr/bin/id", &bundle.root())?;
         // Not one of those that run.
-        fs::copy(bundle.root().join("bin/true"), bundle.root().join("usr/bin/aws"))?;
+        copy_program(bundle.root().join("bin/true"), bundle.root().join("usr/bin/aws"))?;
         let id = format!("started-{what}-{}", std::process::id());
         bundle.spec["linux"]["cgroupsPath"] = json!(format!("/{id}"));
         let container = runc.run(&id, bundle)?;

@@ -3,7 +3,6 @@
 use std::{
     fs,
     io::{BufRead as _, BufReader},
-    os::unix::fs::PermissionsExt as _,
     path::{Path, PathBuf},
     process::{Child, Stdio},
 };
@@ -406,12 +405,10 @@ fn sdk_single_sign_on(scratch: &Scratch) -> Result<()> {
 
 fn sdk_credential_process(scratch: &Scratch) -> Result<()> {
     let lab = Lab::start()?;
-    let script = scratch.file("keys.sh");
     let keys = format!(
         "{{\"Version\": 1, \"AccessKeyId\": \"{KEY}\", \"SecretAccessKey\": \"{SECRET}\"}}"
     );
-    fs::write(&script, format!("#!/bin/sh\necho '{keys}'\n"))?;
-    fs::set_permissions(&script, fs::Permissions::from_mode(0o755))?;
+    let script = scratch.script("keys.sh", &format!("#!/bin/sh\necho '{keys}'\n"))?;
     let config = format!("[default]\ncredential_process = \"{}\" --for lab\n", script.display());
     let home = home(scratch, &[(".aws/config", &config)])?;
     let call = call(scratch, &lab, &home, CLAIM, &[NO_METADATA])?;

@@ -16,7 +16,7 @@ use tracer::{model::Bytes, policy::Ruling, record::schema::Script};
 
 use crate::{
     Test,
-    harness::{NOBODY, Run, Scratch, program, skip},
+    harness::{NOBODY, Run, Scratch, copy_program, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -94,7 +94,7 @@ fn argv_and_names_of_any_bytes(scratch: &Scratch) -> Result<()> {
         let name: Vec<u8> =
             [b"n", *bytes].concat().into_iter().filter(|byte| *byte != b'/').collect();
         let copy = folder.join(OsStr::from_bytes(&name));
-        fs::copy("/bin/true", &copy)?;
+        copy_program("/bin/true", &copy)?;
         let command = [copy.into_os_string(), OsString::from_vec(bytes.to_vec())];
         let run = scratch.run(&command).policy("no-aws-cli").option("--verbose").record()?;
         let context = || format!("word {number}");
@@ -189,7 +189,7 @@ fn long_path(scratch: &Scratch) -> Result<()> {
     let parts = (4096 - scratch.path().as_os_str().len() - 60) / 201;
     let folder = scratch.folder(vec!["d".repeat(200); parts].join("/"))?;
     let copy = folder.join("runs-true");
-    fs::copy("/bin/true", &copy)?;
+    copy_program("/bin/true", &copy)?;
     let run = scratch
         .run([&copy])
         .policy("no-aws-cli")
@@ -209,7 +209,7 @@ fn long_path(scratch: &Scratch) -> Result<()> {
 fn path_of_more_parts_than_are_read(scratch: &Scratch) -> Result<()> {
     let folder = scratch.folder(vec!["x"; 80].join("/"))?;
     let copy = folder.join("deep-true");
-    fs::copy("/bin/true", &copy)?;
+    copy_program("/bin/true", &copy)?;
     let run = scratch.run([&copy]).policy("no-aws-cli").record()?;
     run.proven()?;
     let exec = run.execs()[0];

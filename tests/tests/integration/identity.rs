@@ -13,7 +13,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    harness::{Run, Scratch, on_path, program, skip},
+    harness::{Run, Scratch, copy_program, on_path, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -95,7 +95,7 @@ fn stand_in(scratch: &Scratch) -> Result<PathBuf> {
     let folder = scratch.folder("bin")?;
     let aws = folder.join("aws");
     if !aws.exists() {
-        std::fs::copy(program(scratch, "stand-in")?, &aws)?;
+        copy_program(program(scratch, "stand-in")?, &aws)?;
     }
     Ok(aws)
 }

@@ -12,7 +12,7 @@ use tracer::{policy::Ruling, record::schema::MapsWatched};
 
 use crate::{
     Test,
-    harness::{Run, Scratch, program, skip},
+    harness::{Run, Scratch, copy_program, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -38,9 +38,9 @@ struct Files {
 fn files(scratch: &Scratch) -> Result<Files> {
     let aws = scratch.folder("bin")?.join("aws");
     let (copy, other) = (scratch.file("copy"), scratch.file("other"));
-    fs::copy(program(scratch, "stand-in")?, &aws)?;
-    fs::copy(&aws, &copy)?;
-    fs::copy(program(scratch, "load")?, &other)?;
+    copy_program(program(scratch, "stand-in")?, &aws)?;
+    copy_program(&aws, &copy)?;
+    copy_program(program(scratch, "load")?, &other)?;
     thread::sleep(Duration::from_millis(50));
     Ok(Files { copy, other })
 }
@@ -105,7 +105,7 @@ fn loader_and_copy(scratch: &Scratch) -> Result<()> {
 fn renamed_loader(scratch: &Scratch) -> Result<()> {
     let Files { copy, other } = files(scratch)?;
     let renamed = scratch.file("renamed");
-    fs::copy(loader()?, &renamed)?;
+    copy_program(loader()?, &renamed)?;
     let run = traced(scratch, &[&renamed, &copy], &[])?;
     run.rules(Ruling::Inconclusive)?.because(&["renamed", "mapped", "which is aws"])?;
     traced(scratch, &[&renamed, &other, &other], &[])?.proven()?;
@@ -141,7 +141,7 @@ fn named_like_memory(scratch: &Scratch) -> Result<()> {
     }
     let Files { copy, other } = files(scratch)?;
     let named = Removed(format!("/memfd:tracer-test-{}", std::process::id()).into());
-    fs::copy(copy, &named.0)?;
+    copy_program(copy, &named.0)?;
     thread::sleep(Duration::from_millis(50));
     let run = traced(scratch, &[&other, &named.0], &[])?;
     run.rules(Ruling::Inconclusive)?.because(&["other", "it mapped", "it may run it"])?;
@@ -156,7 +156,7 @@ fn on_overlayfs(scratch: &Scratch) -> Result<()> {
     fs::create_dir(scratch.file("merged"))?;
     let Files { copy, other } = files(scratch)?;
     for (file, name) in [(&copy, "copy"), (&other, "other"), (&other, "harmless")] {
-        fs::copy(file, lower.join(name))?;
+        copy_program(file, lower.join(name))?;
     }
     thread::sleep(Duration::from_millis(50));
     // Looked at from within its mount namespace, which ends with it.

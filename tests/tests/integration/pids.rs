@@ -7,7 +7,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    harness::{Scratch, program},
+    harness::{Scratch, copy_program, program},
 };
 
 pub(crate) const TESTS: &[Test] = &[("reused", reused)];
@@ -40,7 +40,7 @@ impl Drop for FewPids {
 /// Each exec belongs to the process that was forked for it, whoever had its pid before.
 fn reused(scratch: &Scratch) -> Result<()> {
     let aws = scratch.folder("bin")?.join("aws");
-    fs::copy(program(scratch, "stand-in")?, &aws)?;
+    copy_program(program(scratch, "stand-in")?, &aws)?;
     let aws = aws.display();
     let _few = FewPids::set()?;
     let script = format!(

@@ -25,7 +25,10 @@ use tracer_tests::vm::{self, report};
 
 use crate::{
     Test,
-    harness::{Ended, Network, Peer, Run, Scratch, in_private_network, on_path, program, skip},
+    harness::{
+        Ended, Network, Peer, Run, Scratch, copy_program, in_private_network, on_path, program,
+        skip,
+    },
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -183,7 +186,7 @@ struct Stage<'a> {
 impl<'a> Stage<'a> {
     fn set(scratch: &'a Scratch) -> Result<Stage<'a>> {
         let aws = scratch.folder("bin")?.join("aws");
-        fs::copy(program(scratch, "stand-in")?, &aws)?;
+        copy_program(program(scratch, "stand-in")?, &aws)?;
         let service = UnixListener::bind(scratch.file("service"))?;
         let victim = Ended::start(Command::new("sleep").arg("600").stdin(Stdio::null()))?;
         // Younger, a mapping of it could not be told from a change.

@@ -8,7 +8,7 @@ use tracer::policy::Ruling;
 
 use crate::{
     Test,
-    harness::{Run, Scratch, program, skip},
+    harness::{Run, Scratch, copy_program, program, skip},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -26,7 +26,7 @@ fn text(path: &Path) -> String {
 /// A compiled stand-in in a folder that comes first on PATH.
 fn stand_in(scratch: &Scratch) -> Result<String> {
     let aws = scratch.folder("bin")?.join("aws");
-    std::fs::copy(program(scratch, "stand-in")?, &aws)?;
+    copy_program(program(scratch, "stand-in")?, &aws)?;
     Ok(text(&aws))
 }
 

@@ -21,7 +21,9 @@ use std::{
 
 use anyhow::{Context as _, ensure};
 use tracer_tests::vm;
-pub(crate) use tracer_tests::{Skip, fixtures, on_path, program, skip};
+pub(crate) use tracer_tests::{
+    Skip, copy_program, fixtures, on_path, program, skip, write_program,
+};
 
 /// Somebody who is not root, as the caller behind sudo.
 pub(crate) const NOBODY: u32 = 65_534;
