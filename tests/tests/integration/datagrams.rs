@@ -33,6 +33,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("routes_of_their_own", routes_of_their_own),
     ("unspecified_addresses", unspecified_addresses),
     ("behind_another_address", behind_another_address),
+    ("to_a_group_of_this_machine", to_a_group_of_this_machine),
 ];
 
 fn datagrams(scratch: &Scratch, listen: &str, dial: &str, extra: &[&str]) -> Result<Run> {
@@ -365,4 +366,41 @@ fn behind_another_address(scratch: &Scratch) -> Result<()> {
         "{exchanges:?}"
     );
     Ok(())
+}
+
+/// Whoever joined a group on this machine gets what is sent to it, and with a lifetime of 0 no packet leaves.
+fn to_a_group_of_this_machine(scratch: &Scratch) -> Result<()> {
+    let policy = scratch.write(
+        "policy.toml",
+        "name = 'elsewhere'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['10.99.0.0/16']\n",
+    )?;
+    let script = "
+import socket
+own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+own.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_TTL, 0)
+own.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton('10.7.0.1'))
+own.connect(('239.1.1.1', 7000))
+own.send(b'!')
+";
+    in_private_network(|_| {
+        let device = "ip tuntap add dev group0 mode tap && ip addr add 10.7.0.1/24 dev group0 && \
+                      ip link set group0 up multicast on";
+        let made = Command::new("sh").args(["-c", device]).output()?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr).into_owned();
+            return skip(format!("there is no network device of one's own: {}", said.trim()));
+        }
+        let receiver = UdpSocket::bind("0.0.0.0:7000")?;
+        receiver.join_multicast_v4(&[239, 1, 1, 1].into(), &[10, 7, 0, 1].into())?;
+        let command = ["/usr/bin/python3", "-c", script];
+        let run = scratch.run(command).policy(&policy).record()?;
+        run.exits(10)?;
+        receiver.set_read_timeout(Some(std::time::Duration::from_secs(10)))?;
+        let mut room = [0; 9];
+        ensure!(receiver.recv(&mut room)? == 1, "nothing arrived");
+        run.rules(Ruling::Violated)?;
+        let violations = format!("{:?}", run.verdict);
+        ensure!(violations.contains("239.1.1.1:7000"), "{violations}");
+        Ok(())
+    })
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
-use tracer::policy::Ruling;
+use tracer::{policy::Ruling, record::schema::Outcome};
 
 use crate::{
     Test,
@@ -33,6 +33,9 @@ pub(crate) const TESTS: &[Test] = &[
     ("listener_after_another", listener_after_another),
     ("listener_of_the_tree_is_reaped", listener_of_the_tree_is_reaped),
     ("inherited_socket", inherited_socket),
+    ("caller_over_another_socket", caller_over_another_socket),
+    ("first_packet_to_a_service", first_packet_to_a_service),
+    ("service_by_raw_packets", service_by_raw_packets),
     ("empty_messages", empty_messages),
     ("pair_that_is_connected_elsewhere", pair_that_is_connected_elsewhere),
     ("name_of_a_harmless_service", name_of_a_harmless_service),
@@ -272,6 +275,100 @@ fn inherited_socket(scratch: &Scratch) -> Result<()> {
     ours.read_exact(&mut said)?;
     ensure!(said == *b"said\n", "{said:?}");
     ensure!(run.story.local_sends.len() == 1, "{:?}", run.story.local_sends);
+    Ok(())
+}
+
+/// What the caller gave is the caller's to watch. What the command finds by itself is not, whoever it is.
+fn caller_over_another_socket(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let server = serve(UnixListener::bind(&socket)?);
+    let script = "
+import os, socket, sys
+os.write(0, b'said')
+own = socket.socket(socket.AF_UNIX)
+own.connect(sys.argv[1])
+own.send(b'!')
+";
+    let (_ours, theirs) = UnixStream::pair()?;
+    let command = ["/usr/bin/python3".as_ref(), "-c".as_ref(), script.as_ref(), socket.as_os_str()];
+    let run = scratch.run(command).policy("no-aws-cli");
+    let run = run.set(|command| {
+        command.stdin(Stdio::from(OwnedFd::from(theirs)));
+    });
+    let run = run.record()?;
+    served(server)?;
+    run.rules(Ruling::Inconclusive)?
+        .because(&["unknown local service", &socket.to_string_lossy()])?;
+    Ok(())
+}
+
+/// A client that takes no answer: the connection never comes about, and what its first packet brought is there.
+fn first_packet_to_a_service(scratch: &Scratch) -> Result<()> {
+    const LISTEN: &str = "
+import os, socket, sys, time
+def listen(port):
+    listener = socket.socket()
+    listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_FASTOPEN, 4)
+    listener.bind(('127.0.0.1', port))
+    listener.listen(4)
+    return listener
+";
+    let serve = format!(
+        "{LISTEN}
+listener = listen(9229)
+open('ready', 'w')
+open('arrived', 'wb').write(listener.accept()[0].recv(9))
+"
+    );
+    let send = format!(
+        "{LISTEN}
+def send(client, port):
+    client.sendto(b'!', socket.MSG_FASTOPEN, ('127.0.0.1', port))
+# Cookies are the same for all ports of an address.
+own = listen(8081)
+send(socket.socket(), 8081)
+own.accept()
+mute = socket.socket()
+IP_MINTTL = 21
+mute.setsockopt(socket.IPPROTO_IP, IP_MINTTL, 255)
+mute.setblocking(False)
+send(mute, 9229)
+while not os.path.exists('arrived'): time.sleep(0.01)
+"
+    );
+    in_private_network(|_| {
+        fs::write("/proc/sys/net/ipv4/tcp_fastopen", "3")?;
+        let mut server = Command::new("/usr/bin/python3");
+        let mut server = server.args(["-c", &serve]).current_dir(scratch.path()).spawn()?;
+        until("the service", || scratch.file("ready").exists())?;
+        let run = scratch.run(["/usr/bin/python3", "-c", &send]).policy("no-aws-cli").record()?;
+        ensure!(server.wait()?.success(), "the service failed");
+        run.exits(11)?;
+        ensure!(fs::read(scratch.file("arrived"))? == b"!", "nothing arrived");
+        let result = run
+            .story
+            .connections
+            .iter()
+            .find(|to| to.destination.is_some_and(|to| to.port == 9229));
+        let result = result.and_then(|connection| connection.result.as_ref());
+        ensure!(result.is_some_and(|result| result.outcome == Outcome::Unknown), "{result:?}");
+        run.rules(Ruling::Inconclusive)?
+            .because(&["node-inspector", "not known whether it came about"])?;
+        Ok(())
+    })
+}
+
+/// Any service can be reached by whoever makes the packets.
+fn service_by_raw_packets(scratch: &Scratch) -> Result<()> {
+    let traced = |what: &str| {
+        let script = format!("import socket\nsocket.socket({what})");
+        let command = ["/usr/bin/python3", "-c", &script];
+        scratch.run(command).policy("no-aws-cli").record()
+    };
+    let icmp = "socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_ICMP";
+    traced(icmp)?.proven()?;
+    let run = traced("socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_TCP")?;
+    run.rules(Ruling::Inconclusive)?.because(&["unknown local service", "raw"])?;
     Ok(())
 }
 

@@ -197,7 +197,10 @@ fn on_result(sock: KernelPtr, new: u32) {
         if new == TCP_CLOSE {
             let sent = sock.read::<u32>(&field::TCP_SEGMENTS_SENT);
             result.unsent = u32::from(sent == Some(0));
-            match sock.read::<u32>(&field::SOCK_ERROR) {
+            // With Fast Open the first packet brings data, and the other end may have taken it although no
+            // answer came back.
+            let is_silent = sock.read::<u64>(&field::TCP_BYTES_SENT) == Some(0);
+            match sock.read::<u32>(&field::SOCK_ERROR).filter(|_| is_silent) {
                 Some(error) => result.error = error,
                 None => result.header.unread |= unread::STATUS,
             }

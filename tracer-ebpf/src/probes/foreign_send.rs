@@ -71,8 +71,13 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
     }
     let mut address = SocketAddress::default();
     let is_read = connect::fill_address(&mut address, sock).is_some();
-    let mut contact =
-        Contact { tgid: process.tgid, peer: 0, what: sock.0, name: [0; SOCKET_NAME_BYTES] };
+    let mut contact = Contact {
+        tgid: process.tgid,
+        peer: 0,
+        what: sock.0,
+        inode: 0,
+        name: [0; SOCKET_NAME_BYTES],
+    };
     // The address of a sock is used again, and a socket can be connected to somebody else.
     contact.name[..16].copy_from_slice(&address.destination);
     contact.name[16..18].copy_from_slice(&address.destination_port.to_ne_bytes());

@@ -74,7 +74,8 @@ fn on_intrusion(ctx: &impl EbpfContext, means: Means, target: u32) -> i32 {
     const NO_SOCKET: u64 = 1 << 32;
     let Some(process) = tree::current(ctx) else { return 0 };
     let what = NO_SOCKET | means as u64;
-    let contact = Contact { tgid: process.tgid, peer: target, what, name: [0; SOCKET_NAME_BYTES] };
+    let (tgid, name) = (process.tgid, [0; SOCKET_NAME_BYTES]);
+    let contact = Contact { tgid, peer: target, what, inode: 0, name };
     // A number of the tree's may be that of another process later.
     if tree::find(target).is_some() || outside::is_new(&process, &contact) {
         emit::record(Kind::Intrusion, |intrusion: &mut Intrusion| {

@@ -85,8 +85,9 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
     if is_in_tree && !is_reaped || peer.is_some_and(ended::has) {
         return 0;
     }
-    let mut contact =
-        Contact { tgid: process.tgid, peer: peer_tgid, what: 0, name: [0; SOCKET_NAME_BYTES] };
+    let inode = socket_inode(sock).unwrap_or(0);
+    let (tgid, name) = (process.tgid, [0; SOCKET_NAME_BYTES]);
+    let mut contact = Contact { tgid, peer: peer_tgid, what: 0, inode, name };
     read_peer_name(&mut contact, other);
     let name_len = contact.what as u32;
     if is_reaped {
@@ -109,7 +110,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         let send = unsafe { &mut *slot };
         send.header = Default::default();
         process.fill_header(&mut send.header, Kind::LocalSend);
-        send.socket_inode = socket_inode(sock).unwrap_or(0);
+        send.socket_inode = contact.inode;
         send.peer_tgid = contact.peer;
         send.peer_name_len = name_len;
         // Copied by the helper: LLVM would load all of it first, for which the stack has no room.

@@ -267,15 +267,19 @@ impl Index {
         let elsewhere = self.elsewhere.contains(&datagram.cookie);
         // To connect a socket for datagrams sends nothing: resolvers do it to sort addresses.
         let connected = datagram.via == DatagramVia::Connect && !elsewhere;
-        let silent = connected && packets.is_some_and(|packets| packets.sent == 0);
+        // What a group gets on this machine goes by no counter, and with a lifetime of 0 nothing else does.
+        let is_group =
+            datagram.destination.is_some_and(|to| to.address.to_canonical().is_multicast());
+        let silent = connected && !is_group && packets.is_some_and(|packets| packets.sent == 0);
         let unused = silent && packets.is_some_and(|packets| packets.received == 0);
-        let sent = !connected || packets.is_some_and(|packets| packets.sent > 0);
+        let sent = !connected || is_group || packets.is_some_and(|packets| packets.sent > 0);
         if datagram.unspecified && (elsewhere || self.packets.is_none()) {
             return Some(self.to_unspecified(datagram));
         }
         // Packets with headers that the counter does not understand are IPv6's.
         let sure = datagram.destination.is_some_and(|to| to.address.to_canonical().is_ipv4());
         let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
+            && !is_group
             && self.dns.contains(&datagram.cookie);
         (!silent || !sure).then(|| Contact {
             t_ns: datagram.t_ns,

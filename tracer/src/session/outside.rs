@@ -39,7 +39,7 @@ impl HandOffs {
         } else if let Record::Intrusion(intrusion) = record {
             by_force(story, intrusion)
         } else if let Record::OddSocket(socket) = record {
-            over_netlink(socket)
+            over_odd_socket(socket)
         } else if let Record::Connect(connect) = record {
             if connect.destination.is_some_and(|to| self.catalogue.port(to.port).is_some()) {
                 self.to_ports.insert(connect.connection, connect.clone());
@@ -151,12 +151,19 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
 }
 
 /// Whom it reaches is known to no hook.
-fn over_netlink(socket: &OddSocket) -> Option<HandOff> {
-    socket.is_netlink().then(|| {
+fn over_odd_socket(socket: &OddSocket) -> Option<HandOff> {
+    let (via, how) = if socket.is_netlink() {
         let how = "it made or used a socket of NETLINK_USERSOCK, which carries messages to other processes, and \
                    what those do with them is not known";
-        hand_off(socket.t_ns, socket.process, UNKNOWN_SERVICE, "netlink".into(), how.into())
-    })
+        ("netlink", how)
+    } else if socket.reaches_services() {
+        let how = "it made or used a raw, packet, XDP, TIPC or vsock socket, by which services of this machine can be \
+                   reached unseen";
+        ("socket", how)
+    } else {
+        return None;
+    };
+    Some(hand_off(socket.t_ns, socket.process, UNKNOWN_SERVICE, via.into(), how.into()))
 }
 
 fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
@@ -259,7 +266,7 @@ mod tests {
     use super::{
         super::by_pid::tests::{ROOT, story},
         Connect, ConnectResult, ForeignSend, FoundSocket, HandOffs, Intrusion, IntrusionMeans,
-        LocalSend, Outcome, Record, SocketProtocol,
+        LocalSend, OddSocket, Outcome, Record, SocketProtocol,
     };
     use crate::{catalogue::Catalogue, model::Endpoint, record::schema::Close};
 
@@ -389,6 +396,26 @@ mod tests {
         assert!(!is_handed(Some(SocketProtocol::Tcp), Some("192.168.7.10:22")));
         assert!(!is_handed(Some(SocketProtocol::Udp), Some("127.0.0.1:22")));
         assert!(!is_handed(Some(SocketProtocol::Tcp), None));
+    }
+
+    #[test]
+    fn a_service_of_this_machine_by_a_socket_that_shows_no_port() {
+        const INET: u16 = 2;
+        const STREAM: u16 = 1;
+        const RAW: u16 = 3;
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut is_handed = |family, socket_type, protocol| {
+            let (t_ns, process, thread) = (5, ROOT, 10);
+            let socket = OddSocket { t_ns, process, thread, family, socket_type, protocol };
+            hand_offs.of(&Record::OddSocket(socket), &story()).is_some()
+        };
+        assert!(is_handed(INET, RAW, 6), "TCP by hand");
+        assert!(is_handed(INET, RAW, 255), "whole packets");
+        assert!(!is_handed(INET, RAW, 1), "ping");
+        assert!(!is_handed(INET, STREAM, 132), "SCTP, which is listed");
+        assert!(is_handed(17, RAW, 0), "packets of a device");
+        assert!(is_handed(40, STREAM, 0), "vsock");
+        assert!(!is_handed(31, STREAM, 3), "Bluetooth");
     }
 
     /// Of the story's process 10 there was one until 10 and is another one since 20.

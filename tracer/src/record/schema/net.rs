@@ -51,7 +51,8 @@ pub enum Outcome {
     /// It ended before anything was sent: the kernel had no port for it, or the program closed a
     /// socket whose first write was to open the connection (TCP Fast Open).
     Unsent,
-    /// It ended without a connection, and the reason could not be read.
+    /// It ended without a connection, and the reason could not be read; or its first packet brought data
+    /// (TCP Fast Open), which the other end may have taken, whatever the reason.
     Unknown,
 }
 
@@ -149,6 +150,18 @@ impl OddSocket {
     /// Of netlink, those that reach other processes and not the kernel are recorded.
     pub fn is_netlink(&self) -> bool {
         self.family == NETLINK
+    }
+
+    /// Whether any service of this machine can be reached by it, unseen. What is to be sent by a raw socket for
+    /// ICMP is that, or could at least get no answer.
+    pub fn reaches_services(&self) -> bool {
+        const INET: [u16; 2] = [2, 10];
+        const SOCK_RAW: u16 = 3;
+        const ICMP: [u16; 2] = [1, 58];
+        // TIPC, packet, vsock and XDP.
+        const OTHERS: [u16; 4] = [30, 17, 40, 44];
+        let is_raw = INET.contains(&self.family) && self.socket_type == SOCK_RAW;
+        is_raw && !ICMP.contains(&self.protocol) || OTHERS.contains(&self.family)
     }
 
     pub fn is_multipath(&self) -> bool {

@@ -273,7 +273,11 @@ impl Builder<'_> {
         let outcome = match (datagram.via, exchange) {
             (DatagramVia::Send, _) => "sent",
             (DatagramVia::Connect, Some(counted)) if counted.sent_packets > 0 => "sent",
-            (DatagramVia::Connect, Some(counted)) if counted.elsewhere_packets == 0 => {
+            // What a group gets on this machine is not counted.
+            (DatagramVia::Connect, Some(counted))
+                if counted.elsewhere_packets == 0
+                    && !datagram.destination.is_some_and(|to| to.address.is_multicast()) =>
+            {
                 "nothing sent"
             }
             (DatagramVia::Connect, _) => "connected",
