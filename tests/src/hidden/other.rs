@@ -142,14 +142,20 @@ pub(super) const ROWS: &[Row] = &[
     Row {
         name: "packet socket that sends",
         traced: "$ODD/odd-socket packet send",
-        shown: &["socket of family 17, type 3, protocol 0, by odd-socket"],
+        shown: &[
+            "socket of family 17, type 3, protocol 0, by odd-socket",
+            "to a process outside over socket, by odd-socket",
+        ],
         claim: Ruling::Inconclusive,
         ..Row::PLAIN
     },
     Row {
         name: "vsock",
         traced: "$ODD/odd-socket vsock send",
-        shown: &["socket of family 40, type 1, protocol 0, by odd-socket"],
+        shown: &[
+            "socket of family 40, type 1, protocol 0, by odd-socket",
+            "to a process outside over socket, by odd-socket",
+        ],
         claim: Ruling::Inconclusive,
         ..Row::PLAIN
     },

@@ -1,6 +1,6 @@
 //! Audits that last: memory that does not grow with what has ended, and what signals end and leave.
 
-use std::fs;
+use std::{fs, time::Duration};
 
 use anyhow::{Context as _, Result, ensure};
 use rustix::process::Signal;
@@ -29,6 +29,24 @@ fn memory_kib(pid: u32) -> Result<u64> {
     Ok(line.trim().trim_end_matches(" kB").trim().parse()?)
 }
 
+/// On a machine that is busy, tracer has still to read what is over: until next to nothing is written any more.
+fn until_read(scratch: &Scratch) -> Result<()> {
+    const NEXT_TO_NOTHING_BYTES: u64 = 32 << 10;
+    let written = || -> Result<u64> {
+        let parts = scratch.path().read_dir()?.map(|entry| Ok(entry?.metadata()?.len()));
+        parts.sum()
+    };
+    let mut last = written()?;
+    loop {
+        std::thread::sleep(Duration::from_millis(300));
+        let now = written()?;
+        if now.saturating_sub(last) < NEXT_TO_NOTHING_BYTES {
+            return Ok(());
+        }
+        last = now;
+    }
+}
+
 /// As many processes as an agent starts in a day, in less than a minute: what has ended costs next to
 /// nothing. Kept, each would take some hundred bytes. The first part fills what is meant to be filled: the
 /// newest records, and buffers.
@@ -42,7 +60,7 @@ fn memory(scratch: &Scratch) -> Result<()> {
     let growth_kib = (more * EACH_BYTES / 1024).max(1024);
     let storm = program(scratch, "storm")?;
     let script = format!(
-        "{wait}; {storm} {FIRST}; : > half; while [ ! -e on ]; do sleep 0.01; done; \
+        "{wait}; {storm} {FIRST}; : > half; while [ ! -e on ]; do sleep 0.1; done; \
          {storm} {more}; : > all; sleep 100; exit",
         wait = "while [ ! -e go ]; do sleep 0.01; done",
         storm = storm.display()
@@ -52,9 +70,11 @@ fn memory(scratch: &Scratch) -> Result<()> {
     let attached = Attached::to(scratch, &["--pid", &workload.pid()], &options)?;
     scratch.write("go", "")?;
     until("the first part", || scratch.file("half").exists())?;
+    until_read(scratch)?;
     let before = memory_kib(attached.pid())?;
     scratch.write("on", "")?;
     until("the second part", || scratch.file("all").exists())?;
+    until_read(scratch)?;
     let after = memory_kib(attached.pid())?;
     let seen = attached.stop()?;
     seen.rules(Ruling::Inconclusive)?;

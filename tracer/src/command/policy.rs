@@ -2,7 +2,6 @@
 
 use std::path::PathBuf;
 
-use anyhow::Context as _;
 use tracer::{
     catalogue::Catalogue,
     cli::{self, exit},
@@ -17,9 +16,12 @@ pub(crate) fn policies(arguments: &cli::Policy) -> anyhow::Result<u8> {
             }
         }
         cli::Policy::Show { name } => {
-            let text = policy::built_in(name).with_context(|| {
-                format!("there is no built-in policy `{name}`; `tracer policy list` shows them")
-            })?;
+            let Some(text) = policy::built_in(name) else {
+                tracer::notice(format_args!(
+                    "there is no built-in policy `{name}`; `tracer policy list` shows them"
+                ));
+                return Ok(exit::USAGE);
+            };
             crate::put(text)?;
         }
         cli::Policy::Check { file, endpoints, catalogue } => {

@@ -375,6 +375,15 @@ fn datagrams_that_left_with_another_address() {
         Ruling::Violated,
         "connected a socket for UDP datagrams",
     );
+    // What members of a group on this machine get is not counted.
+    let group = to("239.1.1.1:53");
+    let mut grouped = silent.clone();
+    let Record::Datagram(datagram) = &mut grouped[1] else { unreachable!() };
+    datagram.destination = Some(group);
+    let Record::Exchange(exchange) = &mut grouped[2] else { unreachable!() };
+    exchange.destination = group;
+    check(never("239.1.1.1", &grouped), Ruling::Violated, "UDP datagrams to 239.1.1.1:53");
+    check(only("10.0.0.5", &grouped), Ruling::Violated, "UDP datagrams to 239.1.1.1:53");
     // Some packets of IPv6 have no known socket.
     let mut received_6 = received.clone();
     let other = to("[::1]:443");
