@@ -27,7 +27,7 @@ const SOCK_DONE: u32 = 1;
 
 /// A connection in progress, by the address of its sock: unique while the sock lives, and the
 /// entry goes when the sock reaches CLOSE. Where the kernel told nobody of that, it stays until another
-/// socket at that address connects or closes, see [`of_sock`].
+/// socket at that address connects or closes, see [`Opened::is_of_another`].
 #[map]
 static SOCKETS: HashMap<u64, Opened> = HashMap::with_max_entries(65_536, 0);
 
@@ -79,21 +79,9 @@ pub(super) fn last_at(sock: u64) -> Option<&'static mut Opened> {
 }
 
 /// The connection of a sock that a tracked process opened.
-///
-/// A kernel may have tasks of which tracepoints tell nothing, and then they tell nothing either of what a
-/// softirq handles while one of these is on the CPU: an entry can be of a connection that ended unseen.
-/// Another sock at its address has other ports. The kernel takes a sock's own port from it before it
-/// tells of its end.
 #[inline(always)]
 pub(super) fn of_sock(sock: KernelPtr) -> Option<&'static mut Opened> {
-    let opened = last_at(sock.0)?;
-    let is_other = |field, port| sock.read::<u16>(field).is_some_and(|its| its != 0 && its != port);
-    if is_other(&field::SOCK_DPORT, opened.destination_port)
-        || opened.source_port != 0 && is_other(&field::SOCK_SPORT, opened.source_port)
-    {
-        return None;
-    }
-    Some(opened)
+    last_at(sock.0).filter(|opened| !opened.is_of_another(sock))
 }
 
 /// Who connected where, and what became of it.
@@ -165,6 +153,20 @@ fn on_connect(ctx: &RawTracePointContext, sock: KernelPtr) {
 }
 
 impl Opened {
+    /// Whether another sock is at its address now.
+    ///
+    /// A kernel may have tasks of which tracepoints tell nothing, and then they tell nothing either of
+    /// what a softirq handles while one of these is on the CPU: an entry can be of a connection that ended
+    /// unseen. Another sock has other ports. The kernel takes a sock's own port from it before it tells of
+    /// its end.
+    #[inline(always)]
+    fn is_of_another(&self, sock: KernelPtr) -> bool {
+        let differs =
+            |field, port| sock.read::<u16>(field).is_some_and(|its| its != 0 && its != port);
+        differs(&field::SOCK_DPORT, self.destination_port)
+            || self.source_port != 0 && differs(&field::SOCK_SPORT, self.source_port)
+    }
+
     #[inline(always)]
     fn fill_header(&self, header: &mut Header, kind: Kind) {
         emit::fill_header(header, kind, self.tgid, self.tid, &self.owner);
@@ -173,11 +175,12 @@ impl Opened {
 
 #[inline(always)]
 fn on_result(sock: KernelPtr, new: u32) {
-    let Some(entry) = of_sock(sock) else { return };
-    let opened = *entry;
-    if opened.told != 0 {
+    let Some(entry) = last_at(sock.0) else { return };
+    // The second of the two programs asks no more than that.
+    if entry.told != 0 || entry.is_of_another(sock) {
         return;
     }
+    let opened = *entry;
     // The kernel holds the sock's lock, so nothing else tells of it meanwhile.
     entry.told = 1;
     entry.source_port = sock.read(&field::SOCK_SPORT).unwrap_or(0);
