@@ -9,7 +9,7 @@ use std::{collections::HashMap, net::IpAddr};
 use super::{ByPid, Story};
 use crate::{
     catalogue::{Catalogue, DEBUGGED, HandOffKind, UNKNOWN_SERVICE},
-    model::{Bytes, ProcessKey},
+    model::{Bytes, Endpoint, ProcessKey},
     record::{
         Record,
         schema::{
@@ -197,7 +197,6 @@ fn over_port(
     result: Option<&ConnectResult>,
 ) -> Option<HandOff> {
     let to = connect.destination?;
-    let point = catalogue.port(to.port)?;
     let source = result.and_then(|result| result.source);
     let here = is_of_this_machine(story, to.address)
         || source.is_some_and(|from| is_loopback(from.address) || from.address == to.address);
@@ -208,11 +207,8 @@ fn over_port(
         }
         Some(Outcome::Failed { .. } | Outcome::Abandoned | Outcome::Unsent) => return None,
     };
-    here.then(|| {
-        let how = format!("{what} to a service of this machine, which {}", point.why);
-        let via = Bytes::from(to.to_string().as_str());
-        hand_off(connect.t_ns, connect.process, &point.name, via, how)
-    })
+    let to = here.then_some(to)?;
+    to_service(catalogue, connect.t_ns, connect.process, to, what)
 }
 
 /// By a connection that somebody else made.
@@ -222,15 +218,9 @@ fn over_foreign_socket(
     send: &ForeignSend,
 ) -> Option<HandOff> {
     let to = send.destination.filter(|_| send.is_stream() || send.is_multipath())?;
-    let point = catalogue.port(to.port)?;
-    is_of_this_machine(story, to.address).then(|| {
-        let how = format!(
-            "over a connection that it did not make it sent something to a service of this machine, which {}",
-            point.why
-        );
-        let via = Bytes::from(to.to_string().as_str());
-        hand_off(send.t_ns, send.process, &point.name, via, how)
-    })
+    let to = is_of_this_machine(story, to.address).then_some(to)?;
+    let what = "over a connection that it did not make it sent something";
+    to_service(catalogue, send.t_ns, send.process, to, what)
 }
 
 /// By a connection of before. Not every use of it is seen, so it counts as one.
@@ -240,15 +230,24 @@ fn over_found_socket(
     socket: &FoundSocket,
 ) -> Option<HandOff> {
     let to = socket.remote.filter(|_| socket.protocol != Some(SocketProtocol::Udp))?;
-    let point = catalogue.port(to.port())?;
-    is_of_this_machine(story, to.ip()).then(|| {
-        let how = format!(
-            "when it was found it had a connection to a service of this machine, which {}",
-            point.why
-        );
-        let via = Bytes::from(to.to_string().as_str());
-        hand_off(socket.t_ns, socket.process, &point.name, via, how)
-    })
+    let to = Endpoint { address: to.ip(), port: to.port() };
+    let to = is_of_this_machine(story, to.address).then_some(to)?;
+    let what = "when it was found it had a connection";
+    to_service(catalogue, socket.t_ns, socket.process, to, what)
+}
+
+/// If the catalogue has the port, which is one of this machine.
+fn to_service(
+    catalogue: &Catalogue,
+    t_ns: u64,
+    process: ProcessKey,
+    to: Endpoint,
+    what: &str,
+) -> Option<HandOff> {
+    let point = catalogue.port(to.port)?;
+    let how = format!("{what} to a service of this machine, which {}", point.why);
+    let via = Bytes::from(to.to_string().as_str());
+    Some(hand_off(t_ns, process, &point.name, via, how))
 }
 
 fn is_of_this_machine(story: &Story, address: IpAddr) -> bool {
