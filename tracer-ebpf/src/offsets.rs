@@ -35,6 +35,7 @@ macro_rules! kernel_fields {
             TASK_CRED: "task_struct" "cred";
             TASK_FS: "task_struct" "fs";
             TASK_WORKS: "task_struct" "task_works";
+            TASK_IO_URING: "task_struct" "io_uring";
             TASK_FILES: "task_struct" "files";
             TASK_CGROUPS: "task_struct" "cgroups";
             CSS_SET_DEFAULT: "css_set" "dfl_cgrp";
@@ -114,6 +115,11 @@ macro_rules! kernel_fields {
             SOCK_TYPE: "sock" "sk_type";
             SOCK_CGROUP: "sock" "sk_cgrp_data.cgroup";
             SOCK_FLAGS: "sock" "__sk_common.skc_flags";
+            SOCK_ROUTE: "sock" "sk_dst_cache";
+            ROUTE_OPERATIONS: "dst_entry" "ops";
+            ROUTE_FAMILY: "dst_ops" "family";
+            ROUTE_V4_FLAGS: "rtable" "rt_flags";
+            ROUTE_V6_FLAGS: "rt6_info" "rt6i_flags";
             NET_INUM: "net" "ns.inum";
             TCP_SEGMENTS_SENT: "tcp_sock" "segs_out";
             TCP_BYTES_SENT: "tcp_sock" "bytes_sent";
@@ -132,6 +138,10 @@ macro_rules! kernel_fields {
             REGS_ARGUMENT_1: "pt_regs" "di";
             REGS_ARGUMENT_2: "pt_regs" "si";
             REGS_ARGUMENT_3: "pt_regs" "dx";
+            REGS_ARGUMENT_5: "pt_regs" "r8";
+            REGS_ARGUMENT_6: "pt_regs" "r9";
+            REGS_NUMBER: "pt_regs" "orig_ax";
+            REGS_RESULT: "pt_regs" "ax";
             REGS_STACK: "pt_regs" "sp";
         }
     };

@@ -105,6 +105,7 @@ pub(super) fn write_names(to: &Path, names: u32) -> Result<()> {
             outcome: Outcome::Established,
             connect_ns: Some(1),
             source: None,
+            local: None,
             unread: Vec::new(),
         }))?;
     }

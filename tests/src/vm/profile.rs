@@ -93,6 +93,7 @@ pub const PROFILES: &[Profile] = &[
             "outside::unknown_service",
             "outside::sent_by_sendfile",
             "outside::empty_messages",
+            "outside::datagrams_with_an_address",
             "outside::listener_of_the_tree_is_reaped",
             "outside::debugger",
             "enforce::",
@@ -133,7 +134,12 @@ pub const PROFILES: &[Profile] = &[
         build: Build::Cloud,
         forbidden: WITHOUT_SEND_TRACEPOINT,
         has_v2_cgroups: true,
-        tests: &["sensors::each_sees", "outside::sent_by_sendfile", "loss::silent_probes"],
+        tests: &[
+            "sensors::each_sees",
+            "outside::sent_by_sendfile",
+            "outside::datagrams_with_an_address",
+            "loss::silent_probes",
+        ],
         but_not: OTHER_SENSES,
     },
     Profile {

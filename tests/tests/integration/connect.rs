@@ -62,6 +62,10 @@ fn check(scratch: &Scratch, case: &Case<'_>, expected: &str) -> Result<Run> {
         traced(scratch, network, case, &host, address.port())
     })?;
     run.exits(case.exit)?.all_seen()?.connections(expected)?;
+    for connection in &run.story.connections {
+        let result = connection.result.as_ref();
+        ensure!(result.is_some_and(|result| result.local == Some(true)), "{result:?}");
+    }
     Ok(run)
 }
 

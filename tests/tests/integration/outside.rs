@@ -4,7 +4,7 @@ use std::{
     ffi::OsStr,
     fs,
     io::Read as _,
-    net::UdpSocket,
+    net::{TcpListener, UdpSocket},
     os::{
         fd::OwnedFd,
         linux::net::SocketAddrExt as _,
@@ -20,7 +20,7 @@ use tracer::{policy::Ruling, record::schema::Outcome};
 
 use crate::{
     Test,
-    harness::{Scratch, in_private_network, program, until},
+    harness::{Scratch, in_private_network, on_path, program, skip, until},
 };
 
 pub(crate) const TESTS: &[Test] = &[
@@ -36,8 +36,10 @@ pub(crate) const TESTS: &[Test] = &[
     ("caller_over_another_socket", caller_over_another_socket),
     ("first_packet_to_a_service", first_packet_to_a_service),
     ("service_by_raw_packets", service_by_raw_packets),
+    ("service_by_a_route", service_by_a_route),
     ("empty_messages", empty_messages),
     ("pair_that_is_connected_elsewhere", pair_that_is_connected_elsewhere),
+    ("datagrams_with_an_address", datagrams_with_an_address),
     ("name_of_a_harmless_service", name_of_a_harmless_service),
     ("netlink", netlink),
     ("debugger", debugger),
@@ -372,6 +374,57 @@ fn service_by_raw_packets(scratch: &Scratch) -> Result<()> {
     Ok(())
 }
 
+/// An address that no interface has, and where another socket than one of that address connects from.
+fn service_by_a_route(scratch: &Scratch) -> Result<()> {
+    on_path("ip")?;
+    let script = "
+import socket, sys
+for source, to in zip(sys.argv[1::2], sys.argv[2::2]):
+    family = socket.AF_INET6 if ':' in to else socket.AF_INET
+    own = socket.socket(family)
+    own.bind((source, 0))
+    own.setblocking(False)
+    own.connect_ex((to, 22))
+    own.close()
+";
+    in_private_network(|_| {
+        let setup = "ip tuntap add dev route0 mode tap && ip addr add 10.7.0.1/24 dev route0 && \
+                     ip addr add fd07::1/64 dev route0 nodad && ip link set route0 up && \
+                     ip route add local 10.5.0.0/16 dev lo && ip -6 route add local fd05::/64 dev lo";
+        let made = Command::new("sh").args(["-c", setup]).output()?;
+        if !made.status.success() {
+            let said = String::from_utf8_lossy(&made.stderr).into_owned();
+            return skip(format!("there are no routes of one's own: {}", said.trim()));
+        }
+        // Of IPv6 the kernel binds to no address that no interface has.
+        let listener = TcpListener::bind("[::]:22")?;
+        let traced = |source: &str, to: &str| {
+            let command = ["/usr/bin/python3", "-c", script, source, to];
+            scratch.run(command).policy("no-aws-cli").record()
+        };
+        for (source, to) in [
+            ("10.7.0.1", "10.5.0.1"),
+            ("::ffff:10.7.0.1", "::ffff:10.5.0.1"),
+            ("fd07::1", "fd05::1"),
+        ] {
+            let run = traced(source, to)?;
+            run.rules(Ruling::Inconclusive)?.because(&["a service of this machine"])?;
+        }
+        for (source, to) in [
+            ("10.7.0.1", "10.7.0.2"),
+            ("::ffff:10.7.0.1", "::ffff:10.7.0.2"),
+            ("fd07::1", "fd07::2"),
+        ] {
+            let run = traced(source, to)?;
+            run.proven()?;
+            let result = run.only_connection()?.result.as_ref();
+            ensure!(result.is_some_and(|result| result.local == Some(false)), "{to}: {result:?}");
+        }
+        drop(listener);
+        Ok(())
+    })
+}
+
 /// They say that there is something, and can carry descriptors.
 fn empty_messages(scratch: &Scratch) -> Result<()> {
     let script = "
@@ -387,16 +440,20 @@ mine.sendmsg([b''], [rights] if mine.family == socket.AF_UNIX else [])
             command.stdin(stdin);
         });
         let run = run.record()?;
-        run.exits(0)?;
-        Ok::<_, anyhow::Error>((run.story.local_sends.len(), run.story.foreign_sends.len()))
+        Ok::<_, anyhow::Error>((
+            run.output.code(),
+            run.story.local_sends.len(),
+            run.story.foreign_sends.len(),
+        ))
     };
     let (_ours, theirs) = UnixDatagram::pair()?;
-    ensure!(sent(theirs.into())? == (1, 0), "over a unix socket");
+    // An address of its own is what a datagram can have, and sendmsg could have given it.
+    ensure!(sent(theirs.into())? == (11, 1, 0), "over a unix socket");
     in_private_network(|_| {
         let receiver = UdpSocket::bind("127.0.0.1:0")?;
         let socket = UdpSocket::bind("127.0.0.1:0")?;
         socket.connect(receiver.local_addr()?)?;
-        ensure!(sent(socket.into())? == (0, 1), "over UDP");
+        ensure!(sent(socket.into())? == (0, 0, 1), "over UDP");
         Ok(())
     })
 }
@@ -434,6 +491,46 @@ if sys.argv[1:]:
     let run = traced(&[&socket])?;
     ensure!(service.recv(&mut [0; 2])? == 1, "nothing arrived");
     run.rules(Ruling::Inconclusive)?.because(&["unknown local service", &socket])?;
+    Ok(())
+}
+
+/// Over a socket that is connected within the tree. What a call can give an address counts, whatever it gave.
+fn datagrams_with_an_address(scratch: &Scratch) -> Result<()> {
+    let socket = scratch.file("service");
+    let service = UnixDatagram::bind(&socket)?;
+    let script = "
+import os, socket, sys
+left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+how, to = sys.argv[1:]
+if how == 'sendto':
+    left.sendto(b'!', to)
+elif how == 'sendmsg':
+    left.sendmsg([b'!'], [], 0, to)
+elif how == 'sendmsg to the pair':
+    left.sendmsg([b'!'])
+elif how == 'send':
+    left.send(b'!')
+elif how == 'write':
+    os.write(left.fileno(), b'!')
+elif how == 'writev':
+    os.writev(left.fileno(), [b'!'])
+";
+    let traced = |how: &str| {
+        let command = ["/usr/bin/python3", "-c", script, how, &socket.to_string_lossy()];
+        let run = scratch.run(command).policy("no-aws-cli").record()?;
+        ensure!(run.story.end.is_some(), "{how}");
+        Ok(run)
+    };
+    for how in ["send", "write", "writev"] {
+        traced(how)?.proven().context(how.to_owned())?;
+    }
+    for how in ["sendto", "sendmsg", "sendmsg to the pair"] {
+        let run = traced(how)?;
+        if how != "sendmsg to the pair" {
+            ensure!(service.recv(&mut [0; 2])? == 1, "nothing arrived by {how}");
+        }
+        run.rules(Ruling::Inconclusive)?.because(&["unknown local service", "by a call that"])?;
+    }
     Ok(())
 }
 

@@ -11,6 +11,15 @@ use super::Header;
 pub const AF_INET: u16 = 2;
 pub const AF_INET6: u16 = 10;
 
+/// Where the kernel's route to the destination of a socket leads.
+pub mod route {
+    /// There was none yet, or it could not be read.
+    pub const UNKNOWN: u16 = 0;
+    pub const ELSEWHERE: u16 = 1;
+    /// To the network namespace itself, by whatever of its addresses and routes.
+    pub const LOCAL: u16 = 2;
+}
+
 /// Both ends of a socket. An IPv4 address of an `AF_INET6` socket is `::ffff:a.b.c.d`; of an
 /// `AF_INET` socket, the first four bytes.
 #[derive(Clone, Copy, Debug, Default, FromBytes, IntoBytes, KnownLayout, Immutable)]
@@ -23,7 +32,8 @@ pub struct SocketAddress {
     /// Host byte order.
     pub destination_port: u16,
     pub family: u16,
-    pub padding: u16,
+    /// One of [`route`].
+    pub route: u16,
     /// Inode number of the network namespace.
     pub net_ns_inum: u32,
     pub padding_2: u32,

@@ -23,7 +23,7 @@ pub use attempt::{
 };
 pub use cgroup_move::{CGROUP_PATH_BYTES, CgroupMove};
 pub use config::{FAIL_NEVER, Role};
-pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddress};
+pub use connect::{AF_INET, AF_INET6, Close, Connect, ConnectResult, SocketAddress, route};
 pub use datagram::{Asked, Datagram, Flow, FlowTotals, Via};
 pub use exec::{
     ARGV_CHUNK_BYTES, ARGV_CHUNKS_MAX, ARGV_INLINE_MAX, ArgvChunk, Exec, ExecFile, NAME_MAX_BYTES,

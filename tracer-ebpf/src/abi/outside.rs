@@ -26,6 +26,9 @@ pub struct LocalSend {
     /// The user, in the initial user namespace, as whom the peer listened, made the pair or, of datagrams, the socket;
     /// `u32::MAX` when the kernel does not know it.
     pub peer_uid: u32,
+    /// Not 0: a datagram, of which it is not certain that it went to the peer and not to an address of its own.
+    pub any_peer: u32,
+    pub padding: u32,
 }
 
 /// What an [`Intrusion`] was done with.

@@ -10,7 +10,8 @@ use aya_ebpf::{
     programs::RawTracePointContext,
 };
 use tracer_ebpf::abi::{
-    AF_INET, AF_INET6, Close, Connect, ConnectResult, Fault, Header, Kind, SocketAddress, unread,
+    AF_INET, AF_INET6, Close, Connect, ConnectResult, Fault, Header, Kind, SocketAddress, route,
+    unread,
 };
 
 use crate::kernel::{
@@ -197,6 +198,7 @@ fn on_result(sock: KernelPtr, new: u32) {
         if fill_address(&mut result.address, sock).is_none() {
             result.header.unread |= unread::ADDRESS;
         }
+        let _ = fill_route(&mut result.address, sock);
         if new == TCP_CLOSE {
             let sent = sock.read::<u32>(&field::TCP_SEGMENTS_SENT);
             result.unsent = u32::from(sent == Some(0));
@@ -258,6 +260,23 @@ pub(super) fn fill_address(address: &mut SocketAddress, sock: KernelPtr) -> Opti
         }
         _ => return None,
     }
+    Some(())
+}
+
+/// Where the route of a sock leads, that has one: after `SYN_SENT`.
+#[inline(always)]
+pub(super) fn fill_route(address: &mut SocketAddress, sock: KernelPtr) -> Option<()> {
+    // RTCF_LOCAL (include/uapi/linux/in_route.h) and RTF_LOCAL (include/uapi/linux/ipv6_route.h).
+    const LOCAL: u32 = 1 << 31;
+    let route = sock.follow(&field::SOCK_ROUTE)?;
+    // A socket for IPv6 has a route for IPv4 if it goes to an address of that.
+    let family: u16 = route.follow(&field::ROUTE_OPERATIONS)?.read(&field::ROUTE_FAMILY)?;
+    let flags: u32 = match family {
+        AF_INET => route.read(&field::ROUTE_V4_FLAGS)?,
+        AF_INET6 => route.read(&field::ROUTE_V6_FLAGS)?,
+        _ => return None,
+    };
+    address.route = if flags & LOCAL != 0 { route::LOCAL } else { route::ELSEWHERE };
     Some(())
 }
 

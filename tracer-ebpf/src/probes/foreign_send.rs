@@ -78,6 +78,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
         inode: 0,
         name: [0; SOCKET_NAME_BYTES],
     };
+    let _ = connect::fill_route(&mut address, sock);
     // The address of a sock is used again, and a socket can be connected to somebody else.
     contact.name[..16].copy_from_slice(&address.destination);
     contact.name[16..18].copy_from_slice(&address.destination_port.to_ne_bytes());

@@ -15,6 +15,7 @@ use crate::kernel::{
     emit, ended,
     field::{self, KernelPtr},
     outside::{self, Contact},
+    regs::Regs,
     scratch,
     task::{Task, pid_number},
     tree,
@@ -24,9 +25,10 @@ const AF_UNIX: u16 = 1;
 const SOCK_DGRAM: u16 = 2;
 /// Where the name begins in `struct sockaddr_un`: behind the family.
 const NAME_OFFSET: u64 = 2;
-/// Tells contacts with a process that is gone from those with another one of its number. Above the name's length,
-/// and below the peer's user.
+/// Tells contacts with a process that is gone from those with another one of its number, and those with whomever.
+/// Above the name's length, and below the peer's user.
 const REAPED: u64 = 1 << 16;
+const ANY_PEER: u64 = 1 << 17;
 const UID_SHIFT: u32 = 32;
 
 /// `sock_send_length(sk, ret, flags)`.
@@ -82,7 +84,9 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
     // Once it is reaped, its number may be another process's. Asked after the look-up, so that the number
     // was still its own then.
     let is_reaped = peer.is_some_and(|peer| Task::of_pid(peer).is_none());
-    if is_in_tree && !is_reaped || peer.is_some_and(ended::has) {
+    // A message can go to another address than the one that its socket is connected to, and nothing tells whose.
+    let is_any_peer = is_datagram && !Regs::current().gives_no_address();
+    if !is_any_peer && (is_in_tree && !is_reaped || peer.is_some_and(ended::has)) {
         return 0;
     }
     let inode = socket_inode(sock).unwrap_or(0);
@@ -92,6 +96,9 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
     let name_len = contact.what as u32;
     if is_reaped {
         contact.what |= REAPED;
+    }
+    if is_any_peer {
+        contact.what |= ANY_PEER;
     }
     // Of a connection nobody has accepted, the other end is nobody's yet.
     let uid = if is_datagram {
@@ -119,6 +126,8 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> i32 {
         unsafe { bpf_probe_read_kernel(to.cast(), SOCKET_NAME_BYTES as u32, from.cast()) };
         send.peer_reaped = is_reaped.into();
         send.peer_uid = uid;
+        send.any_peer = is_any_peer.into();
+        send.padding = 0;
     });
     0
 }

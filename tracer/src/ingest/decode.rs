@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_ebpf::abi::{
     self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Flow, Header, Kind, Means, SocketAddress,
-    Via, header_flag, unread,
+    Via, header_flag, route, unread,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -206,6 +206,7 @@ fn connect_result(result: &abi::ConnectResult) -> ConnectResultEvent {
         header: event_header(&result.header),
         id: result.id,
         source: endpoints(&result.header, &result.address).map(|(from, _)| from),
+        local: is_local(&result.address),
         established: result.established != 0,
         errno: result.error,
         unsent: result.unsent != 0,
@@ -241,6 +242,7 @@ fn local_send(send: &abi::LocalSend) -> Result<LocalSendEvent, DecodeError> {
         peer_reaped: send.peer_reaped != 0,
         peer_uid: (send.peer_uid != u32::MAX).then_some(send.peer_uid),
         peer_name: Bytes::from(name),
+        any_peer: send.any_peer != 0,
     })
 }
 
@@ -261,6 +263,7 @@ fn foreign_send(send: &abi::ForeignSend) -> ForeignSendEvent {
     ForeignSendEvent {
         header: event_header(&send.header),
         destination: ends.map(|(_, to)| to).filter(|to| to.port != 0),
+        local: is_local(&send.address),
         protocol: send.protocol,
         net_ns_inum: send.address.net_ns_inum,
     }
@@ -352,6 +355,14 @@ fn endpoints(header: &Header, address: &SocketAddress) -> Option<(Endpoint, Endp
         Endpoint { address: ip(address.source)?, port: address.source_port },
         Endpoint { address: ip(address.destination)?, port: address.destination_port },
     ))
+}
+
+fn is_local(address: &SocketAddress) -> Option<bool> {
+    match address.route {
+        route::LOCAL => Some(true),
+        route::ELSEWHERE => Some(false),
+        _ => None,
+    }
 }
 
 fn ip(family: u16, bytes: [u8; 16]) -> Option<IpAddr> {

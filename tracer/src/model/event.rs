@@ -147,6 +147,8 @@ pub struct ConnectResultEvent {
     pub header: EventHeader,
     pub id: u64,
     pub source: Option<Endpoint>,
+    /// Whether the route leads to this machine itself, if that is known.
+    pub local: Option<bool>,
     pub established: bool,
     pub errno: u32,
     /// It ended before anything was sent.
@@ -186,6 +188,8 @@ pub struct LocalSendEvent {
     pub peer_uid: Option<u32>,
     /// A path, a NUL and an abstract name, or nothing.
     pub peer_name: Bytes,
+    /// It may have gone to an address of its own.
+    pub any_peer: bool,
 }
 
 /// `getaddrinfo` returned.
@@ -295,6 +299,8 @@ pub struct ForeignSendEvent {
     pub header: EventHeader,
     /// None for a socket that is not connected, and where it could not be read.
     pub destination: Option<Endpoint>,
+    /// Whether the route leads to this machine itself, if that is known.
+    pub local: Option<bool>,
     /// As `socket(2)` numbers it.
     pub protocol: u16,
     pub net_ns_inum: u32,

@@ -223,6 +223,7 @@ const TLS_TAX: &str = "each call of SSL_read and SSL_write takes microseconds lo
                        in every process of this machine that has the same file";
 /// Of a socket that was made elsewhere.
 const FOREIGN_UNSEEN: &str = "what is sent over them, and such sockets that are only read from";
+const LOCAL_UNSEEN: &str = "to whom a datagram goes that is sent by a call which can give it an address (that it is sent so is seen)";
 /// A sensor that is no eBPF program.
 #[derive(Debug)]
 pub struct PlainSensor {
@@ -513,7 +514,7 @@ pub const SENSORS: &[Sensor] = &[
                 probes: &[raw("local_send", "sock_send_length")],
                 since: "6.5",
                 until: "",
-                cannot_see: "datagrams that are sent without connecting first",
+                cannot_see: LOCAL_UNSEEN,
                 tax: "",
             },
             Hook {
@@ -524,7 +525,7 @@ pub const SENSORS: &[Sensor] = &[
                 ],
                 since: MINIMUM_KERNEL,
                 until: "6.5",
-                cannot_see: "datagrams that are sent without connecting first",
+                cannot_see: LOCAL_UNSEEN,
                 tax: "",
             },
             Hook {
@@ -534,7 +535,7 @@ pub const SENSORS: &[Sensor] = &[
                 ],
                 since: "6.5",
                 until: "",
-                cannot_see: "datagrams that are sent without connecting first",
+                cannot_see: LOCAL_UNSEEN,
                 tax: "",
             },
         ],

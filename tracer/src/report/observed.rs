@@ -182,6 +182,7 @@ fn local_send(send: &LocalSend) -> Observed {
             None => "a socket without a name".into(),
         },
         detail: match send.peer_pid {
+            _ if send.any_peer => "or any other, by datagrams".into(),
             Some(pid) if send.peer_reaped => format!("of pid {pid}, which had ended"),
             Some(pid) => format!("of pid {pid}"),
             None => "of an unknown process".into(),

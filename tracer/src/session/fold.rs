@@ -442,6 +442,7 @@ impl Fold {
             outcome,
             connect_ns: attempted_ns.map(|attempted| header.time_ns.saturating_sub(attempted)),
             source: event.source.filter(|source| source.port != 0),
+            local: event.local,
             unread: names(header),
         })
     }

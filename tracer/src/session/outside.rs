@@ -99,6 +99,18 @@ fn is_being_set_up(story: &Story, process: ProcessKey) -> bool {
 const FIRST_USER: u32 = 1000;
 
 fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
+    // Also over a socket that was inherited, or is connected within the tree.
+    if send.any_peer {
+        let how = "it sent a datagram over a unix socket by a call that can give it an address of its own, and whom it \
+                   reached is not known";
+        return Some(hand_off(
+            send.t_ns,
+            send.process,
+            UNKNOWN_SERVICE,
+            "socket".into(),
+            how.into(),
+        ));
+    }
     let peer = send.peer_pid;
     // Of processes of the tree that have ended, the kernel side knows which listened.
     if !send.peer_reaped && peer.is_some_and(|peer| is_in_tree(story, peer, send.t_ns)) {
@@ -196,10 +208,8 @@ fn over_port(
     connect: &Connect,
     result: Option<&ConnectResult>,
 ) -> Option<HandOff> {
-    let to = connect.destination?;
-    let source = result.and_then(|result| result.source);
-    let here = is_of_this_machine(story, to.address)
-        || source.is_some_and(|from| is_loopback(from.address) || from.address == to.address);
+    let source = result.and_then(|result| result.source).map(|source| source.address);
+    let where_to = where_to(story, connect.destination?, source, result.and_then(|it| it.local))?;
     let what = match result.map(|result| &result.outcome) {
         Some(Outcome::Established) => "it connected",
         Some(Outcome::Unknown) | None => {
@@ -207,8 +217,7 @@ fn over_port(
         }
         Some(Outcome::Failed { .. } | Outcome::Abandoned | Outcome::Unsent) => return None,
     };
-    let to = here.then_some(to)?;
-    to_service(catalogue, connect.t_ns, connect.process, to, what)
+    to_service(catalogue, connect.t_ns, connect.process, where_to, what)
 }
 
 /// By a connection that somebody else made.
@@ -218,9 +227,9 @@ fn over_foreign_socket(
     send: &ForeignSend,
 ) -> Option<HandOff> {
     let to = send.destination.filter(|_| send.is_stream() || send.is_multipath())?;
-    let to = is_of_this_machine(story, to.address).then_some(to)?;
+    let where_to = where_to(story, to, None, send.local)?;
     let what = "over a connection that it did not make it sent something";
-    to_service(catalogue, send.t_ns, send.process, to, what)
+    to_service(catalogue, send.t_ns, send.process, where_to, what)
 }
 
 /// By a connection of before. Not every use of it is seen, so it counts as one.
@@ -231,27 +240,50 @@ fn over_found_socket(
 ) -> Option<HandOff> {
     let to = socket.remote.filter(|_| socket.protocol != Some(SocketProtocol::Udp))?;
     let to = Endpoint { address: to.ip(), port: to.port() };
-    let to = is_of_this_machine(story, to.address).then_some(to)?;
+    // By its addresses alone: where its route leads is not looked at.
+    let where_to = where_to(story, to, socket.local.map(|local| local.ip()), Some(false))?;
     let what = "when it was found it had a connection";
-    to_service(catalogue, socket.t_ns, socket.process, to, what)
+    to_service(catalogue, socket.t_ns, socket.process, where_to, what)
 }
 
-/// If the catalogue has the port, which is one of this machine.
+/// An endpoint that is this machine's, or may be.
+struct Here {
+    to: Endpoint,
+    is_certain: bool,
+}
+
+/// None if it is another machine's. A route that leads to this machine need not be to an address of it (`ip route
+/// add local`), and one of its addresses may have come later.
+fn where_to(
+    story: &Story,
+    to: Endpoint,
+    source: Option<IpAddr>,
+    route_is_local: Option<bool>,
+) -> Option<Here> {
+    let is_certain = is_loopback(to.address)
+        || story.start.host.addresses.contains(&to.address.to_canonical())
+        || source.is_some_and(|from| is_loopback(from) || from == to.address)
+        || route_is_local == Some(true);
+    (is_certain || route_is_local.is_none()).then_some(Here { to, is_certain })
+}
+
+/// If the catalogue has the port.
 fn to_service(
     catalogue: &Catalogue,
     t_ns: u64,
     process: ProcessKey,
-    to: Endpoint,
+    Here { to, is_certain }: Here,
     what: &str,
 ) -> Option<HandOff> {
     let point = catalogue.port(to.port)?;
-    let how = format!("{what} to a service of this machine, which {}", point.why);
+    let which = if is_certain {
+        "a service of this machine"
+    } else {
+        "what may be a service of this machine"
+    };
+    let how = format!("{what} to {which}, which {}", point.why);
     let via = Bytes::from(to.to_string().as_str());
     Some(hand_off(t_ns, process, &point.name, via, how))
-}
-
-fn is_of_this_machine(story: &Story, address: IpAddr) -> bool {
-    is_loopback(address) || story.start.host.addresses.contains(&address.to_canonical())
 }
 
 fn is_loopback(address: IpAddr) -> bool {
@@ -289,7 +321,12 @@ mod tests {
         })
     }
 
+    /// Of a connection whose route leads elsewhere.
     fn result(outcome: Outcome, from: Option<Endpoint>) -> Record {
+        with_route(outcome, from, Some(false))
+    }
+
+    fn with_route(outcome: Outcome, from: Option<Endpoint>, local: Option<bool>) -> Record {
         Record::ConnectResult(ConnectResult {
             t_ns: 6,
             process: ROOT,
@@ -297,6 +334,7 @@ mod tests {
             outcome,
             connect_ns: None,
             source: from,
+            local,
             unread: Vec::new(),
         })
     }
@@ -320,17 +358,32 @@ mod tests {
     }
 
     #[test]
+    fn a_service_of_this_machine_by_a_route_that_leads_there() {
+        let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
+        let mut how = |local| {
+            assert!(hand_offs.of(&connect("10.5.0.1"), &story()).is_none());
+            let result = with_route(Outcome::Established, end("192.168.7.9", 40_000), local);
+            hand_offs.of(&result, &story()).map(|hand_off| hand_off.how)
+        };
+        assert!(how(Some(true)).is_some_and(|how| how.contains("to a service of this machine")));
+        assert!(how(None).is_some_and(|how| how.contains("what may be a service of this machine")));
+        assert_eq!(how(Some(false)), None);
+    }
+
+    #[test]
     fn a_service_of_this_machine_by_a_connection_of_unknown_outcome() {
         let story = story();
         let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
-        let mut of = |record: Option<Record>| {
-            assert!(hand_offs.of(&connect("127.0.0.1"), &story).is_none());
+        let mut of_connect = |to: &str, record: Option<Record>| {
+            assert!(hand_offs.of(&connect(to), &story).is_none());
             let now = record.and_then(|record| hand_offs.of(&record, &story));
             let (now, rest) = (now.into_iter().collect::<Vec<_>>(), hand_offs.rest(&story));
             assert!(now.is_empty() || rest.is_empty(), "it is said twice: {now:?}, {rest:?}");
             now.into_iter().chain(rest).map(|hand_off| hand_off.how).collect::<Vec<_>>()
         };
         let is_unknown = |how: Vec<String>| how.len() == 1 && how[0].contains("not known whether");
+        assert!(is_unknown(of_connect("192.168.7.10", None)), "nor is where its route leads");
+        let mut of = |record| of_connect("127.0.0.1", record);
         assert!(is_unknown(of(None)), "it may have come about after the end");
         assert!(is_unknown(of(Some(result(Outcome::Unknown, None)))));
         assert!(is_unknown(of(Some(Record::Close(Close {
@@ -350,13 +403,14 @@ mod tests {
     fn a_service_of_this_machine_by_a_connection_of_somebody_else() {
         let story = story();
         let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
-        let mut is_handed = |protocol, to: Option<Endpoint>| {
+        let mut is_handed_by = |protocol, to: Option<Endpoint>, local| {
             let send = Record::ForeignSend(ForeignSend {
                 t_ns: 5,
                 process: ROOT,
                 thread: 10,
                 protocol,
                 destination: to,
+                local,
                 net_ns_inum: 1,
                 unread: Vec::new(),
             });
@@ -364,6 +418,9 @@ mod tests {
         };
         const TCP: u16 = 6;
         const UDP: u16 = 17;
+        assert!(is_handed_by(TCP, end("192.168.7.10", PORT), Some(true)));
+        assert!(is_handed_by(TCP, end("192.168.7.10", PORT), None), "that is not known");
+        let mut is_handed = |protocol, to| is_handed_by(protocol, to, Some(false));
         assert!(is_handed(TCP, end("127.0.0.1", PORT)));
         assert!(!is_handed(TCP, end("127.0.0.1", 443)));
         assert!(!is_handed(TCP, end("192.168.7.10", PORT)));
@@ -375,26 +432,30 @@ mod tests {
     fn a_service_of_this_machine_by_a_connection_of_before() {
         let story = story();
         let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
-        let mut is_handed = |protocol, remote: Option<&str>| {
+        let mut is_handed_from = |local: &str, protocol, remote: Option<&str>| {
             let socket = Record::FoundSocket(FoundSocket {
                 t_ns: 5,
                 process: ROOT,
                 inode: 1,
                 protocol,
                 kind: None,
-                local: None,
+                local: local.parse().ok(),
                 remote: remote.map(|remote| remote.parse().unwrap()),
                 state: None,
                 path: None,
             });
             hand_offs.of(&socket, &story).is_some()
         };
-        assert!(is_handed(Some(SocketProtocol::Tcp), Some("127.0.0.1:22")));
+        let tcp = Some(SocketProtocol::Tcp);
+        assert!(is_handed_from("10.5.0.1:40000", tcp, Some("10.5.0.1:22")));
+        let mut is_handed =
+            |protocol, remote| is_handed_from("192.168.7.9:40000", protocol, remote);
+        assert!(is_handed(tcp, Some("127.0.0.1:22")));
         assert!(is_handed(None, Some("[::1]:22")));
-        assert!(!is_handed(Some(SocketProtocol::Tcp), Some("127.0.0.1:443")));
-        assert!(!is_handed(Some(SocketProtocol::Tcp), Some("192.168.7.10:22")));
+        assert!(!is_handed(tcp, Some("127.0.0.1:443")));
+        assert!(!is_handed(tcp, Some("192.168.7.10:22")));
         assert!(!is_handed(Some(SocketProtocol::Udp), Some("127.0.0.1:22")));
-        assert!(!is_handed(Some(SocketProtocol::Tcp), None));
+        assert!(!is_handed(tcp, None));
     }
 
     #[test]
@@ -424,7 +485,7 @@ mod tests {
         let mut hand_offs = HandOffs::new(Catalogue::embedded().clone());
         let mut is_handed = |record| hand_offs.of(&record, &story).is_some();
         for (t_ns, is_outside) in [(7, false), (15, true), (25, false)] {
-            let mut is_sent = |peer_reaped| {
+            let mut is_sent_by = |peer_reaped, any_peer| {
                 is_handed(Record::LocalSend(LocalSend {
                     t_ns,
                     process: ROOT,
@@ -433,8 +494,11 @@ mod tests {
                     peer_uid: None,
                     peer: None,
                     socket_inode: None,
+                    any_peer,
                 }))
             };
+            assert!(is_sent_by(false, true), "sent at {t_ns} to whomever");
+            let mut is_sent = |peer_reaped| is_sent_by(peer_reaped, false);
             assert_eq!(is_sent(false), is_outside, "sent at {t_ns}");
             assert!(is_sent(true), "sent at {t_ns} to one that had ended");
             let intrusion = Intrusion {

@@ -168,6 +168,7 @@ fn result(time_ns: u64, id: u64, established: bool, errno: u32) -> ConnectResult
         header: header(CHILD, time_ns),
         id,
         source: None,
+        local: None,
         established,
         errno,
         unsent: false,

@@ -297,6 +297,7 @@ fn a_socket_that_was_made_elsewhere_is_a_contact() {
             thread: CHILD.pid,
             protocol,
             destination: to.map(|to| Endpoint { address: to.ip(), port: to.port() }),
+            local: Some(false),
             net_ns_inum: 1,
             unread: Vec::new(),
         };

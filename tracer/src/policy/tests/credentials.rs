@@ -63,6 +63,7 @@ fn call(t_ns: u64, to: &str, sni: Option<&str>) -> Vec<Record> {
             outcome: Outcome::Established,
             connect_ns: Some(1),
             source: None,
+            local: None,
             unread: none(),
         }),
     ];

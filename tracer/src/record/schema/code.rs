@@ -157,6 +157,10 @@ pub struct LocalSend {
     pub peer: Option<Bytes>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub socket_inode: Option<u64>,
+    /// A datagram that was sent by a call which can give it an address of its own (`sendto`, `sendmsg`, io_uring): it
+    /// need not have gone to this peer, and whom else it reached is not known.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub any_peer: bool,
 }
 
 /// `process` took control of a process that is not tracked. Once per process, target and means.

@@ -33,6 +33,10 @@ pub struct ConnectResult {
     /// From the attempt to the outcome.
     pub connect_ns: Option<u64>,
     pub source: Option<Endpoint>,
+    /// Whether the kernel's route to the destination leads to the network namespace itself, whatever the address.
+    /// Absent where that could not be read, and in recordings made before it was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,
 }
@@ -184,6 +188,9 @@ pub struct ForeignSend {
     /// socket that is not connected, and where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub destination: Option<Endpoint>,
+    /// As in a [`ConnectResult`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub local: Option<bool>,
     pub net_ns_inum: u32,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub unread: Vec<String>,

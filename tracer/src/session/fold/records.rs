@@ -95,6 +95,7 @@ pub(super) fn local_send(event: &LocalSendEvent) -> Record {
         peer_uid: event.peer_uid,
         peer: (!event.peer_name.is_empty()).then(|| event.peer_name.clone()),
         socket_inode: (event.socket_inode != 0).then_some(event.socket_inode),
+        any_peer: event.any_peer,
     })
 }
 
@@ -148,6 +149,7 @@ pub(super) fn foreign_send(event: &ForeignSendEvent) -> Record {
         thread: event.header.tid,
         protocol: event.protocol,
         destination: event.destination,
+        local: event.local,
         net_ns_inum: event.net_ns_inum,
         unread: names(&event.header),
     })

@@ -74,6 +74,7 @@ fn a_connection_outlives_its_process() {
         errno: 0,
         unsent: false,
         source: None,
+        local: None,
     };
     assert!(fold.apply(Event::ConnectResult(result), &mut NoMachine).is_some());
     let close =
