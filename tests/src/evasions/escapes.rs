@@ -147,6 +147,33 @@ pub(super) const ROWS: &[Row] = &[
         stand_in: Some(Inconclusive("what that does with it is not known")),
         ..HANDED_OVER
     },
+    Row {
+        name: "datagram with an address, over a pair of the tree's own",
+        outside: "/usr/bin/python3 -c \"import os, socket; \
+                  own = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM); own.bind('service'); \
+                  open('ready', 'w').close(); os.system(own.recv(4096).decode()); \
+                  open('done', 'w').close()\"",
+        traced: "/usr/bin/python3 -c \"import socket; \
+                 pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); \
+                 pair[0].sendto(b'$PROGRAM', 'service')\"\n\
+                 until [ -e done ]; do sleep 0.05; done",
+        stand_in: Some(Inconclusive("by a call that can give it an address of its own")),
+        needs: &["/usr/bin/python3"],
+        ..HANDED_OVER
+    },
+    Row {
+        name: "ssh to an address that only a route leads here",
+        before: "ip route add local 10.5.0.0/16 dev lo",
+        outside: "/usr/bin/python3 -c \"import os, socket; own = socket.socket(); \
+                  own.bind(('10.5.0.1', 22)); own.listen(); open('ready', 'w').close(); \
+                  peer = own.accept()[0]; os.system(peer.recv(4096).decode()); peer.send(b'.')\"",
+        traced: "/usr/bin/python3 -c \"import socket; own = socket.socket(); \
+                 own.bind(('10.5.0.2', 0)); own.connect(('10.5.0.1', 22)); \
+                 own.send(b'$PROGRAM'); own.recv(1)\"",
+        stand_in: Some(Inconclusive("handed work to ssh")),
+        needs: &["/usr/bin/python3", "ip"],
+        ..HANDED_OVER
+    },
     // Descriptors and processes.
     Row {
         name: "descriptor passed (SCM_RIGHTS)",
