@@ -157,7 +157,7 @@ pub(super) const ROWS: &[Row] = &[
                  pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM); \
                  pair[0].sendto(b'$PROGRAM', 'service')\"\n\
                  until [ -e done ]; do sleep 0.05; done",
-        stand_in: Some(Inconclusive("by a call that can give it an address of its own")),
+        stand_in: Some(Inconclusive("by a call that may have given it an address")),
         needs: &["/usr/bin/python3"],
         ..HANDED_OVER
     },

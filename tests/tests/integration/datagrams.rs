@@ -34,6 +34,8 @@ pub(crate) const TESTS: &[Test] = &[
     ("unspecified_addresses", unspecified_addresses),
     ("behind_another_address", behind_another_address),
     ("to_a_group_of_this_machine", to_a_group_of_this_machine),
+    ("no_dns_by_its_port", no_dns_by_its_port),
+    ("connected_over_ipv6", connected_over_ipv6),
 ];
 
 fn datagrams(scratch: &Scratch, listen: &str, dial: &str, extra: &[&str]) -> Result<Run> {
@@ -366,6 +368,83 @@ fn behind_another_address(scratch: &Scratch) -> Result<()> {
         "{exchanges:?}"
     );
     Ok(())
+}
+
+/// What goes to port 53 is no question for that: an answer that is sent, datagrams of which the first one is a
+/// question, and what goes over a socket that asked another server.
+fn no_dns_by_its_port(scratch: &Scratch) -> Result<()> {
+    let policy = scratch.write(
+        "only.toml",
+        "name = 'only'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.1']\n",
+    )?;
+    let script = "
+import socket, struct, sys
+UDP_SEGMENT = 103
+there = ('127.0.0.2', 53)
+own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+name = b'\\7example\\3com\\0'
+message = lambda flags: struct.pack('>6H', 7, flags, 1, 0, 0, 0) + name + struct.pack('>HH', 1, 1)
+question, answer = message(0x100), message(0x8180)
+how = sys.argv[1]
+if how == 'question':
+    own.sendto(question, there)
+elif how == 'answer':
+    own.sendto(answer + b'anything', there)
+elif how == 'stream':
+    stream = socket.create_connection(there)
+    stream.sendall(struct.pack('>H', len(answer)) + answer)
+elif how in ('questions', 'segments'):
+    own.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, len(question))
+    own.sendto(question + (question if how == 'questions' else b'x' * len(question)), there)
+elif how == 'empty':
+    own.sendto(question, ('127.0.0.1', 53))
+    own.sendto(b'', there)
+";
+    let cases = [
+        ("question", Ruling::Proven),
+        ("questions", Ruling::Proven),
+        ("answer", Ruling::Violated),
+        ("stream", Ruling::Violated),
+        ("segments", Ruling::Violated),
+        ("empty", Ruling::Violated),
+    ];
+    in_private_network(|_| {
+        let _stream = TcpListener::bind("127.0.0.2:53")?;
+        let receiver = UdpSocket::bind("127.0.0.2:53")?;
+        let own = UdpSocket::bind("127.0.0.1:53")?;
+        for (how, ruling) in cases {
+            let command = ["/usr/bin/python3", "-c", script, how];
+            let run = scratch.run(command).policy(&policy).record()?;
+            run.rules(ruling).with_context(|| how.to_owned())?;
+        }
+        drop((receiver, own));
+        Ok(())
+    })
+}
+
+/// As with IPv4, to connect a socket sends nothing. What has further headers is sent all the same.
+fn connected_over_ipv6(scratch: &Scratch) -> Result<()> {
+    let policy = never(scratch, &["::1"])?;
+    let script = "
+import socket, sys
+own = socket.socket(socket.AF_INET6, socket.SOCK_DGRAM)
+own.connect(('::1', 443))
+how = sys.argv[1]
+if how == 'headers':
+    own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_DSTOPTS, b'\\0\\0\\1\\4\\0\\0\\0\\0')
+if how != 'connect':
+    own.send(b'!')
+";
+    let cases =
+        [("connect", Ruling::Proven), ("send", Ruling::Violated), ("headers", Ruling::Violated)];
+    in_private_network(|_| {
+        for (how, ruling) in cases {
+            let command = ["/usr/bin/python3", "-c", script, how];
+            let run = scratch.run(command).policy(&policy).record()?;
+            run.rules(ruling).with_context(|| how.to_owned())?;
+        }
+        Ok(())
+    })
 }
 
 /// Whoever joined a group on this machine gets what is sent to it, and with a lifetime of 0 no packet leaves.

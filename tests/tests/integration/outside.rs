@@ -5,6 +5,7 @@ use std::{
     fs,
     io::Read as _,
     net::{TcpListener, UdpSocket},
+    num::NonZero,
     os::{
         fd::OwnedFd,
         linux::net::SocketAddrExt as _,
@@ -16,6 +17,7 @@ use std::{
 };
 
 use anyhow::{Context as _, Result, bail, ensure};
+use rustix::net::{AddressFamily, Protocol, SocketType};
 use tracer::{policy::Ruling, record::schema::Outcome};
 
 use crate::{
@@ -36,6 +38,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("caller_over_another_socket", caller_over_another_socket),
     ("first_packet_to_a_service", first_packet_to_a_service),
     ("service_by_raw_packets", service_by_raw_packets),
+    ("service_by_foreign_raw_packets", service_by_foreign_raw_packets),
     ("service_by_a_route", service_by_a_route),
     ("empty_messages", empty_messages),
     ("pair_that_is_connected_elsewhere", pair_that_is_connected_elsewhere),
@@ -425,6 +428,35 @@ for source, to in zip(sys.argv[1::2], sys.argv[2::2]):
     })
 }
 
+/// Also over one that another process made, or that was made when the process had left its cgroup.
+fn service_by_foreign_raw_packets(scratch: &Scratch) -> Result<()> {
+    let script = "
+import socket
+own = socket.socket(fileno=0)
+own.sendto(bytes(8), ('127.0.0.1', 0))
+";
+    in_private_network(|_| {
+        for (protocol, is_handed) in [(6, true), (253, true), (1, false)] {
+            let (family, kind) = (AddressFamily::INET, SocketType::RAW);
+            let protocol = Protocol::from_raw(NonZero::new(protocol).context("no protocol")?);
+            let socket = rustix::net::socket(family, kind, Some(protocol))?;
+            let run = scratch.run(["/usr/bin/python3", "-c", script]).policy("no-aws-cli");
+            let run = run.set(|command| {
+                command.stdin(Stdio::from(socket));
+            });
+            let run = run.record()?;
+            ensure!(run.story.foreign_sends.len() == 1, "{:?}", run.story.foreign_sends);
+            if is_handed {
+                run.rules(Ruling::Inconclusive)?
+                    .because(&["unknown local service", "raw socket"])?;
+            } else {
+                run.proven()?;
+            }
+        }
+        Ok(())
+    })
+}
+
 /// They say that there is something, and can carry descriptors.
 fn empty_messages(scratch: &Scratch) -> Result<()> {
     let script = "
@@ -529,7 +561,8 @@ elif how == 'writev':
         if how != "sendmsg to the pair" {
             ensure!(service.recv(&mut [0; 2])? == 1, "nothing arrived by {how}");
         }
-        run.rules(Ruling::Inconclusive)?.because(&["unknown local service", "by a call that"])?;
+        run.rules(Ruling::Inconclusive)?
+            .because(&["unknown local service", "by a call that may have"])?;
     }
     Ok(())
 }

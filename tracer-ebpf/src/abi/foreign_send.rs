@@ -14,5 +14,7 @@ pub struct ForeignSend {
     pub address: SocketAddress,
     /// As `socket(2)` numbers it.
     pub protocol: u16,
-    pub padding: [u16; 3],
+    /// Likewise.
+    pub socket_type: u16,
+    pub padding: [u16; 2],
 }

@@ -33,7 +33,7 @@ pub use exec::{
 pub use foreign_send::ForeignSend;
 pub use found::{Birth, Finding, FoundProcess, ProcessName, Switch, found_state};
 pub use header::{Header, Kind, UnknownKind, header_flag, unread};
-pub use odd_socket::OddSocket;
+pub use odd_socket::{OddSocket, SOCK_RAW};
 pub use outside::{Intrusion, LocalSend, Means, SOCKET_NAME_BYTES};
 pub use payload::{
     DNS_STREAM_BYTES, PAYLOAD_BYTES, PAYLOAD_SMALL_BYTES, Payload, QUIC_INITIALS_MAX,

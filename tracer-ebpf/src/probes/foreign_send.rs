@@ -92,6 +92,7 @@ fn on_send(ctx: &impl EbpfContext, sock: KernelPtr, sent: i32) -> Option<()> {
             send.header.unread |= unread::ADDRESS;
         }
         send.protocol = sock.read(&field::SOCK_PROTOCOL).unwrap_or(0);
+        send.socket_type = sock.read(&field::SOCK_TYPE).unwrap_or(0);
     });
     Some(())
 }

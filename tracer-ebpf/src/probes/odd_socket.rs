@@ -6,7 +6,7 @@ use aya_ebpf::{
     maps::HashMap,
     programs::{FExitContext, RawTracePointContext, SockContext},
 };
-use tracer_ebpf::abi::{AF_INET, AF_INET6, Kind, OddSocket};
+use tracer_ebpf::abi::{AF_INET, AF_INET6, Kind, OddSocket, SOCK_RAW};
 
 use crate::kernel::{
     emit,
@@ -21,7 +21,6 @@ const AF_NETLINK: u16 = 16;
 const NETLINK_USERSOCK: u16 = 2;
 const IPPROTO_TCP: u16 = 6;
 const IPPROTO_UDP: u16 = 17;
-const SOCK_RAW: u16 = 3;
 
 /// What was already said of a process.
 #[derive(Clone, Copy)]

@@ -268,13 +268,13 @@ fn on_datagram(
         wire_bytes: payload,
         initials: core::ptr::null_mut(),
     };
+    // Several datagrams can be sent as one, which the kernel or the device takes apart later.
+    if segments > 1 {
+        pieces.each = flow::whole(&fields(ctx).gso_size);
+    }
     if port == DNS_PORT {
-        pieces.emit(1);
+        pieces.emit(segments);
     } else if direction == Direction::Out && totals.initials < QUIC_INITIALS_MAX {
-        // Several datagrams can be sent as one, which the kernel or the device takes apart later.
-        if segments > 1 {
-            pieces.each = flow::whole(&fields(ctx).gso_size);
-        }
         pieces.initials = &raw mut totals.initials;
         pieces.emit(segments.min(QUIC_INITIALS_MAX - totals.initials));
     }

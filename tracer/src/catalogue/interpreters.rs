@@ -30,8 +30,16 @@ pub struct Family {
     pub code: &'static [char],
     /// Options whose value is a module.
     pub module: &'static [char],
-    /// Options whose value is something else.
+    /// Options whose value is something else: the rest of the word, else the next one.
     pub value: &'static [char],
+    /// Options that take a further word each, and behind which further options can stand in the same one.
+    pub word: &'static [char],
+    /// Options with which a script is looked at and not run.
+    pub check: &'static [char],
+    /// Options with which standard input is the script.
+    pub input: &'static [char],
+    /// Whether a dash alone ends the options; else it stands for standard input as the script.
+    pub dash_ends_options: bool,
 }
 
 /// A shell, by the name of its file.
@@ -41,16 +49,46 @@ pub fn is_shell(name: &str) -> bool {
 
 /// The family of an interpreter, by the name of its file.
 pub fn family(name: &str) -> Option<Family> {
-    let (code, module, value): (&[char], &[char], &[char]) = match name {
-        _ if is_shell(name) => (&['c'], &[], &[]),
-        "perl" | "ruby" => (&['e', 'E'], &[], &[]),
-        "node" => (&['e', 'p'], &[], &[]),
+    const NONE: Family = Family {
+        code: &[],
+        module: &[],
+        value: &[],
+        word: &[],
+        check: &[],
+        input: &[],
+        dash_ends_options: false,
+    };
+    Some(match name {
+        // bash(1), dash(1): `set -o`, and bash's `shopt -O`.
+        _ if is_shell(name) => Family {
+            code: &['c'],
+            word: &['o', 'O'],
+            check: &['n'],
+            input: &['s'],
+            dash_ends_options: true,
+            ..NONE
+        },
+        // perlrun(1)
+        "perl" => Family {
+            code: &['e', 'E'],
+            value: &['C', 'd', 'D', 'F', 'i', 'I', 'm', 'M', 'V', 'x'],
+            check: &['c'],
+            ..NONE
+        },
+        // ruby(1)
+        "ruby" => Family {
+            code: &['e'],
+            value: &['C', 'E', 'F', 'i', 'I', 'K', 'r', 'T', 'W', 'x', 'X'],
+            check: &['c'],
+            ..NONE
+        },
+        // Its options of one letter stand alone: `-c` checks, `-C` is a condition, `-r` a module.
+        "node" => Family { code: &['e', 'p'], value: &['C', 'r'], check: &['c'], ..NONE },
         _ if name.starts_with("python") || name.starts_with("pypy") => {
-            (&['c'], &['m'], &['W', 'X'])
+            Family { code: &['c'], module: &['m'], value: &['W', 'X'], ..NONE }
         }
         _ => return None,
-    };
-    Some(Family { code, module, value })
+    })
 }
 
 /// A dynamic loader, by the name of its file.

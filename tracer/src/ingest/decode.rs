@@ -3,8 +3,8 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use tracer_ebpf::abi::{
-    self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Flow, Header, Kind, Means, SocketAddress,
-    Via, header_flag, route, unread,
+    self, AF_INET, AF_INET6, ATTEMPT_NAME_BYTES, Exec, Flow, Header, Kind, Means, SOCK_RAW,
+    SocketAddress, Via, header_flag, route, unread,
 };
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
@@ -265,6 +265,7 @@ fn foreign_send(send: &abi::ForeignSend) -> ForeignSendEvent {
         destination: ends.map(|(_, to)| to).filter(|to| to.port != 0),
         local: is_local(&send.address),
         protocol: send.protocol,
+        raw: send.socket_type == SOCK_RAW,
         net_ns_inum: send.address.net_ns_inum,
     }
 }

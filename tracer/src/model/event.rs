@@ -303,6 +303,8 @@ pub struct ForeignSendEvent {
     pub local: Option<bool>,
     /// As `socket(2)` numbers it.
     pub protocol: u16,
+    /// It is a raw socket.
+    pub raw: bool,
     pub net_ns_inum: u32,
 }
 

@@ -8,7 +8,7 @@ use std::{
 use super::completeness;
 use crate::{
     model::{Endpoint, ProcessKey},
-    record::schema::{Datagram, DatagramVia, DnsMessage, FirstBytes, Opening, Outcome},
+    record::schema::{Datagram, DatagramVia, Dns, DnsMessage, FirstBytes, Opening, Outcome},
     session::{Connection, NameSource, Named, Names, Naming, Story},
 };
 
@@ -189,8 +189,8 @@ struct Packets {
 /// What it takes to see contacts in the records of a story.
 pub(super) struct Index {
     names: Names,
-    /// Sockets all of whose messages could be read as DNS.
-    dns: BTreeSet<u64>,
+    /// Sockets and servers all of whose messages there could be read as DNS.
+    dns: BTreeSet<(u64, Option<Endpoint>)>,
     /// Connections whose TLS handshake names nobody, hides the name or could not be read.
     hidden: BTreeSet<u64>,
     /// Packets of sockets for datagrams, where they were counted.
@@ -244,7 +244,9 @@ impl Index {
 
     pub(super) fn connection(&self, connection: &Connection) -> Contact {
         let is_dns = connection.destination.is_some_and(|to| to.port == DNS_PORT)
-            && connection.cookie.is_some_and(|cookie| self.dns.contains(&cookie));
+            && connection
+                .cookie
+                .is_some_and(|cookie| self.dns.contains(&(cookie, connection.destination)));
         Contact {
             t_ns: connection.attempted_ns,
             process: connection.process,
@@ -276,12 +278,10 @@ impl Index {
         if datagram.unspecified && (elsewhere || self.packets.is_none()) {
             return Some(self.to_unspecified(datagram));
         }
-        // Packets with headers that the counter does not understand are IPv6's.
-        let sure = datagram.destination.is_some_and(|to| to.address.to_canonical().is_ipv4());
         let is_dns = datagram.destination.is_some_and(|to| to.port == DNS_PORT)
             && !is_group
-            && self.dns.contains(&datagram.cookie);
-        (!silent || !sure).then(|| Contact {
+            && self.dns.contains(&(datagram.cookie, datagram.destination));
+        (!silent).then(|| Contact {
             t_ns: datagram.t_ns,
             process: datagram.process,
             means: match (datagram.protocol == UDP, sent) {
@@ -351,12 +351,12 @@ fn was_spoken(connection: &Connection) -> bool {
     }
 }
 
-fn dns_sockets(story: &Story) -> BTreeSet<u64> {
-    let mut sockets: BTreeSet<u64> = story.dns.iter().map(|dns| dns.cookie).collect();
-    for dns in &story.dns {
-        if matches!(dns.message, DnsMessage::Malformed { .. }) {
-            sockets.remove(&dns.cookie);
-        }
+fn dns_sockets(story: &Story) -> BTreeSet<(u64, Option<Endpoint>)> {
+    let (malformed, read): (Vec<&Dns>, Vec<&Dns>) =
+        story.dns.iter().partition(|dns| matches!(dns.message, DnsMessage::Malformed { .. }));
+    let mut sockets: BTreeSet<_> = read.iter().map(|dns| (dns.cookie, dns.server)).collect();
+    for dns in malformed {
+        sockets.remove(&(dns.cookie, dns.server));
     }
     sockets
 }

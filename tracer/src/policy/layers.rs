@@ -150,7 +150,7 @@ fn loaded(argv: &[Bytes]) -> Option<&[Bytes]> {
             {
                 rest.get(1..)?
             }
-            option if option.starts_with('-') => return None,
+            option if option.starts_with("--") => return None,
             _ => return Some(rest),
         };
     }
@@ -210,11 +210,19 @@ fn found(leads: Leads, how: String) -> Option<Match> {
     }
 }
 
+/// No more than that it may run it.
+fn at_most(found: Match) -> Match {
+    match found {
+        Match::Runs(how) => Match::MayRun(how),
+        found => found,
+    }
+}
+
 /// An interpreter that was given the program as its argument.
 ///
 /// Which argument is the script depends on which options take a value, and that on the
 /// interpreter's version. The first word that is no option is the script if no option came before
-/// it; else any of the following words, one more per option, may be.
+/// it; else any of the following words, one more for each word that options may take, may be.
 fn interpreted(layer: &Layer<'_>, wanted: &Words<'_>) -> Option<Match> {
     let interpreter = family(&layer.name)?;
     let shown = &layer.shown;
@@ -224,29 +232,65 @@ fn interpreted(layer: &Layer<'_>, wanted: &Words<'_>) -> Option<Match> {
         let mut modules = wanted.program.python_modules.iter();
         modules.find(|module| is_python && text.contains(*module))
     };
-    let (mut options, mut words) = (0, 0);
+    let given = |argument: &Bytes| {
+        if argument.is_empty() {
+            return None;
+        }
+        found(wanted.leads(argument), format!("{shown} was given {}", argument.lossy()))
+    };
+    // How many words options may take, and how many were passed over for that.
+    let (mut taken, mut words) = (0, 0);
+    let (mut is_checked, mut is_input, mut options_are_over) = (false, false, false);
     let mut arguments = layer.argv.iter().skip(1).peekable();
     'words: while let Some(argument) = arguments.next() {
         let text = argument.lossy();
-        if !text.starts_with(['-', '+']) {
-            let how = format!("{shown} was given {text}");
-            match found(wanted.leads(argument), how) {
-                Some(Match::Runs(how)) if words > 0 => return Some(Match::MayRun(how)),
+        if options_are_over || !text.starts_with(['-', '+']) {
+            if is_input {
+                break;
+            }
+            match given(argument) {
+                Some(Match::Runs(how)) if words > 0 || is_checked => {
+                    return Some(Match::MayRun(how));
+                }
                 None => {}
                 found => return found,
             }
-            if words == options {
+            if words == taken {
                 break; // the script, and what follows are its arguments
             }
             words += 1;
             continue;
         }
-        options += 1;
-        if text.starts_with("--") {
+        if text == "--" || text == "-" && interpreter.dash_ends_options {
+            options_are_over = true;
             continue;
         }
+        if text == "-" {
+            break;
+        }
+        if let Some(option) = text.strip_prefix("--") {
+            // A module that is run first, for one; or the next word is.
+            let value = option.split_once('=').map(|(_, value)| Bytes::from(value));
+            if let Some(may_run) = value.as_ref().and_then(given) {
+                return Some(at_most(may_run));
+            }
+            taken += usize::from(value.is_none());
+            is_checked |= matches!(option, "check" | "help" | "version");
+            continue;
+        }
+        let letters = || text.chars().skip(1);
+        taken += letters().filter(|letter| interpreter.word.contains(letter)).count().max(1);
         for (at, letter) in text.char_indices().skip(1) {
+            let joined = &text[at + letter.len_utf8()..];
+            is_checked |= interpreter.check.contains(&letter);
+            is_input |= interpreter.input.contains(&letter);
             if interpreter.value.contains(&letter) {
+                // As with a long option.
+                if letter == 'r'
+                    && let Some(may_run) = given(&Bytes::from(joined))
+                {
+                    return Some(at_most(may_run));
+                }
                 break; // the rest of this word is the value, or the next word is
             }
             let (code, module) =
@@ -254,7 +298,6 @@ fn interpreted(layer: &Layer<'_>, wanted: &Words<'_>) -> Option<Match> {
             if !code && !module {
                 continue;
             }
-            let joined = &text[at + letter.len_utf8()..];
             let value = match arguments.peek() {
                 Some(next) if joined.is_empty() || !interpreter.module.contains(&letter) => {
                     next.lossy().into_owned()

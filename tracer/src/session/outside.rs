@@ -101,8 +101,8 @@ const FIRST_USER: u32 = 1000;
 fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option<HandOff> {
     // Also over a socket that was inherited, or is connected within the tree.
     if send.any_peer {
-        let how = "it sent a datagram over a unix socket by a call that can give it an address of its own, and whom it \
-                   reached is not known";
+        let how = "it sent a datagram over a unix socket by a call that may have given it an address of its own, and \
+                   whom it reached is not known";
         return Some(hand_off(
             send.t_ns,
             send.process,
@@ -226,6 +226,17 @@ fn over_foreign_socket(
     catalogue: &Catalogue,
     send: &ForeignSend,
 ) -> Option<HandOff> {
+    if send.reaches_services() {
+        let how = "over a raw socket that was made outside the command's cgroup it sent something, by which services of \
+                   this machine can be reached unseen";
+        return Some(hand_off(
+            send.t_ns,
+            send.process,
+            UNKNOWN_SERVICE,
+            "socket".into(),
+            how.into(),
+        ));
+    }
     let to = send.destination.filter(|_| send.is_stream() || send.is_multipath())?;
     let where_to = where_to(story, to, None, send.local)?;
     let what = "over a connection that it did not make it sent something";
@@ -409,6 +420,7 @@ mod tests {
                 process: ROOT,
                 thread: 10,
                 protocol,
+                raw: false,
                 destination: to,
                 local,
                 net_ns_inum: 1,

@@ -70,6 +70,7 @@ struct Socket {
 struct Stream {
     socket: Socket,
     is_dns: bool,
+    incoming: bool,
     pieces: Pieces,
     /// Bytes at the beginning that have been read.
     read_bytes: usize,
@@ -114,7 +115,8 @@ impl Payloads {
             TCP if is_dns || !event.incoming => self.stream(socket, is_dns, &event),
             UDP if is_dns => {
                 let whole = event.bytes.len() as u64 >= u64::from(event.wire_bytes);
-                vec![socket.dns(event.header.time_ns, false, dns::message(&event.bytes, whole))]
+                let message = directed(dns::message(&event.bytes, whole), event.incoming);
+                vec![socket.dns(event.header.time_ns, false, message)]
             }
             UDP if !event.incoming => self.datagram(socket, &event),
             _ => Vec::new(),
@@ -175,7 +177,9 @@ impl Payloads {
         let order = &mut self.order;
         let stream = self.streams.entry(key).or_insert_with(|| {
             order.push_back(Begun::Stream(key));
-            Stream { socket, is_dns, pieces: Pieces::new(STREAM_BYTES), read_bytes: 0, cut: false }
+            let incoming = event.incoming;
+            let pieces = Pieces::new(STREAM_BYTES);
+            Stream { socket, is_dns, incoming, pieces, read_bytes: 0, cut: false }
         });
         let before = stream.pieces.held_bytes();
         stream.cut |= (event.bytes.len() as u64) < u64::from(event.wire_bytes);
@@ -260,13 +264,27 @@ impl Payloads {
     }
 }
 
+/// A message that goes the way that its kind goes: a client asks and a server answers. What claims to be an
+/// answer and is sent could carry anything behind its question.
+fn directed(message: DnsMessage, incoming: bool) -> DnsMessage {
+    let why = match message {
+        DnsMessage::Answer { .. } if !incoming => "an answer, where a client asks",
+        DnsMessage::Question { .. } if incoming => "a question, where a server answers",
+        DnsMessage::Answer { .. } | DnsMessage::Question { .. } | DnsMessage::Malformed { .. } => {
+            return message;
+        }
+    };
+    DnsMessage::Malformed { why: why.into() }
+}
+
 impl Stream {
     fn look(&mut self, t_ns: u64, records: &mut Vec<Record>) -> Look {
         let bytes = self.pieces.beginning().get(self.read_bytes..).unwrap_or_default();
         if self.is_dns {
             let (messages, read_bytes) = dns::framed(bytes);
             for message in messages {
-                records.push(self.socket.dns(t_ns, true, dns::message(message, true)));
+                let message = directed(dns::message(message, true), self.incoming);
+                records.push(self.socket.dns(t_ns, true, message));
             }
             self.read_bytes += read_bytes;
             return Look::More;

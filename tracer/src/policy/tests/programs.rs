@@ -23,7 +23,12 @@ fn the_program_is_found_under_each_of_its_names() {
         "code with awscli",
     );
     violated(interpreter("/lib64/ld-linux-x86-64.so.2", &["ld.so", "/opt/aws"]), "was given");
+    violated(interpreter("/lib64/ld-linux-x86-64.so.2", &["ld.so", "-d/aws"]), "was given");
     violated(interpreter("/usr/bin/bash", &["bash", "-e", "/opt/aws", "s3"]), "was given");
+    violated(interpreter("/usr/bin/bash", &["bash", "--", "-d/aws"]), "was given");
+    violated(interpreter("/usr/bin/sh", &["sh", "-", "/opt/aws"]), "was given");
+    violated(interpreter("/usr/bin/perl", &["perl", "-Mfeature=say", "/opt/aws"]), "was given");
+    violated(interpreter("/usr/bin/perl", &["perl", "-I/usr/lib/e", "/opt/aws"]), "was given");
     violated(interpreter("/usr/bin/python3", &["python3", "-X", "utf8", "-m", "awscli"]), "module");
     violated(interpreter("/usr/bin/bash", &["bash", "-euo", "/opt/aws"]), "was given");
     violated(interpreter("/usr/bin/python3", &["python3", "-Wignore", "/opt/aws"]), "was given");
@@ -57,6 +62,14 @@ fn what_an_interpreter_may_run_is_inconclusive() {
     unclear(&["python3", "-c", "print('awscli')"], "may run aws");
     unclear(&["python3", "-c", "print('no import awscli')"], "may run aws");
     unclear(&["bash", "-o", "posix", "/opt/aws"], "may run aws");
+    unclear(&["bash", "-oO", "errexit", "extglob", "/opt/aws"], "may run aws");
+    unclear(&["dash", "-ooo", "errexit", "nounset", "noglob", "/opt/aws"], "may run aws");
+    unclear(&["bash", "-n", "/opt/aws"], "may run aws");
+    unclear(&["bash", "--version", "aws"], "may run aws");
+    unclear(&["perl", "-c", "/opt/aws"], "may run aws");
+    unclear(&["node", "--check", "/opt/aws"], "may run aws");
+    unclear(&["node", "--require=/opt/aws", "x.js"], "may run aws");
+    unclear(&["ruby", "-r/opt/aws", "x.rb"], "may run aws");
     unclear(&["bash", "--rcfile", "f", "/opt/aws"], "may run aws");
     unclear(&["node", "-r", "fs", "/opt/aws"], "may run aws");
     unclear(&["perl", "-I", "lib", "/opt/aws"], "may run aws");
@@ -154,6 +167,12 @@ fn ordinary_words_are_no_alarm() {
         &["sh", "-c", "ls bin/aws"],
         &["bash", "-ec", "cat /etc/hostname # /x/aws"],
         &["node", "-e", "require('/x/aws')"],
+        &["bash", "-s", "--", "aws"],
+        &["python3", "-", "aws"],
+        &["perl", "-Mfeature=say", "-e", "1", "aws"],
+        &["perl", "-lne", "print", "aws"],
+        &["perl", "-pi.orig", "-e", "s/a/b/", "aws"],
+        &["ruby", "-rjson", "-e", "1", "aws"],
     ] {
         let path = format!("/usr/bin/{}", argv[0]);
         check(ruling("no-aws-cli", &[exec(CHILD, &path, 5, argv)], |_, _| {}), Ruling::Proven, "");

@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tracer_ebpf::abi::SOCK_RAW;
 
 use crate::model::{Bytes, Endpoint, ProcessKey};
 
@@ -150,6 +151,9 @@ const NETLINK: u16 = 16;
 /// `IPPROTO_MPTCP`
 const MULTIPATH: u16 = 262;
 
+/// `IPPROTO_ICMP` and `IPPROTO_ICMPV6`
+const ICMP: [u16; 2] = [1, 58];
+
 impl OddSocket {
     /// Of netlink, those that reach other processes and not the kernel are recorded.
     pub fn is_netlink(&self) -> bool {
@@ -160,8 +164,6 @@ impl OddSocket {
     /// ICMP is that, or could at least get no answer.
     pub fn reaches_services(&self) -> bool {
         const INET: [u16; 2] = [2, 10];
-        const SOCK_RAW: u16 = 3;
-        const ICMP: [u16; 2] = [1, 58];
         // TIPC, packet, vsock and XDP.
         const OTHERS: [u16; 4] = [30, 17, 40, 44];
         let is_raw = INET.contains(&self.family) && self.socket_type == SOCK_RAW;
@@ -184,6 +186,9 @@ pub struct ForeignSend {
     pub thread: u32,
     /// As `socket(2)` numbers it: 6 is TCP, 17 is UDP.
     pub protocol: u16,
+    /// It is a raw socket, whose packets the process makes.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub raw: bool,
     /// What the socket is connected to; one for datagrams can send elsewhere all the same. Absent for a
     /// socket that is not connected, and where it could not be read.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -200,7 +205,12 @@ impl ForeignSend {
     /// Whether all that is sent goes to the destination.
     pub fn is_stream(&self) -> bool {
         const TCP: u16 = 6;
-        self.protocol == TCP
+        self.protocol == TCP && !self.raw
+    }
+
+    /// As with an [`OddSocket`].
+    pub fn reaches_services(&self) -> bool {
+        self.raw && !ICMP.contains(&self.protocol)
     }
 
     pub fn is_multipath(&self) -> bool {

@@ -148,6 +148,7 @@ pub(super) fn foreign_send(event: &ForeignSendEvent) -> Record {
         process: event.header.process,
         thread: event.header.tid,
         protocol: event.protocol,
+        raw: event.raw,
         destination: event.destination,
         local: event.local,
         net_ns_inum: event.net_ns_inum,
