@@ -35,6 +35,7 @@ pub(crate) const TESTS: &[Test] = &[
     ("listener_after_another", listener_after_another),
     ("listener_of_the_tree_is_reaped", listener_of_the_tree_is_reaped),
     ("inherited_socket", inherited_socket),
+    ("inherited_and_connected_anew", inherited_and_connected_anew),
     ("caller_over_another_socket", caller_over_another_socket),
     ("first_packet_to_a_service", first_packet_to_a_service),
     ("service_by_raw_packets", service_by_raw_packets),
@@ -280,6 +281,26 @@ fn inherited_socket(scratch: &Scratch) -> Result<()> {
     ours.read_exact(&mut said)?;
     ensure!(said == *b"said\n", "{said:?}");
     ensure!(run.story.local_sends.len() == 1, "{:?}", run.story.local_sends);
+    Ok(())
+}
+
+/// What the caller had not connected, the tree can connect to anybody.
+fn inherited_and_connected_anew(scratch: &Scratch) -> Result<()> {
+    let path = scratch.file("service");
+    let service = UnixDatagram::bind(&path)?;
+    let script = "
+import os, socket, sys
+socket.socket(fileno=0).connect(sys.argv[1])
+os.write(0, b'!')
+";
+    let (socket, path) = (UnixDatagram::unbound()?, path.to_string_lossy());
+    let run = scratch.run(["/usr/bin/python3", "-c", script, &path]).policy("no-aws-cli");
+    let run = run.set(|command| {
+        command.stdin(Stdio::from(OwnedFd::from(socket)));
+    });
+    let run = run.record()?;
+    ensure!(service.recv(&mut [0; 2])? == 1, "nothing arrived");
+    run.rules(Ruling::Inconclusive)?.because(&["unknown local service", &path])?;
     Ok(())
 }
 

@@ -71,7 +71,7 @@ pub(super) fn start_record(
         policies: settings.policies.clone(),
         catalogue: Some(known.entries),
         endpoints: Some(settings.catalogue.endpoints.rules().clone()),
-        inherited_sockets: inherited::sockets(|_| true),
+        inherited_sockets: inherited::sockets(inherited::is_to_one),
         inherited_network_sockets: inherited::sockets(inherited::is_network),
         enforced: settings.probes.enforce,
         known_programs: known.copies,

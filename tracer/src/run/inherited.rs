@@ -92,6 +92,14 @@ pub(super) fn is_network(descriptor: BorrowedFd<'_>) -> bool {
         .is_ok_and(|domain| domain == rustix::net::AddressFamily::UNIX)
 }
 
+/// Whether all that is sent over it goes to the one that the caller has connected it to. A socket for datagrams, or one
+/// that is not connected, can be connected to anybody.
+pub(super) fn is_to_one(descriptor: BorrowedFd<'_>) -> bool {
+    use rustix::net::{SocketType, getpeername, sockopt::socket_type};
+    socket_type(descriptor).is_ok_and(|kind| kind != SocketType::DGRAM)
+        && getpeername(descriptor).is_ok()
+}
+
 /// Inode numbers of those sockets among the descriptors that a child keeps: the caller's.
 pub(super) fn sockets(wanted: impl Fn(BorrowedFd<'_>) -> bool) -> Vec<u64> {
     let descriptors = std::fs::read_dir("/proc/self/fd").into_iter().flatten().flatten();

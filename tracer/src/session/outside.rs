@@ -186,8 +186,12 @@ fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
     let how = match means {
         IntrusionMeans::DebuggerAccess if in_tree => return None,
         IntrusionMeans::Ptrace | IntrusionMeans::WriteMemory if in_tree && initial => return None,
-        IntrusionMeans::DebuggerAccess | IntrusionMeans::Ptrace => {
+        IntrusionMeans::DebuggerAccess => {
             "it took control of that process, which can run anything in its name"
+        }
+        // What the call was given is all that is seen.
+        IntrusionMeans::Ptrace => {
+            "it took control of that process or thread, which can run anything in its name"
         }
         IntrusionMeans::WriteMemory => "it wrote into the memory of that process",
         IntrusionMeans::TakeDescriptor => "it took a descriptor from another process",
@@ -198,7 +202,13 @@ fn by_force(story: &Story, intrusion: &Intrusion) -> Option<HandOff> {
             Bytes::from(format!("pid {target}").as_str())
         }
     };
-    Some(hand_off(t_ns, process, DEBUGGED, via, how.into()))
+    let has_callers_number = matches!(means, IntrusionMeans::Ptrace | IntrusionMeans::WriteMemory);
+    let whose = if has_callers_number && !initial {
+        " (its number is that of the caller's pid namespace)"
+    } else {
+        ""
+    };
+    Some(hand_off(t_ns, process, DEBUGGED, via, format!("{how}{whose}")))
 }
 
 /// Without a result it is not known what became of the connection.

@@ -42,10 +42,11 @@ pub struct Start {
     /// The catalogue's endpoints. Recordings that have none are judged by the embedded ones.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub endpoints: Option<EndpointRules>,
-    /// Inode numbers of the sockets that the command inherits from whoever called tracer.
+    /// Inode numbers of the sockets that the command inherits from whoever called tracer and that are connected for
+    /// good: not those for datagrams, which can be connected anew.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherited_sockets: Vec<u64>,
-    /// Those of them that are not unix sockets: TCP, UDP, raw.
+    /// Those that it inherits and that are not unix sockets: TCP, UDP, raw.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub inherited_network_sockets: Vec<u64>,
     /// Forbidden programs are killed before their first instruction.
