@@ -214,7 +214,7 @@ fn found(leads: Leads, how: String) -> Option<Match> {
 fn at_most(found: Match) -> Match {
     match found {
         Match::Runs(how) => Match::MayRun(how),
-        found => found,
+        Match::MayRun(_) | Match::SharesFile(_) => found,
     }
 }
 
