@@ -286,6 +286,16 @@ fn never(scratch: &Scratch, addresses: &[&str]) -> Result<PathBuf> {
     )
 }
 
+/// A policy of one claim that nothing is sent to any others.
+fn only(scratch: &Scratch, address: &str) -> Result<PathBuf> {
+    scratch.write(
+        "only.toml",
+        &format!(
+            "name = 'only'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['{address}']\n"
+        ),
+    )
+}
+
 /// What the kernel takes for 0.0.0.0 and :: is what was sent to.
 fn unspecified_addresses(scratch: &Scratch) -> Result<()> {
     const OWN: &str = "127.0.0.2";
@@ -373,10 +383,7 @@ fn behind_another_address(scratch: &Scratch) -> Result<()> {
 /// What goes to port 53 is no question for that: an answer that is sent, datagrams of which the first one is a
 /// question, and what goes over a socket that asked another server.
 fn no_dns_by_its_port(scratch: &Scratch) -> Result<()> {
-    let policy = scratch.write(
-        "only.toml",
-        "name = 'only'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['127.0.0.1']\n",
-    )?;
+    let policy = only(scratch, "127.0.0.1")?;
     let script = "
 import socket, struct, sys
 UDP_SEGMENT = 103
@@ -449,10 +456,7 @@ if how != 'connect':
 
 /// Whoever joined a group on this machine gets what is sent to it, and with a lifetime of 0 no packet leaves.
 fn to_a_group_of_this_machine(scratch: &Scratch) -> Result<()> {
-    let policy = scratch.write(
-        "policy.toml",
-        "name = 'elsewhere'\n[[claim]]\nkind = 'connects-only-to'\nendpoints = ['10.99.0.0/16']\n",
-    )?;
+    let policy = only(scratch, "10.99.0.0/16")?;
     let script = "
 import socket
 own = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)

@@ -40,6 +40,7 @@ mod report;
 mod resolve;
 mod screen;
 mod sensors;
+mod services;
 mod session;
 mod swarm;
 mod terminal;
@@ -103,6 +104,7 @@ fn main() -> ExitCode {
         ("identity", identity::TESTS),
         ("attempts", attempts::TESTS),
         ("outside", outside::TESTS),
+        ("services", services::TESTS),
         ("pids", pids::TESTS),
         ("sensors", sensors::TESTS),
         ("policies", policies::TESTS),

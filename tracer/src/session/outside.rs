@@ -74,6 +74,11 @@ fn hand_off(t_ns: u64, process: ProcessKey, name: &str, via: Bytes, how: String)
     HandOff { t_ns, process: Some(process), pid: process.pid, name: name.into(), via, how }
 }
 
+/// Over a socket that can reach anybody.
+fn to_whomever(t_ns: u64, process: ProcessKey, how: &str) -> HandOff {
+    hand_off(t_ns, process, UNKNOWN_SERVICE, "socket".into(), how.into())
+}
+
 /// Whether a process of the tree had this pid at that time. One that had it before says nothing: the
 /// kernel gives a pid to another process once its own is reaped.
 fn is_in_tree(story: &Story, pid: u32, t_ns: u64) -> bool {
@@ -103,13 +108,7 @@ fn over_socket(story: &Story, catalogue: &Catalogue, send: &LocalSend) -> Option
     if send.any_peer {
         let how = "it sent a datagram over a unix socket by a call that may have given it an address of its own, and \
                    whom it reached is not known";
-        return Some(hand_off(
-            send.t_ns,
-            send.process,
-            UNKNOWN_SERVICE,
-            "socket".into(),
-            how.into(),
-        ));
+        return Some(to_whomever(send.t_ns, send.process, how));
     }
     let peer = send.peer_pid;
     // Of processes of the tree that have ended, the kernel side knows which listened.
@@ -239,13 +238,7 @@ fn over_foreign_socket(
     if send.reaches_services() {
         let how = "over a raw socket that was made outside the command's cgroup it sent something, by which services of \
                    this machine can be reached unseen";
-        return Some(hand_off(
-            send.t_ns,
-            send.process,
-            UNKNOWN_SERVICE,
-            "socket".into(),
-            how.into(),
-        ));
+        return Some(to_whomever(send.t_ns, send.process, how));
     }
     let to = send.destination.filter(|_| send.is_stream() || send.is_multipath())?;
     let where_to = where_to(story, to, None, send.local)?;
